@@ -1,0 +1,63 @@
+"""Taking turns on the event loop, so that many conversations never stop it for long.
+
+Encoding and decoding are short, but the loop runs everything that is ready before it
+looks at anything else: 64 conversations that are ready at once would stop it 64 times
+as long. So each takes a turn, and the turns in one pass of the loop are bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+TURNS_SECONDS_PER_PASS = 0.002
+"""Work after which the next turn waits for the loop's next pass."""
+
+
+class Turns:
+    """Bounds the work done in one pass of the loop; `async with` takes a turn.
+
+    Nothing may be awaited within a turn. Turns are taken in the order of asking.
+    """
+
+    __slots__ = ("_spent_seconds", "_started", "_waiting")
+
+    def __init__(self) -> None:
+        self._spent_seconds = 0.0
+        self._started = 0.0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def __aenter__(self) -> None:
+        """Wait until it is our turn."""
+        if self._waiting or self._spent_seconds >= TURNS_SECONDS_PER_PASS:
+            await self._wait()
+        self._started = time.perf_counter()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Note how long the turn took."""
+        if not self._spent_seconds:
+            asyncio.get_running_loop().call_soon(self._start_pass)
+        # Never zero: the end of this pass has been ordered.
+        self._spent_seconds += max(1e-9, time.perf_counter() - self._started)
+
+    async def _wait(self) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_turn()  # it was our turn already: it is the next one's now
+            raise
+
+    def _start_pass(self) -> None:
+        self._spent_seconds = 0.0
+        self._give_turn()
+
+    def _give_turn(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return

@@ -1,0 +1,78 @@
+"""One event to JSON text and back, exactly."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic_core import from_json
+
+from tracker_store_async.events.base import (
+    EVENT_BUILDERS,
+    MISFITS,
+    Event,
+    build_unknown,
+    builder_of,
+)
+from tracker_store_async.events.json_values import encode_fast, encode_with_care
+
+
+def decode_event(data: str | bytes) -> Event:
+    """Decode one event from its JSON text.
+
+    Args:
+        data: The text, or its UTF-8 bytes.
+
+    Returns:
+        The event: an `UnknownEvent` if its type is not known, or if the class of its
+        type cannot hold it without losing something.
+
+    Raises:
+        ValueError: It is not a JSON object.
+    """
+    try:
+        fields = from_json(data)
+        return EVENT_BUILDERS.get(fields.get("event"), build_unknown)(fields)
+    except MISFITS:
+        return _decode_with_care(data)
+
+
+def _decode_with_care(data: str | bytes) -> Event:
+    """Decode what the fast way refused.
+
+    That is a row that does not fit its class, JSON that only Python's own parser reads,
+    such as a lone surrogate, and what is no JSON object.
+    """
+    fields = _loads(data)
+    try:
+        return builder_of(fields)(fields)
+    except MISFITS:
+        return build_unknown(_loads(data))  # the fields above are used up
+
+
+def _loads(data: str | bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(data)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+    if type(fields) is not dict:
+        raise ValueError("it is not a JSON object")
+    return fields
+
+
+def encode_event(event: Event) -> str:
+    """Encode one event as JSON text that `decode_event` gives back exactly.
+
+    Returns:
+        Text without a raw NUL that can be encoded as UTF-8. NaN and infinities are
+        written as Python's json does. What Python's json turns into JSON's own types,
+        a tuple or a number as a key, comes back as these.
+
+    Raises:
+        EventSerialisationError: It holds a value that JSON cannot represent.
+    """
+    own = type(event).as_dict is Event.as_dict
+    fields = event.shared_dict() if own else event.as_dict()
+    return encode_fast(fields) or encode_with_care(
+        fields, f"an event of type {event.type_name!r}"
+    )

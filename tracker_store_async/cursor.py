@@ -1,0 +1,175 @@
+"""Where a tracker stands in the stored log, and what it has that the log has not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from tracker_store_async.events import UserUttered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tracker_store_async.events import Event
+
+
+@dataclass(slots=True, eq=False)
+class PendingEvent:
+    """An event that is not stored yet.
+
+    Attributes:
+        event: The event.
+        event_id: Its id, given once, before it is first published.
+        published_by: The publisher that has taken it over, or None.
+    """
+
+    event: Event
+    event_id: str | None = None
+    published_by: object | None = None
+
+    def identify(self) -> str:
+        """Return the id of the event: the one it carries, or a new random UUID."""
+        if self.event_id is None:
+            carried = self.event.event_id
+            self.event_id = carried or str(uuid4())
+        return self.event_id
+
+
+class LogCursor:
+    """The position of one tracker in the log of its conversation.
+
+    Attributes:
+        version: Number of events stored when the tracker was last in step with the
+            storage, or None for a tracker built by hand.
+        created_at: When the log that `version` counts began, if that is known: a log
+            that was deleted and begun again is another one.
+        session_start: Position where the latest stored session starts.
+        base: Position from which the tracker's state is an exact replay.
+        store: The store that `version` speaks of, or None; another one has its own log.
+        by_hand: Whether the tracker was built by hand and nothing of it is stored yet.
+        input_channel: Channel of the latest user message in the latest stored session.
+        whole: Whether the tracker was loaded from the beginning of the log.
+        ends_with_session_action: Whether the last stored event is an
+            `action_session_start`, which a following `session_started` belongs to.
+        has_reverts: Whether an event that reverts others was loaded or recorded.
+        pending: The events to be stored, oldest first.
+    """
+
+    __slots__ = (
+        "base",
+        "by_hand",
+        "created_at",
+        "ends_with_session_action",
+        "has_reverts",
+        "input_channel",
+        "pending",
+        "session_start",
+        "store",
+        "version",
+        "whole",
+    )
+
+    def __init__(self) -> None:
+        self.version: int | None = None
+        self.created_at: float | None = None
+        self.store: object | None = None
+        self.by_hand = False
+        self.session_start = 0
+        self.base = 0
+        self.input_channel: str | None = None
+        self.whole = False
+        self.ends_with_session_action = False
+        self.has_reverts = False
+        self.pending: list[PendingEvent] = []
+
+    def record(self, event: Event) -> None:
+        """Remember an event that `DialogueStateTracker.update` was given."""
+        if event.type_name in _REVERTING_TYPES:
+            self.has_reverts = True
+        self.pending.append(PendingEvent(event))
+
+    def confirm(
+        self, event_ids: Sequence[str], version: int, session_start: int
+    ) -> None:
+        """Note that the first pending events, which have these ids, are stored.
+
+        Args:
+            event_ids: Ids of the events that were stored together, in order.
+            version: Number of events stored with them.
+            session_start: Position where the latest session starts with them.
+        """
+        stored = 0
+        for entry, event_id in zip(self.pending, event_ids, strict=False):
+            if entry.event_id != event_id:
+                break
+            self.ends_with_session_action = is_session_action(entry.event)
+            stored += 1
+        self.input_channel = self.channel_after(self.pending[:stored])
+        del self.pending[:stored]
+        self.by_hand = False
+        if self.version is None or version > self.version:
+            self.version = version
+            self.session_start = session_start
+
+    def channel_after(self, entries: Iterable[PendingEvent]) -> str | None:
+        """Return the channel of the latest user message in the latest session.
+
+        Args:
+            entries: Pending events that are taken for stored, the first ones.
+        """
+        channel = self.input_channel
+        for entry in entries:
+            if is_session_start(entry.event):
+                channel = None
+            elif isinstance(entry.event, UserUttered):
+                channel = entry.event.input_channel
+        return channel
+
+    def hold_as_new(self, events: Iterable[Event]) -> None:
+        """Forget the place in the log: these events may all be new where we are now.
+
+        Args:
+            events: All events that the tracker holds; the last of them, those that are
+                pending, keep their ids.
+        """
+        held = list(events)
+        pending = self.pending
+        known = held[: max(0, len(held) - len(pending))]
+        self.pending = [PendingEvent(event) for event in known] + pending
+        self.version = self.created_at = self.store = None
+
+    def copy(self) -> LogCursor:
+        """Return a cursor at the same place, with pending events of its own."""
+        other = LogCursor()
+        other.version = self.version
+        other.created_at = self.created_at
+        other.store = self.store
+        other.by_hand = self.by_hand
+        other.session_start = self.session_start
+        other.base = self.base
+        other.input_channel = self.input_channel
+        other.whole = self.whole
+        other.ends_with_session_action = self.ends_with_session_action
+        other.has_reverts = self.has_reverts
+        other.pending = [
+            PendingEvent(entry.event, entry.identify(), entry.published_by)
+            for entry in self.pending
+        ]
+        return other
+
+
+_REVERTING_TYPES = frozenset({"rewind", "undo"})
+
+
+def is_session_action(event: Event) -> bool:
+    """Whether the event is the `action_session_start` action."""
+    return (
+        event.type_name == "action"
+        and getattr(event, "action_name", None) == "action_session_start"
+    )
+
+
+def is_session_start(event: Event) -> bool:
+    """Whether a new session starts at this event, or at the action right before it."""
+    return event.type_name == "session_started"

@@ -1,0 +1,149 @@
+"""The state of a tracker as plain data, without its events.
+
+A store keeps it with the conversation, so that a tracker that holds only the last
+events still knows what was set before them. It holds:
+
+- `slots`: the raw values set since the last reset, also of slots that the domain does
+  not know: a process with another domain, or none, writes the same snapshot.
+- `paused`, `followup_action`, `latest_action`, `latest_input_channel`.
+- `active_loop`: its fields, or null. A trigger message that is the latest message is
+  only flagged, so that it stays the same object.
+- `latest_message`: the event, and beside it what later events changed on it; null if
+  there is none. `latest_bot_utterance`: the event, or null.
+- `loop_names`: the loops activated so far; an action of that name counts as a loop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.events import BotUttered, UserUttered, event_from_dict
+from tracker_store_async.state import TrackerActiveLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tracker_store_async.events import Event
+    from tracker_store_async.state import ConversationState
+
+
+def take_snapshot(state: ConversationState) -> dict[str, Any]:
+    """Return the state as plain data, which shares values with it.
+
+    Args:
+        state: The state; its `latest_input_channel` is for the tracker to add.
+    """
+    return {
+        "slots": dict(state._assigned_slots),
+        "paused": state._paused,
+        "followup_action": state.followup_action,
+        "latest_action": dict(state.latest_action or {}),
+        "active_loop": _loop_data(state.active_loop, state.latest_message),
+        "latest_message": _message_data(state.latest_message),
+        "latest_bot_utterance": _event_data(state.latest_bot_utterance),
+        "loop_names": sorted(state._loop_names),
+    }
+
+
+def restore_snapshot(state: ConversationState, snapshot: Mapping[str, Any]) -> None:
+    """Replace a state by the one that `take_snapshot` was given.
+
+    Args:
+        state: The state to replace.
+        snapshot: The data; messages in it are copied, slot values are not.
+    """
+    state._reset()
+    for name, value in snapshot["slots"].items():
+        state._set_slot(name, value)
+    state._paused = snapshot["paused"]
+    state.followup_action = snapshot["followup_action"]
+    state.latest_action = dict(snapshot["latest_action"])
+    state.latest_message = _message_from(snapshot["latest_message"])
+    said = snapshot["latest_bot_utterance"]
+    said = None if said is None else event_from_dict(said)
+    state.latest_bot_utterance = (
+        said if isinstance(said, BotUttered) else BotUttered.empty()
+    )
+    state.active_loop = _loop_from(snapshot["active_loop"], state.latest_message)
+    state._loop_names.update(snapshot["loop_names"])
+
+
+def copy_message(message: UserUttered) -> UserUttered:
+    """Return a copy of a message that later events can change on its own."""
+    other = message.model_copy()
+    parse_data = other.parse_data = dict(message.parse_data)
+    other.entities = list(message.entities)
+    if message.entities is parse_data.get("entities"):
+        parse_data["entities"] = other.entities
+    return other
+
+
+def _loop_data(
+    loop: TrackerActiveLoop | None, message: UserUttered | None
+) -> dict[str, Any] | None:
+    if loop is None:
+        return None
+    data: dict[str, Any] = {
+        "name": loop.name,
+        "is_interrupted": loop.is_interrupted,
+        "rejected": loop.rejected,
+    }
+    if message is not None and loop.trigger_message is message.parse_data:
+        data["triggered_by_latest_message"] = True
+    else:
+        data["trigger_message"] = loop.trigger_message
+    return data
+
+
+def _loop_from(
+    data: Mapping[str, Any] | None, message: UserUttered | None
+) -> TrackerActiveLoop | None:
+    if data is None:
+        return None
+    trigger = data.get("trigger_message")
+    if "triggered_by_latest_message" in data and message is not None:
+        trigger = message.parse_data
+    return TrackerActiveLoop(
+        data["name"], data["is_interrupted"], data["rejected"], trigger
+    )
+
+
+def _event_data(event: Event | None) -> dict[str, Any] | None:
+    """Return the event's fields, or None for the placeholder that says nothing."""
+    if event is None:
+        return None
+    data = event.shared_dict()
+    return None if {**data, "timestamp": 0} in _NOTHING_SAID else data
+
+
+def _message_data(message: UserUttered | None) -> dict[str, Any] | None:
+    if message is None:
+        return None
+    decided = message.use_text_for_featurization
+    if decided is None and not message.entities and _event_data(message) is None:
+        return None
+    data: dict[str, Any] = {
+        "event": message.shared_dict(),
+        "use_text_for_featurization": decided,
+    }
+    if message.entities is not message.parse_data.get("entities"):
+        data["entities"] = message.entities
+    return data
+
+
+def _message_from(data: Mapping[str, Any] | None) -> UserUttered:
+    message = UserUttered.empty() if data is None else event_from_dict(data["event"])
+    if data is None or not isinstance(message, UserUttered):
+        return UserUttered.empty()
+    message.use_text_for_featurization = data["use_text_for_featurization"]
+    if "entities" in data:
+        message.entities = list(data["entities"])
+    else:
+        message.entities = message.parse_data["entities"]
+    return message
+
+
+_NOTHING_SAID = [
+    {**event.shared_dict(), "timestamp": 0}
+    for event in (UserUttered.empty(), BotUttered.empty())
+]

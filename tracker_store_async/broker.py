@@ -1,0 +1,68 @@
+"""The `EventBroker` Protocol: where `save` publishes before it persists.
+
+A broker of your own is ten lines: subclass :class:`EventBroker` and write `publish`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class EventMessage:
+    """One event on its way to a broker.
+
+    Attributes:
+        message_id: Id of the event. A repeat carries the same id: consumers drop it.
+        sender_id: The conversation.
+        position: Where the event will be stored, unless another writer is faster.
+        body: Rasa's message: `sender_id` and the event's fields. Do not change it.
+    """
+
+    message_id: str
+    sender_id: str
+    position: int
+    body: dict[str, Any] = field(repr=False)  # it may hold the text of a message
+
+    @property
+    def type_name(self) -> str:
+        """Type of the event, such as `user` or `slot`."""
+        return str(self.body.get("event"))
+
+
+class EventBroker(Protocol):
+    """Publishes events; returning from `publish` means the broker has the event."""
+
+    @abstractmethod
+    async def publish(self, message: EventMessage) -> None:
+        """Hand one event over and wait until the broker has confirmed it.
+
+        Raises:
+            Exception: Whatever went wrong; `save` wraps it in `PublishError`.
+        """
+
+    async def publish_many(self, messages: Sequence[EventMessage]) -> None:
+        """Hand over the events of one save, in order.
+
+        The default publishes one after the other. Override it where the protocol can
+        confirm a batch in one round trip.
+        """
+        for message in messages:
+            await self.publish(message)
+
+    async def open(self) -> None:
+        """Connect. The default does nothing."""
+        return
+
+    async def close(self) -> None:
+        """Release what `open` took. The default does nothing."""
+        return
+
+    def is_ready(self) -> bool:
+        """Whether `publish` may be called; True unless a broker knows better."""
+        return True

@@ -1,0 +1,134 @@
+"""Opening and closing: a store connects at first use and belongs to one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Protocol, Self
+
+from tracker_store_async import errors
+
+if TYPE_CHECKING:
+    from tracker_store_async.locks import LoopLock
+    from tracker_store_async.publishing import Publisher
+
+CLOSE_SECONDS = 10.0
+"""Longest time that a cancelled `close()` goes on."""
+
+
+class Lifecycle(Protocol):
+    """The part of a store that opens it once, on one loop, and closes it whole."""
+
+    owns_broker: bool
+    _publisher: Publisher | None
+    _loop: asyncio.AbstractEventLoop | None
+    _closed: bool
+    _opening: LoopLock
+
+    async def open(self) -> None:
+        """Connect, create the layout where there is none, and open the broker.
+
+        Calling it is optional: the first use does the same. A closed store is usable
+        again after it.
+
+        Raises:
+            StoreUnavailableError: The storage cannot be reached.
+            StoreAccessError: The storage refused the credentials.
+            SchemaError: The stored layout is not one that this version can use.
+            WrongLoopError: The store is open on another event loop.
+        """
+        async with self._opening:  # what is being closed is closed first
+            self._closed = False
+        await self._ensure_open()
+
+    async def _ensure_open(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            raise self._wrong_loop()
+        async with self._opening:
+            if self._closed:
+                raise errors.StoreClosedError(
+                    f"this {type(self).__name__} is closed: call open() to use it again"
+                )
+            if self._loop is None:
+                await self._connect()
+                self._loop = loop
+
+    async def _connect(self) -> None:
+        await self._open()
+        if self._publisher is not None:
+            try:
+                await self._publisher.broker.open()
+            except BaseException:
+                await self._close()
+                raise
+
+    def _wrong_loop(self) -> errors.WrongLoopError:
+        return errors.WrongLoopError(
+            f"this {type(self).__name__} was opened on another event loop, or "
+            "before a fork: a store belongs to one loop. Close it there first, "
+            "make one store for each loop, or share one through SyncTrackerStore"
+        )
+
+    async def close(self) -> None:
+        """Disconnect and release everything; closing twice does nothing.
+
+        What `best_effort` still holds for the broker is sent, or counted as lost in
+        the log. The broker is closed if the store owns it. A cancellation waits, for
+        10 seconds at most, until the connections are released.
+
+        Raises:
+            WrongLoopError: The store is open on another event loop, which runs.
+        """
+        if self._is_open_elsewhere():
+            raise self._wrong_loop()
+        self._closed = True
+        async with self._opening:
+            if self._loop is None:
+                return
+            self._loop = None
+            try:
+                if self._publisher is not None:
+                    await self._publisher.drain()
+                    if self.owns_broker:
+                        await self._publisher.broker.close()
+            finally:
+                await self._close_to_the_end()
+
+    def _is_open_elsewhere(self) -> bool:
+        loop = self._loop
+        if loop is None or loop is asyncio.get_running_loop():
+            return False
+        return loop.is_running()
+
+    async def _close_to_the_end(self) -> None:
+        """Release the connections even if the caller is cancelled meanwhile.
+
+        Nobody else could: half of them are forgotten by then.
+        """
+        closing = asyncio.ensure_future(self._close())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
+            closing.cancel()
+            raise
+
+    async def __aenter__(self) -> Self:
+        """Open the store."""
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close the store."""
+        await self.close()
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Connect and make sure that the layout is there. Called once, under a lock."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Release every connection. Called only after `_open` succeeded."""

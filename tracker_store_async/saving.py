@@ -1,0 +1,402 @@
+"""How a save works: encode, publish, append; and what happens on a conflict.
+
+The fast path reads nothing: the tracker carries the version that it was loaded at and
+its unsaved events, and the append is conditional on that version. Only when the append
+is refused is the storage read, once, to tell a retry that had landed after all (its own
+ids stand in the log) from another writer's events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async import errors
+from tracker_store_async.cursor import is_session_action, is_session_start
+from tracker_store_async.events import UserUttered, encode_event
+from tracker_store_async.rows import Append
+from tracker_store_async.serialization import (
+    check_tracker,
+    encode_row,
+    encode_snapshot,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from tracker_store_async.cursor import LogCursor
+    from tracker_store_async.events import Event
+    from tracker_store_async.rows import NewRow, StoredConversation
+    from tracker_store_async.store import TrackerStore
+    from tracker_store_async.tracker import DialogueStateTracker
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 100
+"""Appends that one save tries before it gives way to the other writers for good."""
+
+LONGEST_PAUSE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The unsaved events of one tracker, encoded, as they were when a save began."""
+
+    version: int
+    rows: list[NewRow]
+    session_start: int
+    snapshot: str
+
+    @property
+    def event_ids(self) -> list[str]:
+        """The ids of the events in it, in order."""
+        return [row.event_id for row in self.rows]
+
+
+class Saver:
+    """Saves the trackers of one store, each by one task at a time."""
+
+    def __init__(self, store: TrackerStore) -> None:
+        self._store = store
+        self._under_way: dict[int, asyncio.Future[None]] = {}
+
+    @asynccontextmanager
+    async def turn(self, tracker: DialogueStateTracker) -> AsyncIterator[None]:
+        """Wait until no other task saves the same tracker object.
+
+        Raises:
+            InvalidInputError: It is not a tracker, or cannot be stored.
+        """
+        check_tracker(tracker)
+        key = id(tracker)
+        while (other := self._under_way.get(key)) is not None:
+            await asyncio.wait([other])
+        done = self._under_way[key] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._under_way[key]
+            done.set_result(None)
+
+    async def save(self, tracker: DialogueStateTracker, *, rebase: bool) -> None:
+        """Publish and append the tracker's unsaved events.
+
+        Args:
+            tracker: The tracker. Afterwards it knows that they are stored.
+            rebase: Append after another writer's events rather than raise.
+
+        Raises:
+            ConcurrentSaveError: Another writer appended and `rebase` is False.
+        """
+        async with self.turn(tracker):
+            for attempt in range(MAX_ATTEMPTS):
+                await self.prepare(tracker, rebase=rebase)
+                if not tracker._log.pending or await self._append(tracker):
+                    return
+                await self._catch_up(tracker, rebase=rebase)
+                if attempt:
+                    pause = min(LONGEST_PAUSE_SECONDS, 0.001 * 2**attempt)
+                    await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
+            version = tracker._log.version
+            raise errors.ConcurrentSaveError(tracker.sender_id, version, version or 0)
+
+    async def _append(self, tracker: DialogueStateTracker) -> bool:
+        """Encode, publish and append; return whether the append was accepted."""
+        store, cursor = self._store, tracker._log
+        async with store._loop_turns:
+            batch = encode_batch(tracker)
+        await store._publish(tracker)
+        now = store._now()
+        request = Append(
+            sender_id=tracker.sender_id,
+            expected_version=batch.version,
+            rows=batch.rows,
+            session_start=batch.session_start,
+            snapshot=batch.snapshot,
+            now=now,
+            expires_at=None if store.record_exp is None else now + store.record_exp,
+            user_id=tracker.user_id,
+            created_at=cursor.created_at if batch.version else None,
+        )
+        if not await store._append(request):
+            return False
+        cursor.confirm(batch.event_ids, request.new_version, batch.session_start)
+        cursor.store = store
+        if not batch.version and store._tells_logs_apart:
+            cursor.created_at = now
+        return True
+
+    async def prepare(self, tracker: DialogueStateTracker, *, rebase: bool) -> None:
+        """Make sure that the tracker's place in the log and its state are known.
+
+        Raises:
+            ConcurrentSaveError: The tracker was built by hand, does not hold what is
+                stored, and `rebase` is False.
+        """
+        cursor = tracker._log
+        if cursor.version is not None and cursor.store not in (None, self._store):
+            cursor.hold_as_new(tracker.events)
+        if not cursor.pending:
+            return
+        if cursor.version is None:
+            await self._reconcile(tracker, rebase=rebase)
+        while tracker.state_needs_reload:
+            await self._catch_up(tracker, rebase=rebase)
+            if tracker.state_needs_reload:
+                cursor = tracker._log
+                expected_version = cursor.version if cursor.pending else None
+                await self._reload(tracker, expected_version=expected_version)
+
+    async def _reconcile(self, tracker: DialogueStateTracker, *, rebase: bool) -> None:
+        """Find out which events of a tracker built by hand are stored already.
+
+        Rasa's rule (`TrackerEventDiffEngine`): what the latest stored session holds is
+        not new. Rasa compares numbers of events; we compare the events themselves, so
+        that none is taken for another one and lost. Where the latest session knows none
+        of them, the earlier ones may: somebody else has started it meanwhile.
+        """
+        cursor = tracker._log
+        mine = _texts([entry.event for entry in cursor.pending])
+        stored = await self._store._load(tracker.sender_id, start=None, last=None)
+        known, end = (0, 0) if stored is None else overlap(_texts(stored.events), mine)
+        if stored is not None and not known and stored._log.session_start:
+            stored = await self._store._load(tracker.sender_id, start=0, last=None)
+            if stored is not None:
+                known, end = overlap(_texts(stored.events), mine)
+        cursor.store, cursor.by_hand = self._store, True
+        if stored is None:
+            cursor.version, cursor.session_start, cursor.base = 0, 0, 0
+            cursor.input_channel = None
+            return
+        theirs, version = stored._log, stored._log.version or 0
+        older_copy = known == len(mine) and end < len(stored.events)
+        diverged = not older_copy and end < len(stored.events)
+        if diverged:
+            self._note_conflict(tracker.sender_id, None, version, rebase=rebase)
+        del cursor.pending[:known]
+        # An older copy without anything new stays as it is, at its own version.
+        cursor.version = theirs.base + end if older_copy else version
+        cursor.session_start, cursor.whole = theirs.session_start, theirs.whole
+        cursor.created_at = theirs.created_at
+        cursor.input_channel = theirs.input_channel
+        cursor.base = max(0, theirs.base + end - known)
+        cursor.ends_with_session_action = theirs.ends_with_session_action
+        if diverged or (not older_copy and cursor.base > cursor.session_start):
+            await self._reload(tracker)
+
+    async def _catch_up(self, tracker: DialogueStateTracker, *, rebase: bool) -> None:
+        """Find out what happened to the log, and bring the tracker up to date."""
+        cursor = tracker._log
+        version = cursor.version or 0
+        mine = [entry.identify() for entry in cursor.pending]
+        stored = await self._log_since(tracker, version)
+        position, count = landed_run(mine, stored)
+        landed = mine[:count]
+        if count and position == version:
+            # An earlier attempt had landed although its answer was lost.
+            start = session_start_after(cursor, count)
+            cursor.confirm(landed, position + count, start)
+            cursor.created_at = None if stored is None else self._began(stored)
+            if not cursor.pending:
+                return
+        elif count:
+            # It had landed behind another writer's events.
+            cursor.confirm(landed, version, cursor.session_start)
+            await self._reload(tracker)
+            return
+        elif cursor.by_hand:
+            cursor.version = None  # compare it again with what is stored by now
+            return
+        version = 0 if stored is None else stored.version
+        if version != cursor.version or self._is_another(stored, cursor):
+            self._note_conflict(
+                tracker.sender_id, cursor.version, version, rebase=rebase
+            )
+            await self._reload(tracker)
+
+    def _began(self, stored: StoredConversation) -> float | None:
+        return stored.created_at if self._store._tells_logs_apart else None
+
+    def _is_another(self, stored: StoredConversation | None, cursor: LogCursor) -> bool:
+        """Whether the log was deleted, or has expired, and was begun again."""
+        if stored is None or cursor.created_at is None:
+            return False
+        return stored.created_at != cursor.created_at
+
+    async def _log_since(
+        self, tracker: DialogueStateTracker, version: int
+    ) -> StoredConversation | None:
+        """Read what was appended since; everything, if it is another log by now.
+
+        A conversation that was deleted, or has expired, and begun again may hold the
+        tracker's events at any position: a copy of it may have been saved.
+        """
+        stored = await self._store._fetch(tracker.sender_id, start=version, last=None)
+        if version and self._is_another(stored, tracker._log):
+            stored = await self._store._fetch(tracker.sender_id, start=0, last=None)
+        return stored
+
+    def _note_conflict(
+        self, sender_id: str, expected: int | None, stored: int, *, rebase: bool
+    ) -> None:
+        self._store.conflict_count += 1
+        if not rebase:
+            raise errors.ConcurrentSaveError(sender_id, expected, stored)
+        logger.warning(
+            "Conversation %r has %d stored events, the tracker knows of %s: its new "
+            "events are appended after the other writer's.",
+            sender_id,
+            stored,
+            "none" if expected is None else expected,
+        )
+
+    async def _reload(
+        self, tracker: DialogueStateTracker, *, expected_version: int | None = None
+    ) -> None:
+        """Put the tracker's unsaved events on top of what is stored now.
+
+        Args:
+            tracker: The tracker.
+            expected_version: Do nothing if there is another version by now.
+        """
+        store, cursor = self._store, tracker._log
+        history = tracker.max_event_history
+        fresh = await store._load(
+            tracker.sender_id, start=0 if cursor.whole else None, last=None
+        )
+        if fresh is None:
+            fresh = store._new_tracker(tracker.sender_id)
+            fresh._log.version = 0
+            fresh._log.store = store
+            fresh._log.whole = cursor.whole
+        if expected_version not in (None, fresh._log.version):
+            return
+        pending = list(cursor.pending)
+        for entry in pending:
+            if isinstance(entry.event, UserUttered):
+                entry.event = as_uttered(entry.event)
+            fresh.update(entry.event)
+        fresh._log.pending = pending
+        tracker.adopt(fresh, max_event_history=history)
+
+
+def encode_batch(tracker: DialogueStateTracker) -> Batch:
+    """Encode the unsaved events and the state after them; nothing is written yet.
+
+    Raises:
+        EventSerialisationError: An event holds a value that JSON cannot represent.
+    """
+    cursor = tracker._log
+    version = cursor.version or 0
+    rows = [encode_row(entry.event, entry.identify()) for entry in cursor.pending]
+    session_start = session_start_after(cursor, len(rows))
+    state = session_state(tracker, session_start)
+    snapshot = encode_snapshot(state, version + len(rows), session_start)
+    return Batch(version, rows, session_start, snapshot)
+
+
+def session_start_after(cursor: LogCursor, count: int) -> int:
+    """Return where the latest session starts once `count` pending events are stored.
+
+    A session starts at the `session_started` event, or at the `action_session_start`
+    action right before it where there is one.
+    """
+    start = cursor.session_start
+    after_action = cursor.ends_with_session_action
+    for offset, entry in enumerate(cursor.pending[:count]):
+        if is_session_start(entry.event):
+            start = (cursor.version or 0) + offset - (1 if after_action else 0)
+        after_action = is_session_action(entry.event)
+    return start
+
+
+def session_state(tracker: DialogueStateTracker, session_start: int) -> dict[str, Any]:
+    """Return the state that a replay of the latest session alone would give.
+
+    `session_started` resets the state, so a tracker that holds earlier sessions too has
+    the same one; only what reverts events, or looks for a message, can reach across.
+    """
+    cursor = tracker._log
+    state = tracker.state_snapshot()
+    if cursor.base == session_start:
+        return state
+    first_held = (cursor.version or 0) + len(cursor.pending) - len(tracker.events)
+    session = list(islice(tracker.events, max(0, session_start - first_held), None))
+    if cursor.has_reverts and first_held <= session_start:
+        replayed = type(tracker)(tracker.sender_id, None)
+        replayed.load_events(session)
+        return replayed.state_snapshot()
+    state["latest_input_channel"] = cursor.channel_after(cursor.pending)
+    return state
+
+
+def as_uttered(message: UserUttered) -> UserUttered:
+    """Return a message as it will be stored, without what later events made of it."""
+    other = message.model_copy()
+    stored = message.parse_data.get("entities")
+    if message.entities is not stored:
+        other.entities = list(stored or [])
+    other.use_text_for_featurization = None
+    return other
+
+
+def landed_run(
+    mine: Sequence[str], stored: StoredConversation | None
+) -> tuple[int, int]:
+    """Return where the first of these events stand in the log already, and how many.
+
+    The answer is (0, 0) if an earlier attempt did not land. The first ones may have
+    been erased since, up to a session that begins among them.
+    """
+    ids = [] if stored is None else [event_id for event_id, _ in stored.rows]
+    known = set(ids)
+    erased = next((n for n, event_id in enumerate(mine) if event_id in known), None)
+    if stored is None or erased is None:
+        return 0, 0
+    at = ids.index(mine[erased])
+    if erased and at:
+        return 0, 0
+    count = erased
+    for theirs, own in zip(ids[at:], mine[erased:], strict=False):
+        if theirs != own:
+            break
+        count += 1
+    return stored.first_position + at - erased, count
+
+
+def overlap(stored: Sequence[str], own: Sequence[str]) -> tuple[int, int]:
+    """Find the events of `own` that are stored.
+
+    They are the longest run that both have, where one of the two begins with it: `own`
+    may hold more before or after it, only a part of what is stored, or may have gone
+    another way in the middle.
+
+    Args:
+        stored: The encoded events that are stored.
+        own: The encoded events of the tracker built by hand.
+
+    Returns:
+        How many leading events of `own` are not new, and where they end in `stored`.
+    """
+    places = [(0, at) for at in reversed(range(len(stored)))]
+    places += [(at, 0) for at in range(1, len(own))]
+    best, known, end = (0, False), 0, 0
+    for mine, theirs in places:
+        longest = min(len(own) - mine, len(stored) - theirs)
+        if longest < best[0] or own[mine] != stored[theirs]:
+            continue
+        run = 1
+        while run < longest and own[mine + run] == stored[theirs + run]:
+            run += 1
+        if (run, run == longest) > best:
+            best, known, end = (run, run == longest), mine + run, theirs + run
+    return known, end
+
+
+def _texts(events: Iterable[Event]) -> list[str]:
+    return [encode_event(event) for event in events]

@@ -1,0 +1,386 @@
+"""The primitives in SQLAlchemy Core: for every database, in portable SQL.
+
+An append is one transaction: the conversation's row is inserted, or updated if it still
+has the expected version, then the events follow. Dialects that can do better override
+the methods; those that cannot (Oracle, and drivers we do not know) use these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, case, func, literal, null, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from tracker_store_async.backends.sql.errors import is_contended
+from tracker_store_async.backends.sql.schema import COLUMN_LENGTH
+from tracker_store_async.backends.sql.settling import settled
+from tracker_store_async.errors import CorruptEventError
+from tracker_store_async.rows import ConversationSummary, StoredConversation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy.engine import Row
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from tracker_store_async.backends.sql.schema import Tables
+    from tracker_store_async.rows import Append, Listing, Read
+
+MAX_POSITION = 2**31 - 1
+"""The largest number that the columns of positions and versions hold."""
+
+CONTENTION_ATTEMPTS = 5
+"""Times that a transaction is tried that the database ends in favour of others."""
+
+
+class CoreOperations:
+    """Append, read, delete and list on one engine.
+
+    Args:
+        engine: A connected engine.
+        tables: The layout on it.
+    """
+
+    def __init__(self, engine: AsyncEngine, tables: Tables) -> None:
+        self.engine = engine
+        self.tables = tables
+
+    async def open(self) -> None:
+        """Take what is held for as long as the store is open."""
+
+    async def close(self) -> None:
+        """Release it."""
+
+    # -- append ------------------------------------------------------------------------
+
+    async def append(self, append: Append) -> bool:
+        """Store everything if the version is the expected one; False if it is not."""
+        return await self._in_transaction(lambda conn: self._append_on(conn, append))
+
+    async def _append_on(self, conn: AsyncConnection, append: Append) -> bool:
+        if append.expected_version:
+            is_mine = await self._advance(conn, append)
+        else:
+            is_mine = await self._begin(conn, append)
+        if is_mine and append.rows:
+            await conn.execute(self.tables.events.insert(), event_values(append))
+        return is_mine
+
+    async def _advance(self, conn: AsyncConnection, append: Append) -> bool:
+        table = self.tables.conversations
+        values = header_values(append)
+        if append.user_id is None:
+            del values["user_id"]
+        statement = table.update().where(
+            table.c.sender_id == append.sender_id,
+            table.c.version == append.expected_version,
+            self._alive(append.now),
+        )
+        if append.created_at is not None:
+            statement = statement.where(table.c.created_at == append.created_at)
+        return (await conn.execute(statement.values(values))).rowcount == 1
+
+    async def _begin(self, conn: AsyncConnection, append: Append) -> bool:
+        """Insert the conversation unless it is there; an expired one is replaced."""
+        values = header_values(append) | {
+            "sender_id": append.sender_id,
+            "first_position": 0,
+            "created_at": append.now,
+        }
+        if await self._insert_header(conn, values):
+            return True
+        table = self.tables.conversations
+        expired = table.delete().where(
+            table.c.sender_id == append.sender_id, table.c.expires_at <= append.now
+        )
+        if (await conn.execute(expired)).rowcount != 1:
+            return False
+        await self._erase(conn, append.sender_id)
+        return await self._insert_header(conn, values)
+
+    async def _insert_header(
+        self, conn: AsyncConnection, values: dict[str, Any]
+    ) -> bool:
+        """Insert a conversation's row; return False if there is one."""
+        try:
+            # First the insert, then the question who was faster: a SELECT FOR UPDATE
+            # of a row that is not there makes MySQL's writers deadlock on the gap.
+            await conn.execute(self.tables.conversations.insert().values(values))
+        except IntegrityError:
+            return False
+        return True
+
+    # -- read --------------------------------------------------------------------------
+
+    async def read(self, read: Read) -> StoredConversation | None:
+        """Return header and rows as of one moment, or None."""
+        async with self._reading() as conn:
+            found = (await conn.execute(self._read_statement(read))).all()
+        return _conversation_of(read, found)
+
+    def _read_statement(self, read: Read) -> Select[Any]:
+        head, event = self.tables.conversations, self.tables.events
+        header = [head.c[name] for name in HEADER_COLUMNS if name != "snapshot"]
+        if read.last == 0:
+            empty = [null().label("position"), null().label("event_id")]
+            return select(*header, head.c.snapshot, *empty, null().label("data")).where(
+                head.c.sender_id == read.sender_id, self._alive(read.now)
+            )
+        start: Any = head.c.session_start
+        if read.start is not None:
+            start = literal(min(read.start, MAX_POSITION))
+        within = [event.c.sender_id == head.c.sender_id, event.c.position >= start]
+        if read.last is not None:
+            last = min(read.last, MAX_POSITION)
+            within.append(event.c.position >= head.c.version - last)
+        is_last = or_(
+            event.c.position.is_(None), event.c.position == head.c.version - 1
+        )
+        return (
+            select(
+                *header,
+                # Once is enough: it may be long.
+                case((is_last, head.c.snapshot)).label("snapshot"),
+                event.c.position,
+                event.c.event_id,
+                event.c.data,
+            )
+            .select_from(head.outerjoin(event, and_(*within)))
+            .where(head.c.sender_id == read.sender_id, self._alive(read.now))
+            .order_by(event.c.position)
+        )
+
+    # -- delete ------------------------------------------------------------------------
+
+    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        """Erase a conversation or its beginning; return whether there was anything."""
+
+        async def run(conn: AsyncConnection) -> bool:
+            if before is None:
+                return await self._delete_whole(conn, sender_id, now)
+            return await self._cut(conn, sender_id, before, now)
+
+        return await self._in_transaction(run)
+
+    async def _delete_whole(
+        self, conn: AsyncConnection, sender_id: str, now: float
+    ) -> bool:
+        table = self.tables.conversations
+        header = select(table.c.expires_at).where(table.c.sender_id == sender_id)
+        found = (await conn.execute(header.with_for_update())).first()
+        if found is None:
+            return False
+        await self._erase(conn, sender_id)
+        return found.expires_at is None or bool(found.expires_at > now)
+
+    async def _erase(self, conn: AsyncConnection, sender_id: str) -> None:
+        # The conversation first: an append that waits for its row then finds nothing.
+        for table in (self.tables.conversations, self.tables.events):
+            await conn.execute(table.delete().where(table.c.sender_id == sender_id))
+
+    async def _cut(
+        self, conn: AsyncConnection, sender_id: str, before: int, now: float
+    ) -> bool:
+        head, event = self.tables.conversations, self.tables.events
+        claim = (
+            head.update()
+            .values(first_position=before)
+            .where(
+                head.c.sender_id == sender_id,
+                head.c.first_position < before,
+                head.c.session_start >= before,
+                self._alive(now),
+            )
+        )
+        if (await conn.execute(claim)).rowcount != 1:
+            return False
+        await conn.execute(
+            event.delete().where(
+                event.c.sender_id == sender_id, event.c.position < before
+            )
+        )
+        return True
+
+    # -- list --------------------------------------------------------------------------
+
+    async def list(self, listing: Listing) -> Sequence[ConversationSummary]:
+        """Return the next page, in the order of the sender ids' code points."""
+        async with self._reading() as conn:
+            found = (await conn.execute(self.list_statement(listing))).all()
+        return [ConversationSummary(*(*row, row[0])) for row in found]
+
+    def list_statement(self, listing: Listing) -> Select[Any]:
+        """Return one page's statement: it goes on behind a key, never by OFFSET."""
+        table = self.tables.conversations
+        statement = select(
+            table.c.sender_id,
+            table.c.version,
+            table.c.created_at,
+            table.c.updated_at,
+            table.c.user_id,
+        ).where(self._alive(listing.now))
+        if listing.after is not None:
+            statement = statement.where(table.c.sender_id > listing.after)
+        if listing.user_id is not None:
+            statement = statement.where(table.c.user_id == listing.user_id)
+        if listing.updated_from is not None:
+            statement = statement.where(table.c.updated_at >= listing.updated_from)
+        if listing.updated_before is not None:
+            statement = statement.where(table.c.updated_at < listing.updated_before)
+        return statement.order_by(table.c.sender_id).limit(listing.limit)
+
+    # -- health ------------------------------------------------------------------------
+
+    async def server_version(self) -> str:
+        """Ask the server for its version: one round trip."""
+        async with self._reading() as conn:
+            return str((await conn.execute(select(func.version()))).scalar())
+
+    # -- connections -------------------------------------------------------------------
+
+    @property
+    def idle_count(self) -> int:
+        """Number of connections that count as taken from the pool but are unused."""
+        return 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection of SQLAlchemy's."""
+        async with self.engine.connect() as conn:
+            yield conn
+
+    def _alive(self, now: float) -> ColumnElement[bool]:
+        expires_at = self.tables.conversations.c.expires_at
+        return or_(expires_at.is_(None), expires_at > now)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection for one statement."""
+        async with self.connection() as conn:
+            yield conn
+
+    async def _in_transaction(
+        self, work: Callable[[AsyncConnection], Awaitable[bool]]
+    ) -> bool:
+        """Run a transaction to its end even if the caller is cancelled meanwhile."""
+
+        async def run() -> bool:
+            async with self.connection() as conn, conn.begin():
+                return await work(conn)
+
+        for attempt in range(CONTENTION_ATTEMPTS):
+            try:
+                return await settled(run())
+            except Exception as error:
+                if attempt == CONTENTION_ATTEMPTS - 1 or not is_contended(error):
+                    raise
+            await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
+        raise AssertionError  # the last attempt returned or raised
+
+
+HEADER_COLUMNS = (
+    "version",
+    "first_position",
+    "session_start",
+    "snapshot",
+    "created_at",
+    "updated_at",
+    "expires_at",
+    "user_id",
+)
+
+
+def header_values(append: Append) -> dict[str, Any]:
+    """Return what an append writes to the conversation's row."""
+    return {
+        "version": append.new_version,
+        "session_start": append.session_start,
+        "snapshot": append.snapshot,
+        "updated_at": append.now,
+        "expires_at": append.expires_at,
+        "user_id": append.user_id,
+    }
+
+
+def event_values(append: Append) -> list[dict[str, Any]]:
+    """Return the rows that an append inserts."""
+    return [
+        {
+            "sender_id": append.sender_id,
+            "type_name": column_text(row.type_name),
+            "timestamp": column_time(row.timestamp),
+            "intent_name": column_text(row.intent_name),
+            "action_name": column_text(row.action_name),
+            "data": row.data,
+            "position": position,
+            "event_id": row.event_id,
+        }
+        for position, row in enumerate(append.rows, append.expected_version)
+    ]
+
+
+def column_text(text: str | None) -> str | None:
+    """Return a derived text as its column can hold it: the event's JSON has the rest.
+
+    It is cut to the width of the column, and what no database can store (NUL, half of a
+    surrogate pair) is replaced.
+    """
+    if text is None:
+        return None
+    text = text[:COLUMN_LENGTH]
+    if "\0" in text:
+        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def column_time(timestamp: float | None) -> float | None:
+    """Return a time that every database can hold: the event's JSON has the rest."""
+    if timestamp is None or math.isfinite(timestamp):
+        return timestamp
+    return None
+
+
+def check_whole(sender_id: str, first: int, version: int, count: int) -> None:
+    """Check that the rows from `first` on are all there.
+
+    Raises:
+        CorruptEventError: Somebody removed rows behind our back.
+    """
+    if first + count != version:
+        raise CorruptEventError(
+            sender_id,
+            first,
+            f"{version - first} events are needed from here on, {count} are stored",
+        )
+
+
+def _conversation_of(
+    read: Read, found: Sequence[Row[Any]]
+) -> StoredConversation | None:
+    if not found:
+        return None
+    tail = found[-1]
+    start = tail.session_start if read.start is None else read.start
+    first = max(start, tail.first_position)
+    if read.last is not None:
+        first = max(first, tail.version - read.last)
+    first = min(first, tail.version)
+    rows = [] if tail.position is None else [(r.event_id, r.data or "") for r in found]
+    check_whole(read.sender_id, first, tail.version, len(rows))
+    return StoredConversation(
+        version=tail.version,
+        session_start=tail.session_start,
+        snapshot=tail.snapshot,
+        created_at=tail.created_at,
+        updated_at=tail.updated_at,
+        expires_at=tail.expires_at,
+        user_id=tail.user_id,
+        first_position=first,
+        rows=rows,
+    )

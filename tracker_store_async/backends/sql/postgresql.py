@@ -1,0 +1,156 @@
+"""PostgreSQL: one statement and one round trip to append, and one to read.
+
+Both go through the asyncpg connection below SQLAlchemy's pool, in autocommit: there is
+no BEGIN, COMMIT, ROLLBACK or ping around them. Whatever is rare (delete, list, the
+schema) uses SQLAlchemy Core, and so does everything with another driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert
+
+from tracker_store_async.backends.sql.checkout import Checkout
+from tracker_store_async.backends.sql.core import (
+    CONTENTION_ATTEMPTS,
+    CoreOperations,
+    check_whole,
+)
+from tracker_store_async.backends.sql.errors import is_contended
+from tracker_store_async.backends.sql.postgresql_statements import Statements
+from tracker_store_async.rows import StoredConversation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from tracker_store_async.backends.sql.schema import Tables
+    from tracker_store_async.rows import Append, Read, StoredRow
+
+_row_of = itemgetter(0, 1)
+
+
+class PostgresqlOperations(CoreOperations):
+    """PostgreSQL with any asyncio driver that SQLAlchemy knows."""
+
+    async def _insert_header(
+        self, conn: AsyncConnection, values: dict[str, Any]
+    ) -> bool:
+        # An error would end the transaction here.
+        statement = insert(self.tables.conversations).values(values)
+        found = await conn.execute(statement.on_conflict_do_nothing())
+        return found.rowcount == 1
+
+    async def server_version(self) -> str:
+        """Ask the server for its version: one round trip."""
+        async with self._reading() as conn:
+            return str((await conn.execute(text("SHOW server_version"))).scalar())
+
+
+class AsyncpgOperations(PostgresqlOperations):
+    """PostgreSQL with asyncpg.
+
+    Args:
+        engine: A connected engine.
+        tables: The layout on it.
+        keep_connections: Whether connections stay at hand between two statements; see
+            `Checkout`.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        tables: Tables,
+        *,
+        keep_connections: bool = False,
+    ) -> None:
+        super().__init__(engine, tables)
+        self._checkout = Checkout(engine, keep=keep_connections)
+        self._statements = Statements(engine, tables)
+
+    async def append(self, append: Append) -> bool:
+        """Store everything if the version is the expected one; False if it is not."""
+        sql, arguments = self._statements.append(append)
+        if await self._fetch(sql, arguments):
+            return True
+        # Rare: an expired conversation may stand in the way of a new one.
+        return not append.expected_version and await super().append(append)
+
+    async def read(self, read: Read) -> StoredConversation | None:
+        """Return header and rows as of one moment, or None."""
+        found = await self._fetch(*self._statements.read(read))
+        if not found:
+            return None
+        if found[0][2] is None:
+            return await super().read(read)  # its first row is missing: say which
+        return _conversation_of(read.sender_id, found)
+
+    async def _fetch(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+        for attempt in range(CONTENTION_ATTEMPTS):
+            try:
+                return await self._fetch_once(sql, arguments)
+            except Exception as error:
+                if attempt == CONTENTION_ATTEMPTS - 1 or not is_contended(error):
+                    raise
+                await asyncio.sleep(0.005 * 2**attempt)
+        raise AssertionError  # the last attempt returned or raised
+
+    async def _fetch_once(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+        pooled = await self._checkout.take()
+        driver: Any = pooled.driver_connection
+        try:
+            found = await driver.fetch(sql, *arguments)
+        except BaseException as error:
+            # A single statement is done on the server wholly or not at all.
+            if not isinstance(error, Exception):
+                self._checkout.abandon(pooled)
+            elif _is_sound(driver, error):
+                await self._checkout.give_back(pooled)
+            else:
+                self._checkout.drop(pooled)
+            raise
+        await self._checkout.give_back(pooled)
+        return found  # type: ignore[no-any-return]
+
+    async def close(self) -> None:
+        """Give the connections back to the pool."""
+        await self._checkout.close()
+
+    @property
+    def idle_count(self) -> int:
+        """Number of connections that count as taken from the pool but are unused."""
+        return self._checkout.idle_count
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection of SQLAlchemy's."""
+        async with AsyncExitStack() as stack:
+            async with self._checkout.waiting():
+                conn = await stack.enter_async_context(self.engine.connect())
+            yield conn
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        async with self.connection() as conn:
+            # asyncpg's own mode: setting and resetting it costs no round trip.
+            yield await conn.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _is_sound(driver: Any, error: Exception) -> bool:
+    """Whether the server refused a statement, and the connection is as good as ever."""
+    return getattr(error, "sqlstate", None) is not None and not driver.is_closed()
+
+
+def _conversation_of(sender_id: str, found: Sequence[Any]) -> StoredConversation:
+    header = found[0][2]
+    version, first = header[0], header[7]
+    # Without events there is one row, for the header.
+    rows: list[StoredRow] = list(map(_row_of, found)) if first < version else []
+    check_whole(sender_id, first, version, len(rows))
+    return StoredConversation(*(*header[:7], first, rows))

@@ -1,0 +1,385 @@
+"""`SQLTrackerStore`: options, opening and closing; the work is in the other files."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from tracker_store_async.backends.sql import engine as engines
+from tracker_store_async.backends.sql.connector import Connector, OwnEngine
+from tracker_store_async.backends.sql.engine import ConnectionOptions
+from tracker_store_async.backends.sql.errors import Translated
+from tracker_store_async.backends.sql.layout import (
+    Layout,
+    LayoutState,
+    inspect_layout,
+)
+from tracker_store_async.backends.sql.opening import (
+    ensure_layout,
+    operations_for,
+)
+from tracker_store_async.backends.sql.schema import build_tables
+from tracker_store_async.backends.sql.settling import settled
+from tracker_store_async.errors import ConfigurationError, StoreClosedError
+from tracker_store_async.rows import Health
+from tracker_store_async.serialization import SerializedTrackerAsText
+from tracker_store_async.store import TrackerStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from tracker_store_async.backends.sql.engine import SslMode
+    from tracker_store_async.backends.sql.opening import Operations
+    from tracker_store_async.broker import EventBroker
+    from tracker_store_async.domain import Domain
+    from tracker_store_async.options import OnConflict, OnPublishError
+    from tracker_store_async.rows import (
+        Append,
+        ConversationSummary,
+        Listing,
+        Read,
+        StoredConversation,
+    )
+
+T = TypeVar("T")
+
+DEFAULT_COMMAND_TIMEOUT_SECONDS = 60.0
+
+
+class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
+    """Keeps conversations in SQLite, PostgreSQL, MySQL, MariaDB or Oracle.
+
+    The tables are Rasa's `events`, with positions and event ids, and `conversations`.
+    A database that Rasa wrote is recognised, and upgraded only when told to.
+
+    Args:
+        domain: Gives new trackers their slots.
+        dialect: `sqlite`, `postgresql`, `mysql`, `mariadb` or `oracle`. A driver after
+            a `+` is accepted; the asyncio driver of the dialect is used in its place.
+        host: Host name, `host:port`, directory of a unix socket, or a whole URL.
+        port: Port; None is the usual one.
+        db: Name of the database; with SQLite the file, or `:memory:`.
+        username: Name to log in with.
+        password: Password to log in with.
+        event_broker: Gets every event before it is stored, or None.
+        login_db: Database to connect to first, to create `db` (PostgreSQL only).
+        query: Further options for the driver.
+        schema: Schema that holds the tables (PostgreSQL only).
+        pool_size: Connections that are kept open; None is 20. SQLite has no pool.
+        max_overflow: Connections that may be opened beyond `pool_size`; None is 0.
+        pool_recycle_seconds: Age at which a connection is replaced; None is never.
+        pool_pre_ping: Whether a connection is tried out, at the cost of a round trip,
+            before each use. With asyncpg one that the server closed is noticed anyway.
+        pool_timeout_seconds: Longest wait for a free connection; None is 30.
+        connect_timeout_seconds: Longest time to connect, and with SQLite to wait for
+            another process that writes; None is 10.
+        command_timeout_seconds: Longest time that one operation may take; None is 60.
+        ssl_mode: What TLS has to prove: `disable`, `require` (encryption alone),
+            `verify-ca` or `verify-full` (the host name as well). None is `verify-full`
+            where `ssl_ca_certs` is given, and else what the driver does.
+        ssl_ca_certs: File with the certificates that the server is checked against;
+            None takes the system's.
+        ssl_certfile: File with the client's certificate.
+        ssl_keyfile: File with the client's private key, which is not encrypted.
+        pgbouncer: Whether PgBouncer stands before the server: no prepared statement
+            outlives its transaction (PostgreSQL only).
+        auto_upgrade: Whether Rasa's layout is upgraded on opening.
+        create_tables: Whether missing tables are created on opening.
+        engine: An engine of your own in place of all that says where and how to
+            connect. It is never disposed of here; give it `hide_parameters=True`.
+        max_event_history: Most events that `retrieve` reads and holds, or None.
+        on_conflict: What a save does about another writer's events.
+        on_publish_error: What a save does when the broker fails.
+        record_exp: Seconds after its latest save when a conversation expires, or None.
+
+    Raises:
+        ConfigurationError: An option is wrong or does not apply to the dialect.
+    """
+
+    def __init__(
+        self,
+        domain: Domain | None = None,
+        dialect: str = "sqlite",
+        host: str | None = None,
+        port: int | str | None = None,
+        db: str | None = "rasa.db",
+        username: str | None = None,
+        password: str | None = None,
+        event_broker: EventBroker | None = None,
+        login_db: str | None = None,
+        query: Mapping[str, Any] | None = None,
+        *,
+        schema: str | None = None,
+        pool_size: int | None = None,
+        max_overflow: int | None = None,
+        pool_recycle_seconds: float | None = None,
+        pool_pre_ping: bool = False,
+        pool_timeout_seconds: float | None = None,
+        connect_timeout_seconds: float | None = None,
+        command_timeout_seconds: float | None = None,
+        ssl_mode: SslMode | None = None,
+        ssl_ca_certs: str | None = None,
+        ssl_certfile: str | None = None,
+        ssl_keyfile: str | None = None,
+        pgbouncer: bool = False,
+        auto_upgrade: bool = False,
+        create_tables: bool = True,
+        engine: AsyncEngine | None = None,
+        max_event_history: int | None = None,
+        on_conflict: OnConflict = "rebase",
+        on_publish_error: OnPublishError = "raise",
+        record_exp: float | None = None,
+    ) -> None:
+        super().__init__(
+            domain,
+            event_broker,
+            max_event_history=max_event_history,
+            on_conflict=on_conflict,
+            on_publish_error=on_publish_error,
+            record_exp=record_exp,
+        )
+        options = ConnectionOptions(
+            schema=schema,
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_recycle_seconds=pool_recycle_seconds,
+            pool_pre_ping=pool_pre_ping,
+            pool_timeout_seconds=pool_timeout_seconds,
+            connect_timeout_seconds=connect_timeout_seconds,
+            ssl_mode=ssl_mode,
+            ssl_ca_certs=ssl_ca_certs,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
+            pgbouncer=pgbouncer,
+        )
+        self._connector: Connector
+        if engine is None:
+            url = engines.get_db_url(
+                dialect, host, port, db, username, password, login_db, query
+            )
+            self._connector = Connector(url, options, create=login_db and db)
+        elif host or username or login_db or query:
+            raise ConfigurationError("`engine` brings its own address and login")
+        else:
+            self._connector = OwnEngine(engine, options)
+        self.backend_name = self._connector.dialect
+        self._command_timeout_seconds = (
+            command_timeout_seconds or DEFAULT_COMMAND_TIMEOUT_SECONDS
+        )
+        self._auto_upgrade = auto_upgrade
+        self._create_tables = create_tables
+        self._translated = Translated(self._connector.where)
+        self._engine: AsyncEngine | None = None
+        self._operations: Operations | None = None
+
+    @staticmethod
+    def get_db_url(
+        dialect: str = "sqlite",
+        host: str | None = None,
+        port: int | str | None = None,
+        db: str | None = "rasa.db",
+        username: str | None = None,
+        password: str | None = None,
+        login_db: str | None = None,
+        query: Mapping[str, Any] | None = None,
+    ) -> URL:
+        """Return the URL that these options stand for, as Rasa's method does.
+
+        The arguments are those of the class. A whole URL in `host` is taken as it is;
+        with `login_db` the URL names that database.
+
+        Raises:
+            ConfigurationError: The URL or the port is not one.
+        """
+        return engines.get_db_url(
+            dialect, host, port, db, username, password, login_db, query
+        )
+
+    def __repr__(self) -> str:
+        """Say where it connects, without credentials."""
+        return f"<{type(self).__name__}: {self._connector.where}>"
+
+    # -- opening and closing -----------------------------------------------------------
+
+    async def _open(self) -> None:
+        try:
+            # SQLAlchemy loses the connection of a caller who is cancelled while it
+            # gets to know the server.
+            await settled(self._open_whole())
+        except asyncio.CancelledError:
+            await self._close()  # it may have come up after all
+            raise
+
+    async def _open_whole(self) -> None:
+        engine = await self._connected_engine()
+        try:
+            with self._translated:
+                tables = build_tables(engine.dialect, self._connector.options.schema)
+                await ensure_layout(
+                    engine,
+                    tables,
+                    create_tables=self._create_tables,
+                    auto_upgrade=self._auto_upgrade,
+                )
+                self._operations = operations_for(
+                    engine,
+                    tables,
+                    self._connector.options,
+                    is_ours=self._connector.owns_engine,
+                )
+                await self._operations.open()
+        except BaseException:
+            self._operations = None
+            await self._connector.release(engine)
+            raise
+        self._engine = engine
+
+    async def _connected_engine(self) -> AsyncEngine:
+        """Return an engine that has connected once, and so knows what it talks to."""
+        engine: AsyncEngine | None = None
+        try:
+            with self._translated:
+                engine = await self._connector.connect()
+                async with engine.connect():
+                    return engine
+        except BaseException as error:
+            if engine is not None:
+                await self._connector.release(engine)
+            if isinstance(error, TypeError) and "unexpected keyword" in str(error):
+                raise ConfigurationError(
+                    f"the {self.backend_name} driver refuses an option in `query`: "
+                    f"{error}"
+                ) from None
+            raise
+
+    async def _close(self) -> None:
+        engine, operations = self._engine, self._operations
+        self._engine = self._operations = None
+        with self._translated:
+            if operations is not None:
+                await operations.close()
+            if engine is not None:
+                await self._connector.release(engine)
+
+    # -- the layout --------------------------------------------------------------------
+
+    async def schema_state(self) -> str:
+        """Return what layout the database holds, without changing or creating it.
+
+        It may be called on a store that is not open, and leaves it so.
+
+        Returns:
+            Such as `not created`, `current (1)` or `Rasa's layout (upgrade needed)`.
+
+        Raises:
+            StoreUnavailableError: The database cannot be reached.
+            StoreAccessError: The database refused the credentials.
+        """
+        return str(await settled(self._layout()))
+
+    async def upgrade_schema(self) -> None:
+        """Bring the database to this version's layout, from Rasa's or from none.
+
+        It may be called on a store that is not open, and leaves it so. Cut short, it
+        can be run again. Stop the Rasa processes that write to the database first:
+        afterwards their inserts fail.
+
+        Raises:
+            SchemaError: The layout is none that can be upgraded.
+            StoreUnavailableError: The database cannot be reached.
+        """
+        if self._engine is None:  # else it is open, and so the layout is the one needed
+            await settled(self._upgrade())
+
+    async def _upgrade(self) -> None:
+        engine = await self._connected_engine()
+        try:
+            tables = build_tables(engine.dialect, self._connector.options.schema)
+            with self._translated:
+                await ensure_layout(
+                    engine, tables, create_tables=True, auto_upgrade=True
+                )
+        finally:
+            await self._connector.release(engine)
+
+    async def _layout(self) -> Layout:
+        if self._operations is not None:
+            with self._translated:
+                async with self._operations.connection() as connection:
+                    return await self._layout_on(connection)
+        if self._connector.is_absent():
+            return Layout(LayoutState.NONE)
+        engine = await self._connected_engine()
+        try:
+            with self._translated:
+                async with engine.connect() as connection:
+                    return await self._layout_on(connection)
+        finally:
+            await self._connector.release(engine)
+
+    async def _layout_on(self, connection: AsyncConnection) -> Layout:
+        tables = build_tables(connection.dialect, self._connector.options.schema)
+        return await connection.run_sync(inspect_layout, tables)
+
+    # -- primitives --------------------------------------------------------------------
+
+    async def _append(self, append: Append) -> bool:
+        return await self._bounded(self._opened.append(append))
+
+    async def _read(self, read: Read) -> StoredConversation | None:
+        return await self._bounded(self._opened.read(read))
+
+    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        return await self._bounded(self._opened.delete(sender_id, before, now))
+
+    async def _list(self, listing: Listing) -> list[ConversationSummary]:
+        return list(await self._bounded(self._opened.list(listing)))
+
+    async def _health(self) -> Health:
+        started = time.perf_counter()
+        server_version = await self._bounded(self._opened.server_version())
+        latency_seconds = time.perf_counter() - started
+        layout = await self._layout()
+        return Health(
+            backend=self.backend_name,
+            reachable=True,
+            latency_seconds=latency_seconds,
+            server_version=server_version,
+            schema_version=layout.version,
+            details={
+                "schema": str(layout),
+                "driver": self._driver_name(),
+                "pool": self._pool_use(),
+            },
+        )
+
+    @property
+    def _opened(self) -> Operations:
+        if self._operations is None:
+            raise StoreClosedError("the store was closed while it was in use")
+        return self._operations
+
+    async def _bounded(self, work: Awaitable[T]) -> T:
+        """Await one operation for a bounded time, with the driver's errors as ours."""
+        with self._translated:
+            async with asyncio.timeout(self._command_timeout_seconds):
+                return await work
+
+    def _driver_name(self) -> str:
+        return "" if self._engine is None else self._engine.dialect.driver
+
+    def _pool_use(self) -> dict[str, int]:
+        pool = None if self._engine is None else self._engine.pool
+        if not isinstance(pool, AsyncAdaptedQueuePool):
+            return {}
+        return {
+            "size": pool.size(),
+            "checked_out": pool.checkedout() - self._opened.idle_count,
+            "overflow": max(0, pool.overflow()),
+        }

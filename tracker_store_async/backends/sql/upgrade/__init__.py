@@ -1,0 +1,32 @@
+"""From Rasa's table `events` to our layout, once somebody said so.
+
+PostgreSQL and SQLite do it in one transaction: cut short, nothing has happened. MySQL,
+MariaDB and Oracle commit each change of a table, so there the layout's version is 0
+while the upgrade is under way, and each step can be run again. At every moment the rows
+are there and Rasa can read them; until `position` is required Rasa can also write.
+
+The memory needed is the same for any number of events: the database does the work.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from tracker_store_async.backends.sql.schema import Tables
+
+
+async def upgrade_from_rasa(connection: AsyncConnection, tables: Tables) -> None:
+    """Upgrade Rasa's table, or finish an upgrade that was cut short.
+
+    Args:
+        connection: Holds the schema lock.
+        tables: The layout to be there.
+    """
+    name = connection.dialect.name
+    module = import_module(f"{__name__}.{'mysql' if name == 'mariadb' else name}")
+    for step in module.STEPS:
+        await step(connection, tables)

@@ -1,0 +1,328 @@
+"""From configuration to tracker stores and event brokers.
+
+Rasa's rules (`rasa/core/tracker_store.py`, `rasa/core/brokers/broker.py`) with one
+difference: what cannot be understood is an error, and never an in-memory store.
+Nothing here connects to anything.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from tracker_store_async import registry
+from tracker_store_async.broker import EventBroker
+from tracker_store_async.config import (
+    EVENT_BROKER,
+    TRACKER_STORE,
+    EndpointConfig,
+    read_endpoint_config,
+    section_config,
+)
+from tracker_store_async.construction import call_with_settings, parameter_names
+from tracker_store_async.domain import Domain
+from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.settings import Count, StoreConfig, parse_settings
+from tracker_store_async.store import TrackerStore, is_tracker_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BROKER_TYPE = "pika"
+"""What Rasa takes an event broker without a type for."""
+
+
+def load_tracker_store(
+    endpoints_path: str | Path, domain: Domain | None = None
+) -> TrackerStore:
+    """Return the store that an endpoints file describes, with its event broker.
+
+    A file without a `tracker_store` section gives an in-memory store, as in Rasa, and a
+    warning in the log. Closing the store closes the broker.
+
+    Args:
+        endpoints_path: Path of the file.
+        domain: Gives new trackers their slots.
+
+    Raises:
+        ConfigurationError: The file or one of the two sections is wrong.
+    """
+    store_config = read_endpoint_config(endpoints_path, TRACKER_STORE)
+    broker_config = read_endpoint_config(endpoints_path, EVENT_BROKER)
+    if store_config is None:
+        logger.warning(
+            "%s has no %s section: conversations are kept in memory only",
+            endpoints_path,
+            TRACKER_STORE,
+        )
+    broker = create_event_broker(broker_config)
+    store = create_tracker_store(store_config, domain, broker)
+    store.owns_broker = broker is not None
+    return store
+
+
+def create_tracker_store(
+    endpoint_config: EndpointConfig | Mapping[str, Any] | None = None,
+    domain: Domain | None = None,
+    event_broker: EventBroker | None = None,
+) -> TrackerStore:
+    """Return the store that a `tracker_store` section describes.
+
+    Args:
+        endpoint_config: The section, also as a plain mapping; None is an in-memory
+            store, as in Rasa. `type` is a built-in type, the name of an entry point, or
+            the dotted path of a class, which is called with `host` (the url), `domain`,
+            `event_broker` and the other keys. A class with Rasa's methods, sync or
+            async, is wrapped.
+        domain: Gives new trackers their slots.
+        event_broker: Gets every event before it is stored.
+
+    Raises:
+        UnknownStoreTypeError: The type is unknown or cannot be imported.
+        MissingExtraError: The driver is not installed; the text says how to.
+        ConfigurationError: A key is unknown, missing or has a wrong value.
+    """
+    if endpoint_config is None:
+        endpoint_config = EndpointConfig(type="in_memory")
+    config = _as_config(endpoint_config, TRACKER_STORE)
+    type_name = _type_name(config, TRACKER_STORE)
+    settings, strict = _settings(config, TRACKER_STORE)
+    builtin = registry.find_builtin(type_name, registry.STORES)
+    if builtin is not None:
+        name, registration = builtin
+        return _build_builtin_store(
+            name, registration, settings, domain, event_broker, strict=strict
+        )
+    found = registry.load_third_party(
+        type_name, registry.STORES, registry.STORE_ENTRY_POINTS, TRACKER_STORE
+    )
+    return _build_third_party_store(
+        found, settings, domain, event_broker, strict=strict
+    )
+
+
+def create_event_broker(
+    endpoint_config: EndpointConfig | Mapping[str, Any] | None,
+) -> EventBroker | None:
+    """Return the broker that an `event_broker` section describes, or None for None.
+
+    Args:
+        endpoint_config: The section, also as a plain mapping. `type` is a built-in
+            type, the name of an entry point, or the dotted path of a subclass of
+            `EventBroker`. If that has a `from_endpoint_config`, it is called with the
+            section (it must not be async), else the class with the section's keys.
+
+    Raises:
+        UnknownStoreTypeError: The type is unknown or cannot be imported.
+        ConfigurationError: The broker cannot be made from this section.
+    """
+    if endpoint_config is None:
+        return None
+    config = _as_config(endpoint_config, EVENT_BROKER)
+    if config.type is None:
+        config = EndpointConfig(**{**config.as_dict(), "type": DEFAULT_BROKER_TYPE})
+    type_name = _type_name(config, EVENT_BROKER)
+    builtin = registry.find_builtin(type_name, registry.BROKERS)
+    if builtin is None:
+        found = registry.load_third_party(
+            type_name, registry.BROKERS, registry.BROKER_ENTRY_POINTS, EVENT_BROKER
+        )
+    else:
+        found = _builtin_class(*builtin, registry.BROKERS, EVENT_BROKER)
+    broker = _build_broker(found, config)
+    # Method names prove nothing: those of Rasa's brokers are the same.
+    if EventBroker not in type(broker).__mro__:
+        raise ConfigurationError(
+            f"{EVENT_BROKER}: {_name(found)} must be a subclass of "
+            "tracker_store_async.EventBroker, with an async publish(message)"
+        )
+    return cast(EventBroker, broker)
+
+
+# -- sections --------------------------------------------------------------------------
+
+
+def _as_config(
+    section: EndpointConfig | Mapping[str, Any], where: str
+) -> EndpointConfig:
+    if isinstance(section, EndpointConfig):
+        return section
+    return section_config(where, section)
+
+
+def _type_name(config: EndpointConfig, where: str) -> str:
+    if config.type is None:
+        raise ConfigurationError(
+            f"{where}: has no 'type'; write 'type: in_memory' to keep conversations in "
+            f"memory, or one of {', '.join(registry.STORES)}"
+        )
+    if not isinstance(config.type, str) or not config.type.strip():
+        raise ConfigurationError(f"{where}.type: must be text")
+    return config.type.strip()
+
+
+def _settings(config: EndpointConfig, where: str) -> tuple[dict[str, Any], bool]:
+    """Return the keys but `type`, and whether unknown ones are errors."""
+    settings = config.as_dict()
+    settings.pop("type", None)
+    strict = settings.pop("strict", True)
+    try:
+        return settings, TypeAdapter(bool).validate_python(strict)
+    except ValidationError:
+        raise ConfigurationError(f"{where}.strict: must be true or false") from None
+
+
+# -- stores ----------------------------------------------------------------------------
+
+
+def _build_builtin_store(
+    name: str,
+    registration: registry.Registration,
+    settings: dict[str, Any],
+    domain: Domain | None,
+    event_broker: EventBroker | None,
+    *,
+    strict: bool,
+) -> TrackerStore:
+    assert registration.config is not None  # noqa: S101 - every store has one
+    model = registry.load_builtin(registration.config, name, None, TRACKER_STORE)
+    config: StoreConfig = parse_settings(
+        model, settings, where=TRACKER_STORE, type_name=name, strict=strict
+    )
+    driver = config.required_driver()
+    if driver is not None and importlib.util.find_spec(driver.module) is None:
+        raise registry.missing_extra(TRACKER_STORE, name, driver.module, driver.extra)
+    store_class = _builtin_class(name, registration, registry.STORES, TRACKER_STORE)
+    store: TrackerStore = store_class(
+        domain=domain, event_broker=event_broker, **config.store_kwargs()
+    )
+    return store
+
+
+def _builtin_class(
+    name: str,
+    registration: registry.Registration,
+    registrations: Mapping[str, registry.Registration],
+    where: str,
+) -> Any:
+    if registration.target is None:
+        built = ", ".join(key for key, entry in registrations.items() if entry.target)
+        raise ConfigurationError(
+            f"{where}: type {name} is not part of this version yet; it has: {built}"
+        )
+    return registry.load_builtin(registration.target, name, registration.extra, where)
+
+
+def _build_third_party_store(
+    found: Callable[..., Any],
+    settings: dict[str, Any],
+    domain: Domain | None,
+    event_broker: EventBroker | None,
+    *,
+    strict: bool,
+) -> TrackerStore:
+    _refuse_abstract(found, TRACKER_STORE)
+    wrapper_options: dict[str, Any] = {}
+    # A function gets its keys as they are: only what it returns tells its kind.
+    if inspect.isclass(found) and TrackerStore in found.__mro__:
+        settings |= _coerce(StoreConfig, settings)
+    elif inspect.isclass(found):
+        wrapper_options = _take_wrapper_options(found, settings)
+        domain = domain or Domain.empty()  # Rasa's stores are always given one
+    store = call_with_settings(
+        found,
+        {key: value for key, value in settings.items() if key not in ("host", "url")},
+        {"host": _host(settings), "domain": domain, "event_broker": event_broker},
+        where=TRACKER_STORE,
+        strict=strict,
+    )
+    _refuse_coroutine(store, found, TRACKER_STORE)
+    if is_tracker_store(store):
+        return store
+    from tracker_store_async.wrappers.awaitable import AwaitableTrackerStore
+
+    return AwaitableTrackerStore(store, **wrapper_options)
+
+
+class _WrapperConfig(StoreConfig):
+    """The keys that :class:`AwaitableTrackerStore` takes for a store that it wraps."""
+
+    save_scope: Literal["auto", "all_events", "latest_session"] = "auto"
+    max_workers: Count = 8
+
+
+def _take_wrapper_options(found: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Move those keys to the wrapper that the class has no parameter of its own for.
+
+    `record_exp` stays: only the store itself can let conversations expire.
+    """
+    own = {"record_exp", *parameter_names(found)}
+    options = {
+        key: settings.pop(key)
+        for key in _WrapperConfig.model_fields.keys() - own
+        if key in settings
+    }
+    return _coerce(_WrapperConfig, options)
+
+
+def _coerce(model: type[StoreConfig], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings that the model knows, with their types coerced."""
+    given = {k: v for k, v in settings.items() if k in model.model_fields}
+    config = parse_settings(model, given, where=TRACKER_STORE, type_name="TrackerStore")
+    return {name: getattr(config, name) for name in given}
+
+
+def _host(settings: Mapping[str, Any]) -> Any:
+    if "host" in settings and "url" in settings:
+        raise ConfigurationError(
+            f"{TRACKER_STORE}: 'url' and 'host' mean the same; keep one"
+        )
+    return settings.get("host", settings.get("url"))
+
+
+# -- brokers ---------------------------------------------------------------------------
+
+
+def _build_broker(found: Callable[..., Any], config: EndpointConfig) -> Any:
+    _refuse_abstract(found, EVENT_BROKER)
+    from_endpoint_config = getattr(found, "from_endpoint_config", None)
+    if from_endpoint_config is not None:
+        broker = from_endpoint_config(config)
+    else:
+        settings, strict = _settings(config, EVENT_BROKER)
+        broker = call_with_settings(
+            found, settings, {}, where=EVENT_BROKER, strict=strict
+        )
+    _refuse_coroutine(broker, found, EVENT_BROKER)
+    return broker
+
+
+# -- checks ----------------------------------------------------------------------------
+
+
+def _name(found: Any) -> str:
+    return f"{found.__module__}.{found.__qualname__}"
+
+
+def _refuse_abstract(found: Any, where: str) -> None:
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise ConfigurationError(
+            f"{where}: {_name(found)} does not implement {lacking}"
+        )
+
+
+def _refuse_coroutine(made: Any, found: Any, where: str) -> None:
+    if inspect.iscoroutine(made):
+        made.close()  # else Python warns that it was never awaited
+        raise ConfigurationError(
+            f"{where}: {_name(found)} is made by an async function, and configuration "
+            "is read without a loop; await it yourself and hand over what it returns"
+        )

@@ -1,0 +1,190 @@
+"""Which store and broker types there are, and where each one lives.
+
+A new backend is one line here. Others bring their own without touching this file: a
+distribution names its class, or a function that returns a store, under an entry point
+of the group `tracker_store_async.stores`; the name of the entry point is the `type`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.errors import MissingExtraError, UnknownStoreTypeError
+from tracker_store_async.settings import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PACKAGE = "tracker_store_async"
+DISTRIBUTION = "tracker-store-async"
+STORE_ENTRY_POINTS = "tracker_store_async.stores"
+BROKER_ENTRY_POINTS = "tracker_store_async.brokers"
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One built-in type.
+
+    Attributes:
+        target: `module:Class`, or None where this version does not have it yet.
+        config: `module:Class` of its configuration, or None where it has none.
+        extra: The extra that installs its driver, or None.
+        aliases: Other names of the type.
+    """
+
+    target: str | None
+    config: str | None = None
+    extra: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+_BACKENDS = f"{PACKAGE}.backends"
+_BROKERS = f"{PACKAGE}.brokers"
+
+STORES: dict[str, Registration] = {
+    "in_memory": Registration(
+        f"{_BACKENDS}.memory:InMemoryTrackerStore",
+        f"{_BACKENDS}.memory_config:InMemoryConfig",
+        aliases=("inmemory", "memory"),
+    ),
+    # The extra of SQL depends on the dialect: its configuration knows.
+    "sql": Registration(
+        f"{_BACKENDS}.sql:SQLTrackerStore", f"{_BACKENDS}.sql.config:SQLConfig"
+    ),
+    "redis": Registration(None, f"{_BACKENDS}.redis_config:RedisConfig", "redis"),
+    "mongod": Registration(
+        None, f"{_BACKENDS}.mongo_config:MongoConfig", "mongo", ("mongo", "mongodb")
+    ),
+    "dynamo": Registration(
+        None, f"{_BACKENDS}.dynamo_config:DynamoConfig", "dynamo", ("dynamodb",)
+    ),
+}
+
+BROKERS: dict[str, Registration] = {
+    "recording": Registration(f"{_BROKERS}.recording:RecordingBroker"),
+    "pika": Registration(None, aliases=("rabbitmq",)),
+    "kafka": Registration(None),
+    "sql": Registration(None),
+    "file": Registration(None),
+}
+
+_HINTS = dict.fromkeys(
+    ("postgresql", "postgres", "sqlite", "mysql", "mariadb", "oracle"),
+    "write 'type: sql' and name the database as 'dialect'",
+)
+
+
+def find_builtin(
+    type_name: str, registrations: Mapping[str, Registration]
+) -> tuple[str, Registration] | None:
+    """Return name and registration of a built-in type, or None; case is ignored.
+
+    Args:
+        type_name: The configured type, or an alias of it.
+        registrations: `STORES` or `BROKERS`.
+    """
+    wanted = type_name.strip().lower().replace("-", "_")
+    for name, registration in registrations.items():
+        if wanted == name or wanted in registration.aliases:
+            return name, registration
+    return None
+
+
+def load_third_party(
+    type_name: str, registrations: Mapping[str, Registration], group: str, where: str
+) -> Any:
+    """Return the class or function behind an entry point or a dotted path.
+
+    Args:
+        type_name: Name of an entry point, `package.module.Class`, or
+            `package.module:Class`.
+        registrations: The built-in types, for the hint at the nearest one.
+        group: Group of entry points to look in.
+        where: What errors begin with, such as `tracker_store`.
+
+    Raises:
+        UnknownStoreTypeError: There is no such type, or it cannot be imported.
+    """
+    entry_points = importlib.metadata.entry_points(group=group)
+    for entry_point in entry_points:
+        if entry_point.name == type_name:
+            return _load(entry_point, f"{where}: type '{type_name}'")
+    if "." in type_name or ":" in type_name:
+        return _import(type_name, f"{where}: type '{type_name}'")
+    names = {*registrations, *entry_points.names}
+    names.update(*(entry.aliases for entry in registrations.values()))
+    hint = _HINTS.get(type_name.lower()) or suggest(
+        type_name, names, f"known types: {', '.join(sorted(names))}"
+    )
+    raise UnknownStoreTypeError(f"{where}: unknown type '{type_name}'; {hint}")
+
+
+def load_builtin(path: str, name: str, extra: str | None, where: str) -> Any:
+    """Return the object at `module:Class` of this package.
+
+    Args:
+        path: Where it lives.
+        name: Its type, for errors.
+        extra: The extra that installs what its module imports, or None.
+        where: What errors begin with.
+
+    Raises:
+        MissingExtraError: Its module imports a package that is not installed.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if extra is None or missing == PACKAGE:
+            raise
+        raise missing_extra(where, name, missing, extra) from error
+
+
+def missing_extra(where: str, name: str, module: str, extra: str) -> MissingExtraError:
+    """Return the error that says how to install a driver."""
+    return MissingExtraError(
+        f"{where}: type {name} needs the package '{module}': "
+        f"pip install '{DISTRIBUTION}[{extra}]'"
+    )
+
+
+def _load(entry_point: importlib.metadata.EntryPoint, what: str) -> Any:
+    try:
+        return entry_point.load()
+    except (ImportError, AttributeError) as error:
+        raise UnknownStoreTypeError(
+            f"{what} (entry point {entry_point.value}) cannot be imported: {error}"
+        ) from error
+
+
+def _import(path: str, what: str) -> Any:
+    module_name, name = _split(path, what)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UnknownStoreTypeError(
+            f"{what} cannot be imported: {error}; "
+            "its directory or package must be on the Python path"
+        ) from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        classes = [key for key, value in vars(module).items() if callable(value)]
+        hint = suggest(name, classes, "check the name")
+        raise UnknownStoreTypeError(
+            f"{what}: module '{module_name}' has no class '{name}'; {hint}"
+        )
+    return found
+
+
+def _split(path: str, what: str) -> tuple[str, str]:
+    found = re.fullmatch(r"([\w.]*\w)[.:](\w+)", path)
+    if found is None or path.startswith("."):
+        raise UnknownStoreTypeError(
+            f"{what} is not a path to a class; write 'package.module.Class'"
+        )
+    return found[1], found[2]

@@ -1,0 +1,329 @@
+"""The `tracker-store` command: options and exit codes; what it does is elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
+
+import typer
+
+from tracker_store_async import __version__, errors
+from tracker_store_async.inspection.targets import (
+    DEFAULT_ENDPOINTS,
+    URL_VARIABLE,
+    find_target,
+)
+from tracker_store_async.inspection.terminal import (
+    abandon_stdout,
+    log_warnings,
+    make_console,
+    one_line,
+    prepare_streams,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""typer brings click with it, in some versions as a private module."""
+
+app = typer.Typer(
+    help=f"""Look at, check and upgrade stores of conversations.
+
+    Looking changes nothing: no table and no file is created.
+
+    \b
+    The store is --db FILE, --url URL or --endpoints FILE. Without one of them
+    it is the URL in {URL_VARIABLE}, or else ./{DEFAULT_ENDPOINTS}.
+
+    \b
+    Exit codes:
+      0    it worked
+      1    it failed, was not found or cannot be reached
+      2    the command line or the configuration is wrong
+      130  interrupted by Ctrl-C
+      141  the reader of the output, such as head, went away
+
+    \b
+    Examples:
+      tracker-store demo
+      tracker-store show alice --db conversations.db
+      tracker-store list --limit 20 --endpoints endpoints.yml
+      TRACKER_STORE_URL=postgresql://user@localhost/rasa tracker-store check
+    """,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+schema_app = typer.Typer(
+    help="Show or upgrade the layout of an SQL database.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.add_typer(schema_app, name="schema")
+
+Db: TypeAlias = Annotated[
+    str | None, typer.Option("--db", metavar="FILE", help="The store: a SQLite file.")
+]
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="The store: a URL such as postgresql://user@host/db. Others on this "
+        f"machine may see a password in it; set {URL_VARIABLE} instead.",
+    ),
+]
+Endpoints: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--endpoints", metavar="FILE", help="The store: an endpoints.yml."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"tracker-store {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    db: Annotated[
+        Path, typer.Option("--db", metavar="FILE", help="The SQLite file to use.")
+    ] = Path("tracker-store-demo.db"),
+    users: Annotated[
+        int,
+        typer.Option(
+            "--users", metavar="N", min=1, max=500, help="How many book at once."
+        ),
+    ] = 3,
+) -> None:
+    """See a small restaurant assistant being killed and resumed, on a SQLite file.
+
+    Several users book a table at the same time. The process that answers them is
+    killed in the middle, a second one goes on from the file. Conversations that
+    Rasa wrote are stored beside them, and one is resumed.
+
+    What the file holds already stays: run it as often as you like.
+    """
+    from tracker_store_async.demo.story import Demo
+
+    _run(Demo(make_console(), db, users).run())
+
+
+@app.command()
+def show(
+    sender_id: Annotated[
+        str, typer.Argument(metavar="SENDER_ID", help="The conversation.")
+    ],
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
+    all_sessions: Annotated[
+        bool, typer.Option("--all-sessions", help="Not only the latest session.")
+    ] = False,
+    last: Annotated[
+        int | None,
+        typer.Option("--last", metavar="N", min=1, help="Only the last N events."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print Rasa's JSON of the tracker, exactly.")
+    ] = False,
+    domain: Annotated[
+        Path | None,
+        typer.Option(
+            "--domain",
+            metavar="PATH",
+            help="Domain whose slots to show, with their initial values.",
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Every event, and values at any length."),
+    ] = False,
+) -> None:
+    """Show a conversation as a timeline, or as JSON.
+
+    Each line is an event: its position in the log, its time and what it says.
+
+    \b
+    Examples:
+      tracker-store show alice --db conversations.db
+      tracker-store show alice --all-sessions --verbose
+      tracker-store show alice --last 10
+      tracker-store show alice --json | jq .slots
+      tracker-store show -- -an-id-that-begins-with-a-dash
+    """
+    from tracker_store_async.inspection.commands import (
+        load_conversation,
+        print_conversation,
+    )
+
+    target = find_target(db, url, endpoints)
+    with _quiet_end():
+        tracker = asyncio.run(
+            load_conversation(
+                target,
+                sender_id,
+                all_sessions=all_sessions,
+                last=last,
+                domain_path=domain,
+            )
+        )
+        # Not within the event loop, so that Ctrl-C stops a long output at once.
+        print_conversation(
+            make_console(), tracker, last=last, as_json=as_json, complete=verbose
+        )
+
+
+@app.command("list")
+def list_conversations(
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=0, help="At most N; 0 for all.")
+    ] = 100,
+    user: Annotated[
+        str | None,
+        typer.Option("--user", metavar="ID", help="Only those of this user."),
+    ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option("--after", metavar="CURSOR", help="Go on after this one."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line, with its cursor.")
+    ] = False,
+) -> None:
+    """List conversations: events stored, when created and updated, whose.
+
+    \b
+    Examples:
+      tracker-store list --db conversations.db
+      tracker-store list --limit 0 --json | jq -r .sender_id
+    """
+    from tracker_store_async.inspection.commands import list_store
+
+    target = find_target(db, url, endpoints)
+    _run(
+        list_store(
+            make_console(),
+            target,
+            limit=limit,
+            user_id=user,
+            cursor=after,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
+def keys(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
+    """Print the sender id of every conversation, one a line.
+
+    Control characters in an id are printed as escapes such as \\n, so that one line is
+    one id; `list --json` has them exactly.
+    """
+    from tracker_store_async.inspection.commands import print_keys
+
+    _run(print_keys(find_target(db, url, endpoints)))
+
+
+@app.command()
+def check(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
+    """Connect and report versions, layout and latency.
+
+    The exit code is 1 if the store cannot be used as it is.
+
+    \b
+    Examples:
+      tracker-store check --endpoints endpoints.yml
+      tracker-store check --url postgresql://me@localhost/rasa && ./start.sh
+    """
+    from tracker_store_async.inspection.commands import check_store
+
+    usable = _run(check_store(make_console(), find_target(db, url, endpoints)))
+    raise typer.Exit(0 if usable else FAILED)
+
+
+@schema_app.command()
+def status(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
+    """Show what layout the database holds.
+
+    The exit code is 1 if it cannot be used, such as Rasa's before its upgrade.
+    """
+    from tracker_store_async.inspection.commands import show_schema
+
+    usable = _run(show_schema(make_console(), find_target(db, url, endpoints)))
+    raise typer.Exit(0 if usable else FAILED)
+
+
+@schema_app.command()
+def upgrade(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
+    """Create the layout, or upgrade Rasa's.
+
+    Stop what writes to the database, and make a backup, first. An upgrade that is cut
+    off leaves the data readable and can be run again.
+    """
+    from tracker_store_async.inspection.commands import upgrade_schema
+
+    _run(upgrade_schema(make_console(), find_target(db, url, endpoints)))
+
+
+def _run(work: Coroutine[object, object, bool | None]) -> bool | None:
+    with _quiet_end():
+        return asyncio.run(work)
+
+
+@contextmanager
+def _quiet_end() -> Iterator[None]:
+    """End at Ctrl-C or a broken pipe; typer would do it in its own way.
+
+    Raises:
+        Exit: One of them has happened.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        abandon_stdout()
+        raise typer.Exit(READER_GONE) from None
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    prepare_streams()
+    log_warnings()
+    try:
+        code = app(prog_name="tracker-store", standalone_mode=False) or 0
+    except UsageError as error:
+        code = _fail(error, WRONG_USAGE, " (tracker-store --help shows how)")
+    except (errors.ConfigurationError, errors.InvalidInputError) as error:
+        code = _fail(error, WRONG_USAGE)
+    except (errors.TrackerStoreError, OSError) as error:
+        code = _fail(error, FAILED)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _fail(error: Exception, code: int, hint: str = "") -> int:
+    format_message = getattr(error, "format_message", None)
+    text = one_line(error if format_message is None else format_message())
+    sys.stderr.write(f"error: {text}{hint}\n")
+    return code

@@ -1,0 +1,336 @@
+"""What the command line does with a store: show, list, check and upgrade it.
+
+Only `upgrade_schema` changes anything. Everything else opens a store so that neither
+a file nor a database nor a table is created, and no layout upgraded.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+import sys
+import time
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from rich.text import Text
+
+from tracker_store_async import __version__
+from tracker_store_async.config import EndpointConfig
+from tracker_store_async.domain import Domain
+from tracker_store_async.errors import SchemaError, TrackerStoreError
+from tracker_store_async.factory import create_tracker_store
+from tracker_store_async.inspection.listing import summary_json, write_table
+from tracker_store_async.inspection.terminal import duration, json_text, printable
+from tracker_store_async.inspection.timeline import write_conversation
+from tracker_store_async.tracker import EventVerbosity
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from tracker_store_async.backends.sql import SQLTrackerStore
+    from tracker_store_async.inspection.targets import Target
+    from tracker_store_async.rows import ConversationSummary, Health
+    from tracker_store_async.store import TrackerStore
+    from tracker_store_async.tracker import DialogueStateTracker
+
+NOT_CREATED = "not created"
+"""How `SQLTrackerStore.schema_state` begins where there are no tables."""
+
+CURRENT = "current"
+"""How it begins where the store can be used."""
+
+_WRITING_KEYS = {"create_tables": False, "auto_upgrade": False}
+_CREATING_KEYS = ("login_db",)
+
+
+class NotFoundError(TrackerStoreError):
+    """What the command line names does not exist."""
+
+
+# -- opening ---------------------------------------------------------------------------
+
+
+def _build(target: Target, domain: Domain | None = None) -> TrackerStore:
+    """Return the store, without its event broker, so that it creates nothing."""
+    settings = target.config.as_dict()
+    if _is_sql(settings):
+        settings |= _WRITING_KEYS
+        for key in _CREATING_KEYS:
+            settings.pop(key, None)
+    return create_tracker_store(EndpointConfig(**settings), domain)
+
+
+def _is_sql(settings: dict[str, Any]) -> bool:
+    return str(settings.get("type")).strip().lower() == "sql"
+
+
+def _check_file(target: Target) -> None:
+    if target.file is not None and not target.file.is_file():
+        raise NotFoundError(f"there is no SQLite file {str(target.file)!r}")
+
+
+@asynccontextmanager
+async def _reading(
+    target: Target, domain: Domain | None = None
+) -> AsyncIterator[TrackerStore]:
+    _check_file(target)
+    store = _build(target, domain)
+    if hasattr(store, "schema_state"):
+        state = await cast("SQLTrackerStore", store).schema_state()
+        if state.startswith(NOT_CREATED):
+            raise NotFoundError(
+                f"nothing is stored in {target.label}: there are no tables yet"
+            )
+    async with store:
+        yield store
+
+
+# -- conversations ---------------------------------------------------------------------
+
+
+async def load_conversation(
+    target: Target,
+    sender_id: str,
+    *,
+    all_sessions: bool,
+    last: int | None,
+    domain_path: Path | None,
+) -> DialogueStateTracker:
+    """Return one conversation.
+
+    Args:
+        target: The store.
+        sender_id: The conversation.
+        all_sessions: Whether to go back beyond the latest session.
+        last: Most events that are wanted, or None for all.
+        domain_path: The domain that gives the tracker its slots, or None.
+
+    Raises:
+        NotFoundError: There is no such conversation, or no such store.
+        TrackerStoreError: The store cannot be used.
+    """
+    domain = None if domain_path is None else Domain.load(domain_path)
+    async with _reading(target, domain) as store:
+        if not all_sessions:
+            store.max_event_history = last
+        retrieve = store.retrieve_full_tracker if all_sessions else store.retrieve
+        tracker = await retrieve(sender_id)
+    if tracker is None:
+        raise NotFoundError(f"there is no conversation {sender_id!r} in {target.label}")
+    return tracker
+
+
+def print_conversation(
+    console: Console,
+    tracker: DialogueStateTracker,
+    *,
+    last: int | None,
+    as_json: bool,
+    complete: bool,
+) -> None:
+    """Print a conversation.
+
+    Args:
+        console: Where to print, unless it is JSON.
+        tracker: The conversation.
+        last: Most events to print, or None for all.
+        as_json: Whether to print Rasa's JSON of the tracker.
+        complete: Whether to print every event, and values at any length.
+    """
+    if not as_json:
+        write_conversation(console, tracker, last=last, complete=complete)
+        return
+    state = tracker.current_state(EventVerbosity.ALL)
+    if last is not None:
+        state["events"] = state["events"][-last:]
+    _print_line(json_text(state, indent=2))
+
+
+async def list_store(
+    console: Console,
+    target: Target,
+    *,
+    limit: int,
+    user_id: str | None,
+    cursor: str | None,
+    as_json: bool,
+) -> None:
+    """Print a line for each conversation.
+
+    Args:
+        console: Where to print.
+        target: The store.
+        limit: Most conversations to print; 0 is all.
+        user_id: Only the conversations of this user.
+        cursor: Go on after this one.
+        as_json: Whether to print JSON.
+
+    Raises:
+        TrackerStoreError: The store cannot be used.
+    """
+    async with _reading(target) as store:
+        # One more than is shown, to know whether there are more.
+        size = min(limit + 1, 500) if limit else 500
+        summaries = store.conversations(user_id=user_id, cursor=cursor, page_size=size)
+        async with aclosing(cast("AsyncGenerator[ConversationSummary]", summaries)):
+            if as_json:
+                async for summary in _take(summaries, limit):
+                    _print_line(summary_json(summary))
+                return
+            last = await write_table(console, _take(summaries, limit))
+            has_more = bool(limit) and await anext(summaries, None) is not None
+    note = ""
+    if last is None:
+        note = f"no conversations in {target.label}"
+    elif has_more:
+        cursor = shlex.quote(printable(last.cursor))
+        note = f"there are more: --limit 0 shows all, --after {cursor} the next ones"
+    if note:
+        console.print(Text(note, "dim"), soft_wrap=True)
+
+
+async def _take(
+    summaries: AsyncIterator[ConversationSummary], limit: int
+) -> AsyncIterator[ConversationSummary]:
+    """Yield the first `limit` ones, or all for 0, and read no further."""
+    count = 0
+    async for summary in summaries:
+        yield summary
+        count += 1
+        if count == limit:
+            return
+
+
+async def print_keys(target: Target) -> None:
+    """Print the sender id of every conversation, in constant memory.
+
+    Raises:
+        TrackerStoreError: The store cannot be used.
+    """
+    async with _reading(target) as store:
+        summaries = store.conversations()
+        async with aclosing(cast("AsyncGenerator[ConversationSummary]", summaries)):
+            async for summary in summaries:
+                _print_line(printable(summary.sender_id))
+
+
+def _print_line(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+# -- health and layout -----------------------------------------------------------------
+
+
+async def check_store(console: Console, target: Target) -> bool:
+    """Connect, print what there is, and return whether the store can be used.
+
+    Raises:
+        TrackerStoreError: The store cannot be reached, or not as it is configured.
+    """
+    _check_file(target)
+    store = _build(target)
+    rows = {"store": target.label, "package": f"tracker_store_async {__version__}"}
+    rows["package"] += f", Python {platform.python_version()}"
+    usable = True
+    if hasattr(store, "schema_state"):
+        started = time.perf_counter()
+        state = await cast("SQLTrackerStore", store).schema_state()
+        rows["connected"] = f"in {duration(time.perf_counter() - started)}"
+        rows["layout"], usable = _judge(state, target)
+    if usable and not rows.get("layout", "").startswith(NOT_CREATED):
+        async with store:
+            await store.health()  # the first one warms up what the second measures
+            health = await store.health()
+        usable = health.reachable
+        rows |= _health_rows(health)
+        if hasattr(store, "schema_state"):
+            rows["driver"] += f", SQLAlchemy {importlib.metadata.version('sqlalchemy')}"
+    _print_rows(console, rows)
+    return usable
+
+
+def _judge(state: str, target: Target) -> tuple[str, bool]:
+    """Return what to say about a layout, and whether the store can be used with it."""
+    if state.startswith(CURRENT):
+        return state, True
+    if state.startswith(NOT_CREATED):
+        if target.config.kwargs.get("create_tables", True) is False:
+            return f"{state}, and create_tables is false", False
+        return f"{state}: the first use of the store creates it", True
+    if "upgrade" in state:
+        return f"{state}: tracker-store schema upgrade {target.option}".rstrip(), False
+    return state, False
+
+
+def _health_rows(health: Health) -> dict[str, str]:
+    details = dict(health.details)
+    driver = str(details.pop("driver", ""))
+    server = " ".join(filter(None, [health.backend, health.server_version]))
+    rows = {"server": server, "driver": _versions(driver)}
+    for name, value in details.items():
+        if name != "schema" and value not in ({}, None):
+            rows[name] = json_text(value)
+    rows["latency"] = duration(health.latency_seconds)
+    if health.error:
+        rows["problem"] = health.error
+    return rows
+
+
+def _versions(driver: str) -> str:
+    """Return the driver and its version, where it is the name of a distribution."""
+    try:
+        return f"{driver} {importlib.metadata.version(driver)}" if driver else ""
+    except importlib.metadata.PackageNotFoundError:
+        return driver
+
+
+def _print_rows(console: Console, rows: dict[str, str]) -> None:
+    for name, value in rows.items():
+        if value:
+            line = Text.assemble((f"{name:<11}", "dim"), printable(value))
+            console.print(line, soft_wrap=True)
+
+
+async def show_schema(console: Console, target: Target) -> bool:
+    """Print the state of the layout, and return whether it can be used.
+
+    Raises:
+        SchemaError: The store has no layout of this kind.
+        TrackerStoreError: The store cannot be reached.
+    """
+    _check_file(target)
+    text, usable = _judge(await _sql(_build(target)).schema_state(), target)
+    _print_rows(console, {"store": target.label, "layout": text})
+    return usable
+
+
+async def upgrade_schema(console: Console, target: Target) -> None:
+    """Upgrade the layout, or create it, and print what it was and is.
+
+    Raises:
+        SchemaError: It cannot be upgraded, or the store has no such layout.
+        TrackerStoreError: The store cannot be reached.
+    """
+    _check_file(target)
+    store = _sql(_build(target))
+    before = await store.schema_state()
+    await store.upgrade_schema()
+    rows = {
+        "store": target.label,
+        "before": before,
+        "now": await store.schema_state(),
+    }
+    _print_rows(console, rows)
+
+
+def _sql(store: TrackerStore) -> SQLTrackerStore:
+    if not hasattr(store, "upgrade_schema"):
+        raise SchemaError(
+            f"a store of type {store.backend_name} has no layout to show or upgrade"
+        )
+    return cast("SQLTrackerStore", store)

@@ -1,0 +1,329 @@
+"""The backends and wrappers that the suite runs on: one entry in `BACKENDS` each.
+
+An entry names the server that the backend needs, a key of `tests.servers.MANAGERS`, and
+a `Storage`: how to make a store, how to empty what is stored, and how to look at it
+past the store. Nothing else in this directory knows of any backend.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import inspect, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+import tracker_store_async
+from tests.servers import fresh_database
+from tests.servers.base import run_now
+from tests.unit.legacy_stores import JSONTextStore
+from tracker_store_async import AwaitableTrackerStore, InMemoryTrackerStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from tests.servers import Servers
+    from tracker_store_async import TrackerStore
+
+
+class Storage(ABC):
+    """One place where conversations are kept, and the stores that share it."""
+
+    def __init__(self) -> None:
+        self._stores: list[TrackerStore] = []
+
+    def store(self, **options: Any) -> TrackerStore:
+        """Return a new store object on this storage; `close` closes it.
+
+        Args:
+            options: Arguments that every store has, such as `max_event_history`.
+        """
+        store = self._make(**options)
+        self._stores.append(store)
+        return store
+
+    async def close(self) -> None:
+        """Close every store that was made."""
+        while self._stores:
+            await self._stores.pop().close()
+
+    def forget(self) -> None:
+        """Leave the closing of the stores that were made to somebody else."""
+        self._stores.clear()
+
+    @abstractmethod
+    def _make(self, **options: Any) -> TrackerStore:
+        """Return a new store object."""
+
+    @abstractmethod
+    def wipe(self) -> None:
+        """Forget everything that is stored."""
+
+    @abstractmethod
+    def raw(self) -> str:
+        """Return everything that is stored as text, read past the store."""
+
+
+class _SharedMemoryStore(InMemoryTrackerStore):
+    """An in-memory store on a memory that it shares with others, as on a server."""
+
+    async def _open(self) -> None:
+        """Connect to nothing: the memory is there."""
+
+
+class MemoryStorage(Storage):
+    """The memory of this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wipe()
+
+    def _make(self, **options: Any) -> TrackerStore:
+        store = _SharedMemoryStore(**options)
+        store._conversations, store._sorted_ids = self._shared
+        return store
+
+    def wipe(self) -> None:
+        """Start with a new memory."""
+        self._shared: tuple[dict[str, Any], list[str]] = ({}, [])
+
+    def raw(self) -> str:
+        """Return the memory's representation."""
+        return repr(self._shared)
+
+
+class SQLiteStorage(Storage):
+    """An SQLite file, a new one for each test."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
+        self._number = 0
+
+    @property
+    def _file(self) -> Path:
+        return self._directory / f"conversations-{self._number}.db"
+
+    def _make(self, **options: Any) -> TrackerStore:
+        return tracker_store_async.SQLTrackerStore(
+            dialect="sqlite", db=str(self._file), **options
+        )
+
+    def wipe(self) -> None:
+        """Start with a new file."""
+        for file in self._directory.glob(f"{self._file.name}*"):
+            file.unlink()
+        self._number += 1
+
+    def raw(self) -> str:
+        """Return the rows of all tables, and the bytes of the file and its journals."""
+        connection = sqlite3.connect(self._file)
+        rows = "\n".join(connection.iterdump())
+        connection.close()
+        files = sorted(self._directory.glob(f"{self._file.name}*"))
+        return rows + "".join(file.read_bytes().decode("latin-1") for file in files)
+
+
+class SQLServerStorage(Storage):
+    """A database of our own on an SQL server."""
+
+    def __init__(
+        self,
+        url: str,
+        direct_url: str,
+        execute: Callable[[str], None],
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self._url = url
+        self._direct_url = direct_url
+        self._execute = execute
+        self._options = options
+        run_now(self._create_tables())
+
+    async def _create_tables(self) -> None:
+        async with self._make():
+            pass
+
+    def _make(self, **options: Any) -> TrackerStore:
+        return tracker_store_async.SQLTrackerStore(
+            host=self._url, **self._options, **options
+        )
+
+    def wipe(self) -> None:
+        """Empty the tables."""
+        self._execute("DELETE FROM events")
+        self._execute("DELETE FROM conversations")
+
+    def raw(self) -> str:
+        """Return the rows of all tables."""
+        return run_now(self._rows())
+
+    async def _rows(self) -> str:
+        engine = create_async_engine(self._direct_url, poolclass=NullPool)
+        found: list[str] = []
+        try:
+            async with engine.connect() as connection:
+                names = await connection.run_sync(
+                    lambda sync: inspect(sync).get_table_names()
+                )
+                for name in names:
+                    rows = await connection.execute(text(f"SELECT * FROM {name}"))
+                    found += [str(value) for row in rows for value in row]
+        finally:
+            await engine.dispose()
+        return "\n".join(found)
+
+
+class LegacyStorage(Storage):
+    """The memory of a legacy store, which `AwaitableTrackerStore` wraps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wipe()
+
+    def _make(self, **options: Any) -> TrackerStore:
+        legacy = JSONTextStore(domain=options.pop("domain", None))
+        legacy.texts = self._texts
+        broker = options.pop("event_broker", None)
+        store = AwaitableTrackerStore(legacy, **options)
+        store.event_broker = broker
+        return store
+
+    def wipe(self) -> None:
+        """Start with a new memory."""
+        self._texts: dict[str, str] = {}
+
+    def raw(self) -> str:
+        """Return the memory's representation."""
+        return repr(self._texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One entry of the table.
+
+    Attributes:
+        server: The server it needs, a key of `tests.servers.MANAGERS`.
+        storage: Makes its storage, empty, for one run of the suite.
+        beyond: What a wrapper cannot give, as its documentation says: patterns of the
+            names of tests that it does not run, by reason. Backends have none.
+    """
+
+    server: str
+    storage: Callable[[Servers, Path], AbstractContextManager[Storage]]
+    beyond: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@contextmanager
+def memory_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield a memory."""
+    yield MemoryStorage()
+
+
+@contextmanager
+def sqlite_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield a directory with an SQLite file."""
+    yield SQLiteStorage(directory)
+
+
+@contextmanager
+def postgresql_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield a database on PostgreSQL."""
+    server = servers.get("postgresql")
+    with fresh_database(server) as name:
+        url = server.url("postgresql+asyncpg", name)
+        yield SQLServerStorage(url, url, lambda sql: server.execute(sql, name))
+
+
+@contextmanager
+def mysql_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield a database on MariaDB or MySQL."""
+    server = servers.get("mysql")
+    with fresh_database(server) as name:
+        url = server.url("mysql+asyncmy", name)
+        yield SQLServerStorage(url, url, lambda sql: server.execute(sql, name))
+
+
+@contextmanager
+def pgbouncer_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield a database on PostgreSQL, behind a PgBouncer that pools by transaction."""
+    behind, server = servers.get("postgresql"), servers.get("pgbouncer")
+    with fresh_database(behind) as name:
+        yield SQLServerStorage(
+            server.url("postgresql+asyncpg", name),
+            behind.url("postgresql+asyncpg", name),
+            lambda sql: behind.execute(sql, name),
+            pgbouncer=True,
+        )
+
+
+@contextmanager
+def legacy_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield the memory of a legacy store."""
+    yield LegacyStorage()
+
+
+BEYOND_LEGACY_STORES: Mapping[str, tuple[str, ...]] = {
+    "no conditional write: two wrappers can overwrite each other's events": (
+        "test_concurrent_writers::test_through_a_store_object_each",
+        "test_concurrent_writers::test_with_a_tracker_that_is_kept",
+        "test_concurrent_writers::test_the_state_is_right_after_many_writers",
+        "test_concurrent_writers::test_creating_at_once_creates_once",
+        "test_concurrent_writers::test_sessions_started_at_once_are_all_kept",
+    ),
+    "no ids but of what this wrapper wrote lately, and no name for a log": (
+        "test_publishing::test_once_through_a_conflict",
+        "test_long_conversations::test_ten_thousand_events_in_one_session",
+        "test_lost_acknowledgement::test_a_copy_is_found_in_a_conversation_that_*",
+        "test_identity::test_a_conversation_begun_again_*",
+    ),
+    "a save gives the legacy store the whole tracker, not rows": (
+        "test_log::test_rows_come_back_byte_for_byte",
+        "test_log::test_the_header_says_what_the_append_said",
+        "test_log::test_an_append_at_another_version_changes_nothing",
+        "test_log::test_a_read_starts_and_ends_where_it_is_told",
+        "test_values::test_a_row_of_any_shape_loads_and_goes_on",
+        "test_values::test_an_event_of_any_shape_is_stored_as_it_is",
+        "test_values::test_text_that_is_not_json_says_where_it_stands",
+        "test_conflicts::test_rebase_stores_what_it_would_have_stored",
+        "test_golden::test_answers_and_messages_are_rasas",
+        "test_window::test_turns_saved_through_a_window_keep_the_state_right",
+    ),
+    "no deleting of a part": (
+        "test_erasure::*_cut*",
+        "test_cancellation::test_a_cancelled_deletion_deletes_all_or_nothing",
+        "test_long_conversations::test_a_hundred_sessions_of_a_hundred_events",
+        "test_lost_acknowledgement::test_what_had_landed_was_erased_up_to_a_*",
+        "test_state_machine::*",
+    ),
+    "no record_exp": (
+        "test_expiry::*",
+        "test_erasure::test_a_deleted_conversation_leaves_no_trace",
+    ),
+    "no user_id": (
+        "test_listing::test_only_those_of_a_user",
+        "test_listing::test_the_user_stays_until_another_is_named",
+    ),
+    "times are those of the events, and listing reads every conversation": (
+        "test_listing::test_a_summary_says_what_is_stored",
+        "test_listing::test_only_those_of_a_time",
+        "test_listing::test_every_page_size_lists_each_once",
+    ),
+}
+"""What `AwaitableTrackerStore` says in its docstring that it cannot give."""
+
+BACKENDS: Mapping[str, Backend] = {
+    "in_memory": Backend("memory", memory_storage),
+    "sqlite": Backend("sqlite", sqlite_storage),
+    "postgresql": Backend("postgresql", postgresql_storage),
+    "mariadb": Backend("mysql", mysql_storage),
+    "pgbouncer": Backend("pgbouncer", pgbouncer_storage),
+    "awaitable": Backend("memory", legacy_storage, BEYOND_LEGACY_STORES),
+}

@@ -1,0 +1,370 @@
+"""The `tracker-store` command: what it shows, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tracker_store_async
+from tests import golden
+from tests.unit.command import error_of, output_of, run, save
+from tracker_store_async import DialogueStateTracker, Domain, EventVerbosity
+from tracker_store_async.events import (
+    ActionExecuted,
+    BotUttered,
+    SessionStarted,
+    SlotSet,
+    UserUttered,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSION = tracker_store_async.__version__
+NOON = 1_773_489_600.0  # 2026-03-14 12:00:00 UTC
+COMMANDS = ("demo", "show", "list", "keys", "check", "schema status", "schema upgrade")
+
+
+def two_sessions(sender_id: str = "alice") -> DialogueStateTracker:
+    tracker = DialogueStateTracker.from_events(
+        sender_id,
+        [
+            SessionStarted(timestamp=NOON),
+            UserUttered("first", timestamp=NOON + 1),
+            ActionExecuted("action_session_start", timestamp=NOON + 7200),
+            SessionStarted(timestamp=NOON + 7200),
+            SlotSet("people", 4, timestamp=NOON + 7201),
+            UserUttered("second", timestamp=NOON + 7202),
+            BotUttered("answer", timestamp=NOON + 7203),
+            ActionExecuted("action_listen", timestamp=NOON + 7203),
+        ],
+    )
+    tracker.user_id = "u-7"
+    return tracker
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    """A directory with `chats.db`, which holds a few conversations."""
+    others = [
+        DialogueStateTracker.from_events(name, [UserUttered("hi", timestamp=NOON)])
+        for name in ("bob", "食べ物", "line\nbreak", "-dash")
+    ]
+    save(tmp_path / "chats.db", two_sessions(), *others)
+    return tmp_path
+
+
+# -- show ------------------------------------------------------------------------------
+
+
+def test_show_prints_the_latest_session(chats: Path) -> None:
+    assert output_of("show", "alice", "--db", "chats.db", cwd=chats) == [
+        "conversation  alice",
+        "user          u-7",
+        "events        8",
+        "slots         people = 4",
+        "times         UTC",
+        "── session started at event 3, Sat 2026-03-14 14:00:00 ".ljust(72, "─"),
+        "   4  14:00:01  slot     people = 4",
+        "   5  14:00:02  user     second",
+        "   6  14:00:03  bot      answer",
+        "not shown: 2 earlier events (--all-sessions), 2 internal events (--verbose)",
+    ]
+
+
+def test_show_goes_back_to_the_beginning(chats: Path) -> None:
+    lines = output_of("show", "alice", "--all-sessions", "--db", "chats.db", cwd=chats)
+    assert "   1  12:00:01  user     first" in lines
+    assert any("14:00:00, 1 h later" in line for line in lines)
+    assert not any("earlier events" in line for line in lines)
+
+
+def test_show_hides_nothing_when_told_so(chats: Path) -> None:
+    lines = output_of("show", "alice", "-v", "--db", "chats.db", cwd=chats)
+    assert "   7  14:00:03  action   action_listen" in lines
+
+
+@pytest.mark.parametrize("option", [[], ["--all-sessions"]])
+def test_show_the_last_events_with_the_state_of_all(
+    chats: Path, option: list[str]
+) -> None:
+    lines = output_of(
+        "show", "alice", "--last", "2", *option, "--db", "chats.db", cwd=chats
+    )
+    assert "slots         people = 4" in lines
+    assert [line for line in lines if "bot      answer" in line]
+    assert not any("second" in line for line in lines)
+
+
+def test_show_prints_exactly_what_rasa_answers(tmp_path: Path) -> None:
+    """Every golden event, written by Rasa, comes out of the command unchanged."""
+    domain = Domain.load(golden.path("domain.yml"))
+    conversations = golden.conversations()
+    trackers = {
+        each["sender_id"]: DialogueStateTracker.from_dict(
+            each["sender_id"],
+            [event for turn in each["turns"] for event in turn],
+            domain.slots,
+        )
+        for each in conversations
+        if each["turns"]
+    }
+    save(tmp_path / "rasa.db", *(tracker.copy() for tracker in trackers.values()))
+    for sender_id in list(trackers)[:3]:
+        shown = output_of(
+            *("show", sender_id, "--json", "--all-sessions", "--db", "rasa.db"),
+            *("--domain", golden.path("domain.yml")),
+            cwd=tmp_path,
+        )
+        expected = trackers[sender_id].current_state(EventVerbosity.ALL)
+        assert json.loads("\n".join(shown)) == json.loads(json.dumps(expected))
+
+
+def test_show_json_of_the_last_events(chats: Path) -> None:
+    for option in ([], ["--all-sessions"]):
+        lines = output_of(
+            *("show", "alice", "--json", "--last", "2", *option, "--db", "chats.db"),
+            cwd=chats,
+        )
+        state = json.loads("\n".join(lines))
+        assert [event["event"] for event in state["events"]] == ["bot", "action"]
+        assert state["slots"] == {"people": 4}
+
+
+def test_a_domain_gives_the_slots_that_were_never_set(chats: Path) -> None:
+    (chats / "domain.yml").write_text(
+        "slots: {people: {type: float}, vip: {type: bool, initial_value: false}}"
+    )
+    arguments = ("show", "alice", "--domain", "domain.yml", "--db", "chats.db")
+    lines = output_of(*arguments, cwd=chats)
+    assert "slots         people = 4, vip = false" in lines
+
+
+def test_a_sender_id_may_begin_with_a_dash(chats: Path) -> None:
+    lines = output_of("show", "--db", "chats.db", "--", "-dash", cwd=chats)
+    assert lines[0] == "conversation  -dash"
+
+
+# -- lists -----------------------------------------------------------------------------
+
+
+def test_list_is_a_table(chats: Path) -> None:
+    header, *rows = output_of("list", "--db", "chats.db", cwd=chats)
+    assert header.split() == ["conversation", "events", "created", "updated", "user"]
+    assert len(rows) == 5
+    [alice] = [row for row in rows if row.startswith("alice ")]
+    assert re.fullmatch(
+        r"alice +8  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  \d{4}-.{14}  u-7", alice
+    )
+
+
+def test_list_in_pieces_is_the_whole_list(chats: Path) -> None:
+    seen: list[str] = []
+    after: list[str] = []
+    while True:
+        lines = output_of(
+            *("list", "--json", "--limit", "2", "--db", "chats.db", *after), cwd=chats
+        )
+        page = [json.loads(line) for line in lines]
+        seen += [each["sender_id"] for each in page]
+        if len(page) < 2:
+            break
+        after = ["--after", page[-1]["cursor"]]
+    assert sorted(seen) == sorted(["alice", "bob", "食べ物", "line\nbreak", "-dash"])
+
+
+def test_list_says_that_there_is_more_only_if_there_is(chats: Path) -> None:
+    lines = output_of("list", "--limit", "2", "--db", "chats.db", cwd=chats)
+    assert lines[-1].startswith("there are more: --limit 0 shows all, --after ")
+    for limit in ("5", "0"):
+        lines = output_of("list", "--limit", limit, "--db", "chats.db", cwd=chats)
+        assert len(lines) == 6
+
+
+def test_list_of_one_user(chats: Path) -> None:
+    arguments = ("list", "--user", "u-7", "--json", "--db", "chats.db")
+    [line] = output_of(*arguments, cwd=chats)
+    assert json.loads(line)["sender_id"] == "alice"
+
+
+def test_keys_are_one_a_line(chats: Path) -> None:
+    lines = output_of("keys", "--db", "chats.db", cwd=chats)
+    assert sorted(lines) == sorted(["alice", "bob", "食べ物", r"line\nbreak", "-dash"])
+
+
+def test_a_store_without_conversations_lists_nothing(tmp_path: Path) -> None:
+    save(tmp_path / "empty.db")
+    assert output_of("keys", "--db", "empty.db", cwd=tmp_path) == []
+    lines = output_of("list", "--db", "empty.db", cwd=tmp_path)
+    assert lines == ["no conversations in empty.db"]
+
+
+# -- check and schema ------------------------------------------------------------------
+
+
+def test_check_reports_versions_layout_and_latency(chats: Path) -> None:
+    lines = output_of("check", "--db", "chats.db", cwd=chats)
+    rows = dict(line.split(maxsplit=1) for line in lines)
+    assert rows["store"] == "chats.db"
+    assert rows["package"].startswith(f"tracker_store_async {VERSION}, Python 3.")
+    assert re.fullmatch(r"sqlite 3\.[\d.]+", rows["server"])
+    assert re.fullmatch(r"aiosqlite [\d.]+, SQLAlchemy 2\.[\d.]+", rows["driver"])
+    assert rows["layout"] == "current (1)"
+    assert re.fullmatch(r"[\d.]+ m?s", rows["latency"])
+
+
+def rasa_database(directory: Path) -> Path:
+    copy = directory / "rasa.db"
+    copy.write_bytes(golden.path("sqlite/rasa.db").read_bytes())
+    return copy
+
+
+@pytest.mark.parametrize("command", ["check", "schema status"])
+def test_rasas_layout_is_told_with_the_way_out(tmp_path: Path, command: str) -> None:
+    rasa_database(tmp_path)
+    result = run(*command.split(), "--db", "rasa.db", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.splitlines()[-1].endswith(
+        "(upgrade needed): tracker-store schema upgrade --db rasa.db"
+    )
+
+
+@pytest.mark.parametrize("command", ["keys", "list", "show user-0001"])
+def test_rasas_layout_is_not_upgraded_by_looking(tmp_path: Path, command: str) -> None:
+    database = rasa_database(tmp_path)
+    before = database.read_bytes()
+    text = error_of(*command.split(), "--db", "rasa.db", cwd=tmp_path, code=1)
+    assert "tracker-store schema upgrade" in text
+    assert database.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["rasa.db"]
+
+
+def test_a_database_of_rasa_is_upgraded_and_shown(tmp_path: Path) -> None:
+    rasa_database(tmp_path)
+    lines = output_of("schema", "upgrade", "--db", "rasa.db", cwd=tmp_path)
+    assert lines[1].startswith("before     Rasa's layout")
+    assert lines[2] == "now        current (1)"
+    assert "user-0001" in output_of("keys", "--db", "rasa.db", cwd=tmp_path)
+    assert output_of("show", "user-0001", "--db", "rasa.db", cwd=tmp_path)
+    again = output_of("schema", "upgrade", "--db", "rasa.db", cwd=tmp_path)
+    assert again[1:] == ["before     current (1)", "now        current (1)"]
+
+
+# -- which store -----------------------------------------------------------------------
+
+
+def test_any_configured_store(chats: Path) -> None:
+    (chats / "endpoints.yml").write_text(
+        "tracker_store: {type: sql, dialect: sqlite, db: chats.db}"
+    )
+    assert len(output_of("keys", cwd=chats)) == 5
+    assert len(output_of("keys", "--url", "sqlite:///chats.db", cwd=chats)) == 5
+    result = run("keys", cwd=chats, env={"TRACKER_STORE_URL": "sqlite:///none.db"})
+    assert result.returncode == 1
+
+
+def test_the_broker_of_a_configured_store_is_not_needed(chats: Path) -> None:
+    (chats / "endpoints.yml").write_text(
+        "tracker_store: {type: sql, dialect: sqlite, db: chats.db}\n"
+        "event_broker: {type: pika, url: broker.invalid}"
+    )
+    assert len(output_of("keys", cwd=chats)) == 5
+
+
+def test_a_store_in_memory_is_empty_and_has_no_layout(tmp_path: Path) -> None:
+    (tmp_path / "endpoints.yml").write_text("tracker_store: {type: in_memory}")
+    assert output_of("keys", cwd=tmp_path) == []
+    assert output_of("check", cwd=tmp_path)[0] == "store      endpoints.yml (in_memory)"
+    text = error_of("schema", "status", cwd=tmp_path, code=1)
+    assert text == "a store of type in_memory has no layout to show or upgrade"
+
+
+# -- errors ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", ["show alice", "keys", "list", "check", "schema status"]
+)
+def test_looking_creates_nothing(tmp_path: Path, command: str) -> None:
+    for option in (["--db", "no.db"], ["--url", "sqlite:///no.db"]):
+        result = run(*command.split(), *option, cwd=tmp_path)
+        if option[0] == "--db" or command not in ("check", "schema status"):
+            assert result.returncode == 1
+            assert result.stderr.count("\n") == 1
+    (tmp_path / "endpoints.yml").write_text(
+        "tracker_store: {type: sql, db: no.db, create_tables: true, auto_upgrade: true}"
+    )
+    run(*command.split(), cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["endpoints.yml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ["show", "nobody", "--db", "chats.db"],
+            1,
+            "there is no conversation 'nobody'",
+        ),
+        (["show", "x", "--db", "no.db"], 1, "there is no SQLite file 'no.db'"),
+        (["keys", "--db", "."], 1, "there is no SQLite file '.'"),
+        (["keys", "--db", "text.db"], 1, "text.db is damaged or is not a database"),
+        (["show", "", "--db", "chats.db"], 2, "a sender id must not be empty"),
+        (["show", "x" * 256, "--db", "chats.db"], 2, "longer than 255 characters"),
+        (["show"], 2, "SENDER_ID"),
+        (["keys"], 2, "no store is named"),
+        (["keys", "--db", "a", "--url", "b"], 2, "give only one of"),
+        (["keys", "--endpoints", "no.yml"], 2, "there is no such endpoints file"),
+        (["keys", "--endpoints", "typo.yml"], 2, "did you mean 'dialect'?"),
+        (
+            ["keys", "--url", "redis://localhost"],
+            2,
+            "redis is not part of this version",
+        ),
+        (["list", "--limit", "-1", "--db", "chats.db"], 2, "--limit"),
+        (["show", "x", "--last", "0", "--db", "chats.db"], 2, "--last"),
+        (["show", "x", "--domain", "no.yml", "--db", "chats.db"], 2, "does not exist"),
+        (["lists"], 2, "No such command 'lists'"),
+        (["keys", "--bogus"], 2, "--bogus"),
+    ],
+)
+def test_an_error_is_one_clear_line(
+    chats: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (chats / "typo.yml").write_text("tracker_store: {type: sql, dialekt: sqlite}")
+    (chats / "text.db").write_text("this is no database at all" * 100)
+    assert message in error_of(*arguments, cwd=chats, code=code)
+
+
+def test_an_error_shows_no_password(tmp_path: Path) -> None:
+    pytest.importorskip("asyncpg", reason="the extra postgresql is not installed")
+    url = "postgresql://x:pw@127.0.0.1:1/d"
+    text = error_of("check", "--url", url, cwd=tmp_path, code=1)
+    assert "cannot be reached" in text
+    assert "pw" not in text
+
+
+# -- help ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_fits_a_terminal(tmp_path: Path, command: str, option: str) -> None:
+    lines = output_of(*command.split(), option, cwd=tmp_path)
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith(f"Usage: tracker-store {command}".strip())
+
+
+def test_help_documents_every_exit_code_and_command(tmp_path: Path) -> None:
+    text = "\n".join(output_of("--help", cwd=tmp_path))
+    for code in ("0", "1", "2", "130", "141"):
+        assert re.search(rf"^ +{code} +\w", text, re.MULTILINE)
+    for command in COMMANDS:
+        assert re.search(rf"^  {command.split()[0]} ", text, re.MULTILINE)
+
+
+def test_version(tmp_path: Path) -> None:
+    assert output_of("--version", cwd=tmp_path) == [f"tracker-store {VERSION}"]

@@ -1,0 +1,132 @@
+"""From configuration to event brokers."""
+
+import textwrap
+
+import pytest
+
+from tracker_store_async.broker import EventBroker, EventMessage
+from tracker_store_async.brokers.recording import RecordingBroker
+from tracker_store_async.config import EndpointConfig
+from tracker_store_async.errors import ConfigurationError, UnknownStoreTypeError
+from tracker_store_async.factory import create_event_broker
+
+BROKERS = """
+    from tracker_store_async.broker import EventBroker
+
+    class Plain(EventBroker):
+        def __init__(self, url=None, topic="events"):
+            self.url, self.topic = url, topic
+
+        async def publish(self, message):
+            pass
+
+    class Configured(Plain):
+        @classmethod
+        def from_endpoint_config(cls, config):
+            return cls(config.url, config.kwargs["queue"])
+
+    class ConfiguredLater(Plain):
+        @classmethod
+        async def from_endpoint_config(cls, config):
+            return cls(config.url)
+
+    class HiddenLater(Plain):
+        @classmethod
+        def from_endpoint_config(cls, config):
+            return ConfiguredLater.from_endpoint_config(config)
+
+    class RasaLike:
+        def publish(self, event):
+            pass
+
+    class HalfDone(EventBroker):
+        pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def modules(tmp_path, monkeypatch):
+    (tmp_path / "other_brokers.py").write_text(textwrap.dedent(BROKERS))
+    metadata = tmp_path / "other_brokers-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Name: other-brokers\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[tracker_store_async.brokers]\nplain = other_brokers:Plain\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def problem(error_class=ConfigurationError, **config):
+    with pytest.raises(error_class) as raised:
+        create_event_broker(config)
+    return str(raised.value)
+
+
+def test_no_configuration_is_no_broker():
+    assert create_event_broker(None) is None
+
+
+async def test_recording_broker():
+    broker = create_event_broker(EndpointConfig(type="Recording"))
+    assert type(broker) is RecordingBroker
+    messages = [EventMessage(str(n), "alice", n, {"event": "user"}) for n in range(3)]
+    await broker.publish_many(messages)
+    assert broker.messages == messages
+    assert broker.is_ready()
+
+
+@pytest.mark.parametrize("name", ["pika", "RabbitMQ", "kafka", "SQL", "file"])
+def test_rasas_brokers_are_recognised(name):
+    text = problem(type=name, host="localhost", url="x")
+    assert "is not part of this version yet; it has: recording" in text
+
+
+def test_section_without_a_type_is_rasas_default():
+    assert problem(url="localhost").startswith("event_broker: type pika is not part")
+
+
+def test_dotted_path_and_entry_point():
+    broker = create_event_broker({"type": "other_brokers.Plain", "url": "u"})
+    assert (broker.url, broker.topic) == ("u", "events")
+    assert EventBroker in type(broker).__mro__
+    assert create_event_broker({"type": "plain", "topic": "t"}).topic == "t"
+
+
+def test_from_endpoint_config():
+    config = {"type": "other_brokers.Configured", "url": "u", "queue": "q"}
+    broker = create_event_broker(config)
+    assert (broker.url, broker.topic) == ("u", "q")
+
+
+@pytest.mark.parametrize("name", ["ConfiguredLater", "HiddenLater"])
+def test_async_from_endpoint_config(name):
+    text = problem(type=f"other_brokers.{name}")
+    assert f"other_brokers.{name} is made by an async function, and" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"type": "recoding"}, "unknown type 'recoding'; did you mean 'recording'?"),
+        ({"type": "no_such.Broker"}, "No module named 'no_such'"),
+        ({"type": "other_brokers.Plan"}, "did you mean 'Plain'?"),
+    ],
+)
+def test_unknown_type(config, words):
+    text = problem(UnknownStoreTypeError, **config)
+    assert text.startswith("event_broker: ")
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"type": "recording", "topic": "x"}, "unknown key 'topic'"),
+        ({"type": "other_brokers.Plain", "topik": "x"}, "did you mean 'topic'?"),
+        ({"type": "other_brokers.RasaLike"}, "must be a subclass of"),
+        ({"type": "other_brokers.HalfDone"}, "does not implement publish"),
+        ({"type": 7}, "event_broker.type: must be text"),
+    ],
+)
+def test_wrong_section(config, words):
+    assert words in problem(**config)

@@ -1,0 +1,1 @@
+"""Benchmark scripts: ratios taken in one run, on your own servers if you like."""

@@ -1,0 +1,31 @@
+"""Command line arguments that the scripts share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+BACKENDS = ["in_memory", "sqlite", "postgresql"]
+DEFAULT_URL = "postgresql://postgres@127.0.0.1:5432/test"
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with the arguments of every script."""
+    result = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    result.add_argument(
+        "--backend",
+        nargs="+",
+        choices=BACKENDS,
+        default=BACKENDS,
+        help="what to measure",
+    )
+    result.add_argument(
+        "--url",
+        default=os.environ.get("TRACKER_STORE_BENCHMARK_URL", DEFAULT_URL),
+        help="PostgreSQL database; a schema and a table of random names come and go",
+    )
+    result.add_argument("--json", metavar="FILE", help="write the figures to a file")
+    return result

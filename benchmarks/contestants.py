@@ -1,0 +1,255 @@
+"""What is compared: this library on a backend, and the raw driver doing the same work.
+
+The raw contestants keep one row an event with the columns that Rasa's table has, a
+position and an id, append the rows of a turn with one statement in autocommit, and read
+them back with one statement and `json.loads` of each row. They check no version, keep
+no state and detect no conflict.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
+
+from tracker_store_async import (
+    DialogueStateTracker,
+    InMemoryTrackerStore,
+    SQLTrackerStore,
+    TrackerStore,
+)
+from tracker_store_async.events import event_from_dict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Event = dict[str, Any]
+
+
+class Contestant(Protocol):
+    """Something that stores conversations and gives them back."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect and create what is needed."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Remove what was created and disconnect."""
+
+    @abstractmethod
+    async def retrieve(self, sender_id: str) -> Any:
+        """Return the conversation with its events decoded."""
+
+    @abstractmethod
+    def prepare(self, loaded: Any, sender_id: str, events: list[Event]) -> Any:
+        """Return what `save` takes; not part of what is timed."""
+
+    @abstractmethod
+    async def save(self, prepared: Any) -> None:
+        """Encode and store the events of one turn."""
+
+    async def fill(self, sender_id: str, events: list[Event]) -> None:
+        """Store a conversation to begin with."""
+        await self.save(self.prepare(None, sender_id, events))
+
+
+class Ours(Contestant):
+    """A tracker store of this library."""
+
+    def __init__(self, store: TrackerStore) -> None:
+        self.store = store
+
+    async def open(self) -> None:
+        await self.store.open()
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    async def retrieve(self, sender_id: str) -> Any:
+        return await self.store.retrieve(sender_id)
+
+    def prepare(self, loaded: Any, sender_id: str, events: list[Event]) -> Any:
+        tracker: DialogueStateTracker = loaded or self.store.init_tracker(sender_id)
+        for event in events:
+            tracker.update(event_from_dict(event))
+        return tracker
+
+    async def save(self, prepared: Any) -> None:
+        await self.store.save(prepared)
+
+
+class OursOnPostgres(Ours):
+    """The SQL store on PostgreSQL, in a schema that comes and goes."""
+
+    def __init__(self, url: str, schema: str, **options: Any) -> None:
+        super().__init__(SQLTrackerStore(host=url, schema=schema, **options))
+        self.url = url
+        self.schema = schema
+
+    async def open(self) -> None:
+        await run_on_postgres(self.url, f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
+        await super().open()
+
+    async def close(self) -> None:
+        await super().close()
+        await run_on_postgres(self.url, f"DROP SCHEMA {self.schema} CASCADE")
+
+
+async def run_on_postgres(dsn: str, statement: str) -> None:
+    """Run one statement on a connection of its own."""
+    import asyncpg
+
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+class RawDict(Contestant):
+    """A dict of lists of JSON texts."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[str]] = {}
+
+    async def open(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+    async def retrieve(self, sender_id: str) -> Any:
+        rows = self.rows[sender_id]
+        return sender_id, len(rows), [json.loads(row) for row in rows]
+
+    def prepare(self, loaded: Any, sender_id: str, events: list[Event]) -> Any:
+        return sender_id, events
+
+    async def save(self, prepared: Any) -> None:
+        sender_id, events = prepared
+        self.rows.setdefault(sender_id, []).extend(json.dumps(e) for e in events)
+
+
+COLUMNS = (
+    "sender_id, position, event_id, type_name, timestamp, intent_name, action_name, "
+    "data"
+)
+
+
+def raw_rows(sender_id: str, position: int, events: list[Event]) -> list[tuple[Any]]:
+    """Encode events for the raw tables."""
+    rows: list[Any] = []
+    for offset, event in enumerate(events):
+        intent = event.get("parse_data", {}).get("intent", {}).get("name")
+        key = (sender_id, position + offset, str(uuid4()), event["event"])
+        columns = (event["timestamp"], intent, event.get("name"), json.dumps(event))
+        rows.append((*key, *columns))
+    return rows
+
+
+class RawSqlite(Contestant):
+    """aiosqlite, one file, WAL, one transaction an append."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    async def open(self) -> None:
+        import aiosqlite
+
+        self.connection = await aiosqlite.connect(self.path, isolation_level=None)
+        await self.connection.execute("PRAGMA journal_mode = WAL")
+        await self.connection.execute("PRAGMA synchronous = FULL")
+        await self.connection.execute(
+            "CREATE TABLE raw (sender_id TEXT, position INTEGER, event_id TEXT, "
+            "type_name TEXT, timestamp REAL, intent_name TEXT, action_name TEXT, "
+            "data TEXT, PRIMARY KEY (sender_id, position))"
+        )
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+    async def retrieve(self, sender_id: str) -> Any:
+        rows = await self.connection.execute_fetchall(
+            "SELECT data FROM raw WHERE sender_id = ? ORDER BY position", (sender_id,)
+        )
+        events = [json.loads(data) for (data,) in rows]
+        return sender_id, len(events), events
+
+    def prepare(self, loaded: Any, sender_id: str, events: list[Event]) -> Any:
+        return sender_id, 0 if loaded is None else loaded[1], events
+
+    async def save(self, prepared: Any) -> None:
+        rows = raw_rows(*prepared)
+        values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(rows))
+        if len(rows) * 8 <= 30_000:  # SQLite takes 32,766 values at a time
+            flat = [value for row in rows for value in row]
+            await self.connection.execute(
+                f"INSERT INTO raw ({COLUMNS}) VALUES {values}", flat
+            )
+        else:
+            await self.connection.execute("BEGIN")
+            await self.connection.executemany(
+                f"INSERT INTO raw ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
+            await self.connection.execute("COMMIT")
+
+
+class RawPostgres(Contestant):
+    """asyncpg, one connection, one statement an append."""
+
+    def __init__(self, dsn: str, table: str) -> None:
+        self.dsn = dsn
+        self.table = table
+
+    async def open(self) -> None:
+        import asyncpg
+
+        self.connection = await asyncpg.connect(self.dsn)
+        await self.connection.execute(
+            f"CREATE TABLE {self.table} (sender_id text, position bigint, event_id "
+            "text, type_name text, timestamp float8, intent_name text, action_name "
+            "text, data text, PRIMARY KEY (sender_id, position))"
+        )
+
+    async def close(self) -> None:
+        await self.connection.execute(f"DROP TABLE {self.table}")
+        await self.connection.close()
+
+    async def retrieve(self, sender_id: str) -> Any:
+        rows = await self.connection.fetch(
+            f"SELECT data FROM {self.table} WHERE sender_id = $1 ORDER BY position",
+            sender_id,
+        )
+        events = [json.loads(row[0]) for row in rows]
+        return sender_id, len(events), events
+
+    def prepare(self, loaded: Any, sender_id: str, events: list[Event]) -> Any:
+        return sender_id, 0 if loaded is None else loaded[1], events
+
+    async def save(self, prepared: Any) -> None:
+        columns = list(zip(*raw_rows(*prepared), strict=True))
+        await self.connection.execute(
+            f"INSERT INTO {self.table} ({COLUMNS}) SELECT * FROM unnest($1::text[], "
+            "$2::bigint[], $3::text[], $4::text[], $5::float8[], $6::text[], "
+            "$7::text[], $8::text[])",
+            *columns,
+        )
+
+
+def contestants(backend: str, url: str, folder: Path) -> tuple[Ours, Contestant]:
+    """Return this library and the raw driver on one backend.
+
+    Args:
+        backend: `in_memory`, `sqlite` or `postgresql`.
+        url: URL of the PostgreSQL database; tables of random names come and go there.
+        folder: Where the SQLite files go.
+    """
+    if backend == "in_memory":
+        return Ours(InMemoryTrackerStore()), RawDict()
+    if backend == "sqlite":
+        ours = SQLTrackerStore(dialect="sqlite", db=str(folder / "ours.db"))
+        return Ours(ours), RawSqlite(folder / "raw.db")
+    schema = f"benchmark_{uuid4().hex[:8]}"
+    return OursOnPostgres(url, schema), RawPostgres(url, f"{schema}_raw")

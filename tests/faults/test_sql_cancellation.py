@@ -22,8 +22,8 @@ from tests.sql_databases import (
     params,
     read,
 )
-from tracker_store_async.backends.sql.settling import settled
 from tracker_store_async.rows import Listing
+from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -15,12 +15,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.sql_databases import EACH_DIALECT, SENDER, append, database, rows
 from tracker_store_async import errors
 from tracker_store_async.backends.sql import SQLTrackerStore
+from tracker_store_async.backends.sql import errors as error_table
 from tracker_store_async.backends.sql.errors import (
-    DriverError,
-    Translated,
     is_contended,
     translate,
 )
+from tracker_store_async.translation import DriverError, Translated
 
 asyncmy = pytest.importorskip("asyncmy", reason="the extra mysql is not installed")
 asyncpg = pytest.importorskip("asyncpg", reason="the extra postgresql is missing")
@@ -143,14 +143,14 @@ def test_table(error: Exception, expected: type[errors.TrackerStoreError]) -> No
 )
 def test_a_bug_of_ours_is_not_dressed_up(error: Exception) -> None:
     assert translate(error, "here") is None
-    with pytest.raises(type(error)), Translated("here"):
+    with pytest.raises(type(error)), Translated("here", error_table):
         raise error
 
 
 def test_ours_pass_and_cancellation_passes() -> None:
-    with pytest.raises(errors.StoreClosedError), Translated("here"):
+    with pytest.raises(errors.StoreClosedError), Translated("here", error_table):
         raise errors.StoreClosedError("x")
-    with pytest.raises(asyncio.CancelledError), Translated("here"):
+    with pytest.raises(asyncio.CancelledError), Translated("here", error_table):
         raise asyncio.CancelledError
 
 
@@ -183,7 +183,10 @@ def test_text_of_a_message_is_in_no_traceback() -> None:
         except asyncpg.PostgresError as error:
             raise exc.DBAPIError("INSERT", {"data": SECRET}, error) from error
 
-    with pytest.raises(errors.StoreDataError) as caught, Translated("here"):
+    with (
+        pytest.raises(errors.StoreDataError) as caught,
+        Translated("here", error_table),
+    ):
         fail()
     shown = "".join(traceback.format_exception(caught.value))
     assert SECRET not in shown

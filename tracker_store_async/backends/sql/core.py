@@ -18,9 +18,9 @@ from sqlalchemy.exc import IntegrityError
 
 from tracker_store_async.backends.sql.errors import is_contended
 from tracker_store_async.backends.sql.schema import COLUMN_LENGTH
-from tracker_store_async.backends.sql.settling import settled
 from tracker_store_async.errors import CorruptEventError
 from tracker_store_async.rows import ConversationSummary, StoredConversation
+from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

@@ -1,8 +1,7 @@
 """The error table: what drivers, SQLAlchemy and the OS raise, and what we raise for it.
 
-A driver's text may quote what it was given, and so the text of a message: it is passed
-on only where it speaks of connecting and of rights. Our errors are chained to a
-:class:`DriverError`, which has the driver's traceback and code but not its text.
+A driver's text is passed on only where it speaks of connecting and of rights: elsewhere
+it may quote what it was given, and so the text of a message.
 """
 
 from __future__ import annotations
@@ -10,18 +9,11 @@ from __future__ import annotations
 import re
 import ssl
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import exc
 
 from tracker_store_async import errors
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-
-class DriverError(Exception):
-    """What a driver raised: its class and code, without what it was given."""
 
 
 class Kind(Enum):
@@ -271,41 +263,3 @@ def _first_line(error: BaseException) -> str:
     lines = str(said).strip().splitlines() or [""]
     # SQLAlchemy's adapters put the class first: "<class 'asyncpg...'>: text".
     return re.sub(r"^<class '[\w.]+'>: ", "", lines[0])
-
-
-def redacted(error: BaseException) -> DriverError:
-    """Return what to chain our error to: class, code and traceback, without text."""
-    inner = driver_error(error)
-    code = code_of(inner)
-    name = f"{type(inner).__module__}.{type(inner).__qualname__}"
-    shown = DriverError(name if code is None else f"{name}, code {code}")
-    return shown.with_traceback(error.__traceback__)
-
-
-class Translated:
-    """A context that turns the errors of a driver into ours.
-
-    Args:
-        where: What the sentences begin with.
-    """
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Raise our error in place of a driver's."""
-        if not isinstance(error, Exception) or isinstance(
-            error, errors.TrackerStoreError
-        ):
-            return
-        ours = translate(error, self._where)
-        if ours is not None:
-            raise ours from redacted(error)

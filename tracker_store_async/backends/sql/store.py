@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from tracker_store_async.backends.sql import engine as engines
+from tracker_store_async.backends.sql import errors as error_table
 from tracker_store_async.backends.sql.connector import Connector, OwnEngine
 from tracker_store_async.backends.sql.engine import ConnectionOptions
-from tracker_store_async.backends.sql.errors import Translated
 from tracker_store_async.backends.sql.layout import (
     Layout,
     LayoutState,
@@ -22,11 +22,12 @@ from tracker_store_async.backends.sql.opening import (
     operations_for,
 )
 from tracker_store_async.backends.sql.schema import build_tables
-from tracker_store_async.backends.sql.settling import settled
 from tracker_store_async.errors import ConfigurationError, StoreClosedError
 from tracker_store_async.rows import Health
 from tracker_store_async.serialization import SerializedTrackerAsText
+from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
+from tracker_store_async.translation import Translated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
@@ -174,7 +175,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         )
         self._auto_upgrade = auto_upgrade
         self._create_tables = create_tables
-        self._translated = Translated(self._connector.where)
+        self._translated = Translated(self._connector.where, error_table)
         self._engine: AsyncEngine | None = None
         self._operations: Operations | None = None
 

@@ -110,6 +110,7 @@ class Saver:
         store, cursor = self._store, tracker._log
         async with store._loop_turns:
             batch = encode_batch(tracker)
+            store._check_size(tracker.sender_id, batch.rows, batch.snapshot)
         await store._publish(tracker)
         now = store._now()
         request = Append(

@@ -47,7 +47,7 @@ from tracker_store_async.tracker import DialogueStateTracker
 from tracker_store_async.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.config import EndpointConfig
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from tracker_store_async.rows import (
         Append,
         ConversationSummary,
+        NewRow,
         StoredConversation,
     )
 
@@ -447,7 +448,8 @@ class TrackerStore(Lifecycle, Protocol):
         async with self._saver.turn(tracker):
             await self._saver.prepare(tracker, rebase=self.on_conflict == "rebase")
             if tracker._log.pending:
-                encode_batch(tracker)  # what could not be stored is not published
+                batch = encode_batch(tracker)  # what cannot be stored is not published
+                self._check_size(tracker.sender_id, batch.rows, batch.snapshot)
                 await self._publish(tracker)
 
     def deserialise_tracker(
@@ -505,6 +507,17 @@ class TrackerStore(Lifecycle, Protocol):
         return await self._loader.load(sender_id, start=start, last=last)
 
     # -- primitives: what a backend fills ----------------------------------------------
+
+    def _check_size(
+        self, sender_id: str, rows: Sequence[NewRow], snapshot: str
+    ) -> None:
+        """Refuse what this backend could never store, before it is published.
+
+        A backend without a limit of its own leaves this as it is.
+
+        Raises:
+            InvalidInputError: An event, the save or the state is too large.
+        """
 
     @abstractmethod
     async def _append(self, append: Append) -> bool:

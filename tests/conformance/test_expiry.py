@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from tests.conformance.kit import (
     SENDER,
     Clock,
     LostAcknowledgement,
+    Meeting,
     add,
     has,
     has_full,
@@ -147,6 +149,20 @@ async def test_what_expired_is_deleted_without_a_trace(storage: Storage) -> None
     assert not await store.delete(SENDER)
     await storage.close()
     assert "xyzzy" not in storage.raw()
+
+
+async def test_many_writers_begin_again_at_once(storage: Storage) -> None:
+    clock = Clock()
+    await add(mortal(storage, clock), SENDER, *turn("old"))
+    clock.advance(LIFE_SECONDS)
+    stores = [mortal(storage, clock) for _ in range(8)]
+    Meeting(stores, len(stores))
+    await asyncio.gather(
+        *(add(store, SENDER, *turn(f"{n}")) for n, store in enumerate(stores))
+    )
+    texts = said(await has_full(stores[0]))
+    assert sorted(map(str, texts)) == [str(n) for n in range(len(stores))]
+    assert await version(stores[0]) == 4 * len(stores)
 
 
 async def test_each_conversation_expires_alone(storage: Storage) -> None:

@@ -95,6 +95,10 @@ class CoreOperations:
         }
         if await self._insert_header(conn, values):
             return True
+        # Looked at without a lock: MySQL's writers who met a row that is there share a
+        # lock on it, and would all wait for each other to give it up.
+        if not await self._has_expired(conn, append):
+            return False
         table = self.tables.conversations
         expired = table.delete().where(
             table.c.sender_id == append.sender_id, table.c.expires_at <= append.now
@@ -103,6 +107,13 @@ class CoreOperations:
             return False
         await self._erase(conn, append.sender_id)
         return await self._insert_header(conn, values)
+
+    async def _has_expired(self, conn: AsyncConnection, append: Append) -> bool:
+        table = self.tables.conversations
+        found = select(table.c.sender_id).where(
+            table.c.sender_id == append.sender_id, table.c.expires_at <= append.now
+        )
+        return (await conn.execute(found)).first() is not None
 
     async def _insert_header(
         self, conn: AsyncConnection, values: dict[str, Any]

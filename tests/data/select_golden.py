@@ -16,6 +16,7 @@ from typing import Any
 from tests import golden
 
 CHOSEN = (
+    "user-0001",  # one session, to the end; the demo has it, too
     "user-0003",  # three sessions, paused and resumed
     "user-0005",  # rewind and undo
     "user-0006-all-events",

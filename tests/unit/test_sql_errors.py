@@ -12,7 +12,14 @@ import pytest
 from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.sql_databases import EACH_DIALECT, SENDER, append, database, rows
+from tests.sql_databases import (
+    EACH_DIALECT,
+    SENDER,
+    append,
+    database,
+    params,
+    rows,
+)
 from tracker_store_async import errors
 from tracker_store_async.backends.sql import SQLTrackerStore
 from tracker_store_async.backends.sql import errors as error_table
@@ -279,11 +286,8 @@ async def test_server_that_is_not_there(dialect: str) -> None:
         assert health.error == str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["postgresql", "mysql"])
-async def test_unknown_database_names_the_option(
-    key: str, request: pytest.FixtureRequest, servers: Servers
-) -> None:
-    request.applymarker(pytest.mark.backend(key))
+@pytest.mark.parametrize("key", params("postgresql", "mysql"))
+async def test_unknown_database_names_the_option(key: str, servers: Servers) -> None:
     server: Any = servers.get(key)
     store = SQLTrackerStore(
         dialect=key,

@@ -130,13 +130,16 @@ async def test_new_conversation() -> None:
 @pytest.mark.parametrize("expired", [True, False])
 async def test_conversation_that_is_there_already(expired: bool) -> None:
     taken = IntegrityError("INSERT", {}, Exception("ORA-00001"))
-    operations = Recorder(taken, Answer(rowcount=int(expired)))
+    looked_at = Answer([row(None)] if expired else [])
+    operations = Recorder(taken, looked_at, Answer(rowcount=1))
     assert await operations.append(append(0, 2)) is expired
-    assert operations.sent[1] == (
-        "DELETE FROM conversations WHERE conversations.sender_id = :sender_id_1"
+    where = (
+        "FROM conversations WHERE conversations.sender_id = :sender_id_1"
         " AND conversations.expires_at <= :expires_at_1"
     )
-    assert (len(operations.sent) > 3) is expired
+    assert operations.sent[1] == f"SELECT conversations.sender_id {where}"
+    assert (f"DELETE {where}" in operations.sent) is expired
+    assert (len(operations.sent) > 4) is expired
 
 
 @pytest.mark.parametrize("last", [None, 2])

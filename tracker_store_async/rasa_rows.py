@@ -87,6 +87,7 @@ def slice_of(conversation: StoredConversation, read: Read) -> StoredConversation
 
 
 def _has_time(event: Mapping[str, Any]) -> bool:
-    moment = event.get("timestamp")
-    is_number = isinstance(moment, int | float) and not isinstance(moment, bool)
-    return is_number and abs(moment) < 1e300 and math.isfinite(moment)
+    moment: Any = event.get("timestamp")
+    if not isinstance(moment, int | float) or isinstance(moment, bool):
+        return False
+    return abs(moment) < 1e300 and math.isfinite(moment)

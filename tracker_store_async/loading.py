@@ -59,6 +59,7 @@ class TrackerLoader:
             tracker = self._store._new_tracker(sender_id, max_event_history=last)
             tracker.user_id = stored.user_id
             tracker.load_events(events, snapshot=state, truncated=state is not None)
+            tracker.keep_assigned_slots()
             self._place(tracker, stored, events, whole=start is not None)
             return tracker
 

@@ -128,6 +128,7 @@ class Saver:
             return False
         cursor.confirm(batch.event_ids, request.new_version, batch.session_start)
         cursor.store = store
+        tracker.keep_assigned_slots()
         if not batch.version and store._tells_logs_apart:
             cursor.created_at = now
         return True
@@ -202,6 +203,7 @@ class Saver:
             # An earlier attempt had landed although its answer was lost.
             start = session_start_after(cursor, count)
             cursor.confirm(landed, position + count, start)
+            tracker.keep_assigned_slots()
             cursor.created_at = None if stored is None else self._began(stored)
             if not cursor.pending:
                 return

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.events import BotUttered, UserUttered
-from tracker_store_async.events.base import isolated
+from tracker_store_async.events.json_values import JSON_ATOMS, isolated
 from tracker_store_async.slots import AnySlotDict
 
 if TYPE_CHECKING:
@@ -120,6 +120,17 @@ class ConversationState:
             _warn_of_unknown_slot(key)
         else:
             slot.value = value
+
+    def keep_assigned_slots(self) -> None:
+        """Note the values as they are now: these are stored.
+
+        What a caller changes in place later on, in a list that is a slot's value, is
+        not in the stored events, so it must not be in the next snapshot either.
+        """
+        self._assigned_slots = {
+            name: value if type(value) in JSON_ATOMS else isolated(value)
+            for name, value in self._assigned_slots.items()
+        }
 
     def _reset_slots(self) -> None:
         """Give every slot its initial value."""

@@ -133,7 +133,25 @@ async def test_a_slot_that_is_changed_in_place_is_not_saved(
     spoil(tracker.get_slot("s"))
     tracker.update(user("more"))
     await store.save(tracker)
+    spoil(tracker.get_slot("s"))
+    tracker.update(user("still more"))
+    await store.save(tracker)
     assert (await has(store)).get_slot("s") == nested()
+    window = await store.get_or_create_tracker(SENDER, max_event_history=1)
+    assert window.get_slot("s") == nested()
+
+
+async def test_a_slot_that_is_changed_before_the_save_is_saved_so(
+    store: TrackerStore,
+) -> None:
+    tracker = await store.get_or_create_tracker(SENDER)
+    tracker.update(slot("s", ["a"]))
+    tracker.get_slot("s").append("b")
+    tracker.update(user("more"))
+    await store.save(tracker)
+    assert (await has(store)).get_slot("s") == ["a", "b"]
+    window = await store.get_or_create_tracker(SENDER, max_event_history=1)
+    assert window.get_slot("s") == ["a", "b"]
 
 
 async def test_what_was_published_shares_nothing_with_the_tracker(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tracker_store_async.events import UserUttered
@@ -35,6 +36,20 @@ class PendingEvent:
             self.event_id = carried or str(uuid4())
         return self.event_id
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what can be pickled: a publisher cannot be, with its connections."""
+        return {"event": self.event, "event_id": self.identify()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was pickled; another process publishes it again."""
+        self.event, self.event_id = state["event"], state["event_id"]
+        self.published_by = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PendingEvent:
+        """Return a copy of the same id, published by the same publisher."""
+        event = copy.deepcopy(self.event, memo)
+        return PendingEvent(event, self.identify(), self.published_by)
+
 
 class LogCursor:
     """The position of one tracker in the log of its conversation.
@@ -46,7 +61,9 @@ class LogCursor:
             that was deleted and begun again is another one.
         session_start: Position where the latest stored session starts.
         base: Position from which the tracker's state is an exact replay.
-        store: The store that `version` speaks of, or None; another one has its own log.
+        store: The store that `version` speaks of; another one has its own log. None
+            where that is not known: it was made in another process.
+        sender_id: The conversation that `version` speaks of, or None.
         by_hand: Whether the tracker was built by hand and nothing of it is stored yet.
         input_channel: Channel of the latest user message in the latest stored session.
         whole: Whether the tracker was loaded from the beginning of the log.
@@ -64,6 +81,7 @@ class LogCursor:
         "has_reverts",
         "input_channel",
         "pending",
+        "sender_id",
         "session_start",
         "store",
         "version",
@@ -74,6 +92,7 @@ class LogCursor:
         self.version: int | None = None
         self.created_at: float | None = None
         self.store: object | None = None
+        self.sender_id: str | None = None
         self.by_hand = False
         self.session_start = 0
         self.base = 0
@@ -137,7 +156,35 @@ class LogCursor:
         pending = self.pending
         known = held[: max(0, len(held) - len(pending))]
         self.pending = [PendingEvent(event) for event in known] + pending
-        self.version = self.created_at = self.store = None
+        self.version = self.created_at = self.store = self.sender_id = None
+
+    def speaks_of(self, store: object, sender_id: str) -> bool:
+        """Whether `version` is one of this conversation in this store.
+
+        Args:
+            store: The store.
+            sender_id: The conversation.
+        """
+        is_here = self.store is None or self.store is store
+        return is_here and self.sender_id in (None, sender_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what can be pickled: a store cannot be, with its connections."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "store"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was pickled."""
+        self.store = None
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LogCursor:
+        """Return a copy that speaks of the same store, with events of its own."""
+        other = type(self)()
+        memo[id(self)] = other
+        other.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        other.store = self.store
+        return other
 
     def copy(self) -> LogCursor:
         """Return a cursor at the same place, with pending events of its own."""
@@ -145,6 +192,7 @@ class LogCursor:
         other.version = self.version
         other.created_at = self.created_at
         other.store = self.store
+        other.sender_id = self.sender_id
         other.by_hand = self.by_hand
         other.session_start = self.session_start
         other.base = self.base

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.events import deserialise_events
+from tracker_store_async.events import event_from_dict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,12 +30,14 @@ class Dialogue:
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Dialogue:
-        """Create a dialogue from what `as_dict` gave.
+        """Create a dialogue from what `as_dict` gave, with every event of it.
+
+        Rasa leaves out objects without a type.
 
         Args:
             parameters: A mapping with `name` and `events`.
         """
-        events = deserialise_events(parameters.get("events", []))
+        events = [event_from_dict(fields) for fields in parameters.get("events", [])]
         return cls(parameters.get("name", ""), events)
 
     def __repr__(self) -> str:

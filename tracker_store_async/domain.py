@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tracker_store_async.env_expansion import expand_environment
 from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.slots import AnySlot, Slot, TextSlot, create_slot
 
@@ -169,6 +170,8 @@ class Domain:
     def from_yaml(cls, yaml: str, original_filename: str = "") -> Domain:
         """Load a domain from YAML 1.2 text.
 
+        `${VARIABLE}` in the slots stands for an environment variable, as in Rasa.
+
         Args:
             yaml: The text.
             original_filename: Where it comes from, for the error.
@@ -187,7 +190,8 @@ class Domain:
                 f"{type(data).__name__}"
             )
         try:
-            return cls.from_dict(data)
+            slots = expand_environment(data.get("slots"), "slots")
+            return cls.from_dict({**data, "slots": slots} if slots else data)
         except ConfigurationError as error:
             if not filename:
                 raise

@@ -73,7 +73,7 @@ class TrackerLoader:
     ) -> None:
         cursor = tracker._log
         cursor.version = stored.version
-        cursor.store = self._store
+        cursor.store, cursor.sender_id = self._store, tracker.sender_id
         if self._store._tells_logs_apart:
             cursor.created_at = stored.created_at
         cursor.session_start = stored.session_start

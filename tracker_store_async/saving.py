@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_store_async import errors
 from tracker_store_async.cursor import is_session_action, is_session_start
-from tracker_store_async.events import UserUttered, encode_event
+from tracker_store_async.events import UserUttered
+from tracker_store_async.overlap import overlap_of_events
 from tracker_store_async.rows import Append
 from tracker_store_async.serialization import (
     check_tracker,
@@ -29,7 +30,7 @@ from tracker_store_async.serialization import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from tracker_store_async.cursor import LogCursor
+    from tracker_store_async.cursor import LogCursor, PendingEvent
     from tracker_store_async.events import Event
     from tracker_store_async.rows import NewRow, StoredConversation
     from tracker_store_async.store import TrackerStore
@@ -41,6 +42,9 @@ MAX_ATTEMPTS = 100
 """Appends that one save tries before it gives way to the other writers for good."""
 
 LONGEST_PAUSE_SECONDS = 0.05
+
+EVENTS_PER_TURN = 256
+"""Most events encoded before others get their turn: 1 to 2 ms of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +67,25 @@ class Saver:
 
     def __init__(self, store: TrackerStore) -> None:
         self._store = store
-        self._under_way: dict[int, asyncio.Future[None]] = {}
 
     @asynccontextmanager
     async def turn(self, tracker: DialogueStateTracker) -> AsyncIterator[None]:
-        """Wait until no other task saves the same tracker object.
+        """Wait until no other task saves the same tracker object, into any store.
 
         Raises:
             InvalidInputError: It is not a tracker, or cannot be stored.
         """
         check_tracker(tracker)
-        key = id(tracker)
-        while (other := self._under_way.get(key)) is not None:
+        loop = asyncio.get_running_loop()
+        while (other := tracker._save_under_way) is not None:
+            if other.get_loop() is not loop:
+                break  # what was under way on a loop that is gone never ends
             await asyncio.wait([other])
-        done = self._under_way[key] = asyncio.get_running_loop().create_future()
+        done = tracker._save_under_way = loop.create_future()
         try:
             yield
         finally:
-            del self._under_way[key]
+            tracker._save_under_way = None
             done.set_result(None)
 
     async def save(self, tracker: DialogueStateTracker, *, rebase: bool) -> None:
@@ -108,9 +113,7 @@ class Saver:
     async def _append(self, tracker: DialogueStateTracker) -> bool:
         """Encode, publish and append; return whether the append was accepted."""
         store, cursor = self._store, tracker._log
-        async with store._loop_turns:
-            batch = encode_batch(tracker)
-            store._check_size(tracker.sender_id, batch.rows, batch.snapshot)
+        batch = await self.encode(tracker)
         await store._publish(tracker)
         now = store._now()
         request = Append(
@@ -127,11 +130,38 @@ class Saver:
         if not await store._append(request):
             return False
         cursor.confirm(batch.event_ids, request.new_version, batch.session_start)
-        cursor.store = store
+        cursor.store, cursor.sender_id = store, tracker.sender_id
         tracker.keep_assigned_slots()
         if not batch.version and store._tells_logs_apart:
             cursor.created_at = now
         return True
+
+    async def encode(self, tracker: DialogueStateTracker) -> Batch:
+        """Encode the unsaved events and the state after them; nothing is written yet.
+
+        Many events are encoded in pieces, so that they do not stop the loop.
+
+        Raises:
+            EventSerialisationError: An event holds what JSON cannot represent.
+            InvalidInputError: The backend could never store it.
+        """
+        store, cursor = self._store, tracker._log
+        async with store._loop_turns:
+            # As of this moment: the tracker may be updated while others have a turn.
+            pending, version = list(cursor.pending), cursor.version or 0
+            session_start = session_start_after(cursor, len(pending))
+            rows = _encoded(pending[:EVENTS_PER_TURN])
+            try:
+                state = session_state(tracker, session_start)
+                snapshot = encode_snapshot(state, version + len(pending), session_start)
+            except errors.EventSerialisationError:
+                _encoded(pending)  # says which event it is
+                raise
+        for offset in range(EVENTS_PER_TURN, len(pending), EVENTS_PER_TURN):
+            async with store._loop_turns:
+                rows += _encoded(pending[offset : offset + EVENTS_PER_TURN])
+        store._check_size(tracker.sender_id, rows, snapshot)
+        return Batch(version, rows, session_start, snapshot)
 
     async def prepare(self, tracker: DialogueStateTracker, *, rebase: bool) -> None:
         """Make sure that the tracker's place in the log and its state are known.
@@ -141,7 +171,9 @@ class Saver:
                 stored, and `rebase` is False.
         """
         cursor = tracker._log
-        if cursor.version is not None and cursor.store not in (None, self._store):
+        if cursor.version is not None and not cursor.speaks_of(
+            self._store, tracker.sender_id
+        ):
             cursor.hold_as_new(tracker.events)
         if not cursor.pending:
             return
@@ -163,14 +195,15 @@ class Saver:
         of them, the earlier ones may: somebody else has started it meanwhile.
         """
         cursor = tracker._log
-        mine = _texts([entry.event for entry in cursor.pending])
+        mine = [entry.event for entry in cursor.pending]
         stored = await self._store._load(tracker.sender_id, start=None, last=None)
-        known, end = (0, 0) if stored is None else overlap(_texts(stored.events), mine)
+        known, end = (0, 0) if stored is None else _overlap(stored, mine)
         if stored is not None and not known and stored._log.session_start:
             stored = await self._store._load(tracker.sender_id, start=0, last=None)
             if stored is not None:
-                known, end = overlap(_texts(stored.events), mine)
-        cursor.store, cursor.by_hand = self._store, True
+                known, end = _overlap(stored, mine)
+        cursor.store, cursor.sender_id = self._store, tracker.sender_id
+        cursor.by_hand = True
         if stored is None:
             cursor.version, cursor.session_start, cursor.base = 0, 0, 0
             cursor.input_channel = None
@@ -275,7 +308,7 @@ class Saver:
         if fresh is None:
             fresh = store._new_tracker(tracker.sender_id)
             fresh._log.version = 0
-            fresh._log.store = store
+            fresh._log.store, fresh._log.sender_id = store, tracker.sender_id
             fresh._log.whole = cursor.whole
         if expected_version not in (None, fresh._log.version):
             return
@@ -288,19 +321,8 @@ class Saver:
         tracker.adopt(fresh, max_event_history=history)
 
 
-def encode_batch(tracker: DialogueStateTracker) -> Batch:
-    """Encode the unsaved events and the state after them; nothing is written yet.
-
-    Raises:
-        EventSerialisationError: An event holds a value that JSON cannot represent.
-    """
-    cursor = tracker._log
-    version = cursor.version or 0
-    rows = [encode_row(entry.event, entry.identify()) for entry in cursor.pending]
-    session_start = session_start_after(cursor, len(rows))
-    state = session_state(tracker, session_start)
-    snapshot = encode_snapshot(state, version + len(rows), session_start)
-    return Batch(version, rows, session_start, snapshot)
+def _encoded(pending: Iterable[PendingEvent]) -> list[NewRow]:
+    return [encode_row(entry.event, entry.identify()) for entry in pending]
 
 
 def session_start_after(cursor: LogCursor, count: int) -> int:
@@ -372,34 +394,5 @@ def landed_run(
     return stored.first_position + at - erased, count
 
 
-def overlap(stored: Sequence[str], own: Sequence[str]) -> tuple[int, int]:
-    """Find the events of `own` that are stored.
-
-    They are the longest run that both have, where one of the two begins with it: `own`
-    may hold more before or after it, only a part of what is stored, or may have gone
-    another way in the middle.
-
-    Args:
-        stored: The encoded events that are stored.
-        own: The encoded events of the tracker built by hand.
-
-    Returns:
-        How many leading events of `own` are not new, and where they end in `stored`.
-    """
-    places = [(0, at) for at in reversed(range(len(stored)))]
-    places += [(at, 0) for at in range(1, len(own))]
-    best, known, end = (0, False), 0, 0
-    for mine, theirs in places:
-        longest = min(len(own) - mine, len(stored) - theirs)
-        if longest < best[0] or own[mine] != stored[theirs]:
-            continue
-        run = 1
-        while run < longest and own[mine + run] == stored[theirs + run]:
-            run += 1
-        if (run, run == longest) > best:
-            best, known, end = (run, run == longest), mine + run, theirs + run
-    return known, end
-
-
-def _texts(events: Iterable[Event]) -> list[str]:
-    return [encode_event(event) for event in events]
+def _overlap(stored: DialogueStateTracker, mine: Sequence[Event]) -> tuple[int, int]:
+    return overlap_of_events(list(stored.events), mine)

@@ -298,6 +298,8 @@ def create_slot(name: str, properties: Any) -> Slot:
     Raises:
         ConfigurationError: The type is unknown, or does not take these arguments.
     """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"the name of slot {name!r} must be text: quote it")
     if not isinstance(properties, dict) or not isinstance(properties.get("type"), str):
         raise ConfigurationError(
             f"slot {name!r} must be a mapping with a `type`; {_valid_types()}"

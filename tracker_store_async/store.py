@@ -41,8 +41,12 @@ from tracker_store_async.options import (
 )
 from tracker_store_async.publishing import Publisher
 from tracker_store_async.rows import Health, Listing, Read
-from tracker_store_async.saving import Saver, encode_batch
-from tracker_store_async.serialization import check_sender_id, deserialise_dialogue
+from tracker_store_async.saving import Saver
+from tracker_store_async.serialization import (
+    check_sender_id,
+    check_tracker,
+    deserialise_dialogue,
+)
 from tracker_store_async.tracker import DialogueStateTracker
 from tracker_store_async.turns import Turns
 
@@ -264,7 +268,8 @@ class TrackerStore(Lifecycle, Protocol):
         tracker = self._new_tracker(check_sender_id(sender_id), max_event_history=last)
         if not append_action_listen:
             return tracker
-        tracker._log.version, tracker._log.store = 0, self
+        cursor = tracker._log
+        cursor.version, cursor.store, cursor.sender_id = 0, self, sender_id
         tracker.update(ActionExecuted("action_listen"))
         try:
             await self._saver.save(tracker, rebase=False)
@@ -301,9 +306,11 @@ class TrackerStore(Lifecycle, Protocol):
         """Save several trackers, each all or nothing, some of them at a time.
 
         Raises:
+            InvalidInputError: One of them is no tracker, or has an id that cannot be
+                stored; none was saved.
             SaveManyError: Some were not saved, the others were; it names them.
         """
-        todo = list(trackers)
+        todo = [check_tracker(tracker) for tracker in trackers]
         slots = asyncio.Semaphore(SAVE_MANY_CONCURRENCY)
 
         async def save_one(tracker: DialogueStateTracker) -> None:
@@ -448,8 +455,7 @@ class TrackerStore(Lifecycle, Protocol):
         async with self._saver.turn(tracker):
             await self._saver.prepare(tracker, rebase=self.on_conflict == "rebase")
             if tracker._log.pending:
-                batch = encode_batch(tracker)  # what cannot be stored is not published
-                self._check_size(tracker.sender_id, batch.rows, batch.snapshot)
+                await self._saver.encode(tracker)  # what cannot be stored is not sent
                 await self._publish(tracker)
 
     def deserialise_tracker(

@@ -23,7 +23,7 @@ from tracker_store_async.applied import loop_names_in
 from tracker_store_async.cursor import LogCursor
 from tracker_store_async.dialogue import Dialogue
 from tracker_store_async.errors import InvalidInputError
-from tracker_store_async.events import Event, UserUttered, deserialise_events
+from tracker_store_async.events import Event, UserUttered, event_from_dict
 from tracker_store_async.events.base import isolated
 from tracker_store_async.history import ConversationHistory, EventVerbosity
 from tracker_store_async.replay import replay
@@ -33,6 +33,7 @@ from tracker_store_async.snapshot import copy_message
 from tracker_store_async.state import TrackerActiveLoop
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable, Iterator, Mapping
 
     from tracker_store_async.domain import Domain
@@ -83,6 +84,11 @@ class DialogueStateTracker(ConversationHistory):
         self.assistant_id: str | None = None
         self.user_id: str | None = None
         self._log = LogCursor()
+        self._save_under_way: asyncio.Future[None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what can be copied and pickled: not what a save waits for."""
+        return {**self.__dict__, "_save_under_way": None}
 
     @classmethod
     def from_dict(
@@ -93,7 +99,7 @@ class DialogueStateTracker(ConversationHistory):
         max_event_history: int | None = None,
     ) -> Self:
         """Create a tracker from events as `as_dict` gives them; see `from_events`."""
-        events = deserialise_events(events_as_dict)
+        events = [event_from_dict(fields) for fields in events_as_dict]
         return cls.from_events(sender_id, events, slots, max_event_history)
 
     @classmethod

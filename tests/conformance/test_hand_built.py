@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,8 +28,13 @@ from tests.conformance.kit import (
     user,
     version,
 )
-from tracker_store_async import DialogueStateTracker, errors
-from tracker_store_async.events import EntitiesAdded, event_from_dict
+from tracker_store_async import (
+    DialogueStateTracker,
+    EventVerbosity,
+    InMemoryTrackerStore,
+    errors,
+)
+from tracker_store_async.events import EntitiesAdded, UserUttered, event_from_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -345,3 +350,48 @@ async def test_an_earlier_state_of_a_window_is_no_different(
     await store.save(earlier)
     assert await stored_dicts(store) == dicts([*events, more])
     assert state(earlier) == state(replayed([*events, more]))
+
+
+def to_paris() -> UserUttered:
+    return user("to Paris", entities=[{"entity": "city", "value": "Paris"}])
+
+
+@pytest.mark.parametrize("policy", ["rebase", "raise"])
+async def test_entities_added_to_a_stored_message_do_not_double_it(
+    storage: Storage, policy: Any
+) -> None:
+    store = storage.store(on_conflict=policy)
+    await add(store, SENDER, action(), to_paris())
+    listed = (await has(store)).current_state(EventVerbosity.ALL)["events"]
+    tracker = DialogueStateTracker.from_dict(SENDER, listed)
+    tracker.update(EntitiesAdded([{"entity": "n", "value": 1}], timestamp=stamp()))
+    await store.save(tracker)
+    kinds = [fields["event"] for fields in await stored_dicts(store)]
+    assert kinds == ["action", "user", "entities"]
+    # and again, from what the state says of the message by now
+    listed = (await has(store)).current_state(EventVerbosity.ALL)["events"]
+    assert len(listed[1]["parse_data"]["entities"]) == 2
+    again = DialogueStateTracker.from_dict(SENDER, listed)
+    again.update(user("more"))
+    await store.save(again)
+    kinds = [fields["event"] for fields in await stored_dicts(store)]
+    assert kinds == ["action", "user", "entities", "user"]
+    assert store.conflict_count == 0
+
+
+async def test_a_tracker_saved_into_two_stores_in_turn_doubles_nothing(
+    storage: Storage,
+) -> None:
+    store, other = storage.store(), InMemoryTrackerStore()
+    tracker = DialogueStateTracker(SENDER)
+    for n in range(3):
+        tracker.update(action())
+        tracker.update(to_paris())
+        for target in (store, other):
+            await target.save(tracker)
+        tracker.update(EntitiesAdded([{"entity": "n", "value": n}], timestamp=stamp()))
+        for target in (store, other):
+            await target.save(tracker)
+            kinds = [fields["event"] for fields in await stored_dicts(target)]
+            assert kinds == ["action", "user", "entities"] * (n + 1)
+    await other.close()

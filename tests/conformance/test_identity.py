@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +22,7 @@ from tests.conformance.kit import (
     user,
     version,
 )
-from tracker_store_async import DialogueStateTracker, errors
+from tracker_store_async import DialogueStateTracker, InMemoryTrackerStore, errors
 from tracker_store_async.events import event_from_dict
 
 if TYPE_CHECKING:
@@ -164,3 +166,49 @@ async def test_a_user_id_that_cannot_be_stored_is_refused(
     with pytest.raises(errors.InvalidInputError, match="user id"):
         await store.save(tracker)
     assert not await store.exists(SENDER)
+
+
+async def test_one_tracker_saved_into_two_stores_at_once(storage: Storage) -> None:
+    store, other = storage.store(), InMemoryTrackerStore()
+    tracker = await store.get_or_create_tracker(SENDER, append_action_listen=False)
+    tracker.update(user("one"))
+    await asyncio.gather(store.save(tracker), other.save(tracker))
+    tracker.update(user("two"))
+    await asyncio.gather(other.save(tracker), store.save(tracker))
+    for each in (store, other):
+        assert said(await has(each)) == ["one", "two"]
+    await other.close()
+
+
+async def test_a_tracker_that_gets_another_name_is_another_conversation(
+    store: TrackerStore,
+) -> None:
+    await add(store, SENDER, user("one"))
+    tracker = await has(store)
+    tracker.sender_id = "another"
+    tracker.update(user("two"))
+    await store.save(tracker)
+    assert said(await has(store, "another")) == ["one", "two"]
+    assert said(await has(store)) == ["one"]
+    assert store.conflict_count == 0
+
+
+@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+async def test_a_tracker_goes_on_as_a_copy(storage: Storage, way: str) -> None:
+    store = storage.store()
+    await add(store, SENDER, user("one"))
+    tracker = await has(store)
+    tracker.update(user("two"))
+    if way == "pickle":
+        copied = pickle.loads(pickle.dumps(tracker))
+    else:
+        copied = copy.deepcopy(tracker)
+    assert copied == tracker
+    assert copied.version == 1
+    await store.save(tracker)
+    await store.save(copied)  # its events carry the same ids: they are stored already
+    copied.update(user("three"))
+    await store.save(copied)
+    assert said(await has(store)) == ["one", "two", "three"]
+    assert store.conflict_count == 0
+    assert said(tracker) == ["one", "two"]

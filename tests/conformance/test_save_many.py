@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.kit import has, said, turn, update, user, version
+from tests.conformance.kit import SENDER, has, said, turn, update, user, version
 from tracker_store_async import DialogueStateTracker, errors
 from tracker_store_async import store as store_module
 
@@ -92,3 +92,11 @@ async def test_one_conversation_twice(storage: Storage) -> None:
         update(tracker, turn(str(n)))
     await store.save_many([*trackers, trackers[0]])
     assert sorted(map(str, said(await has(store, "user")))) == ["0", "1", "2"]
+
+
+async def test_what_is_no_tracker_stops_all_of_them(store: TrackerStore) -> None:
+    tracker = store.init_tracker(SENDER)
+    tracker.update(user("hi"))
+    with pytest.raises(errors.InvalidInputError, match="a tracker is expected"):
+        await store.save_many([tracker, None])  # type: ignore[list-item]
+    assert not await store.exists(SENDER)

@@ -231,3 +231,26 @@ def test_importing_the_domain_loads_no_yaml() -> None:
         "sys.exit('ruamel.yaml' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_variables_in_slots_are_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "slots:\n  a:\n    type: text\n    initial_value: ${GREETING} you\n"
+        "responses:\n  utter_x:\n  - text: costs ${PRICE}\n"
+    )
+    file = tmp_path / "domain.yml"
+    file.write_text(text)
+    monkeypatch.setenv("GREETING", "hi")
+    monkeypatch.delenv("PRICE", raising=False)
+    for domain in (Domain.from_yaml(text), Domain.load(file)):
+        assert domain.slots[0].value == "hi you"
+    monkeypatch.delenv("GREETING")
+    with pytest.raises(ConfigurationError, match=r"slots\.a\.initial_value.*GREETING"):
+        Domain.from_yaml(text)
+
+
+def test_the_name_of_a_slot_is_text() -> None:
+    with pytest.raises(ConfigurationError, match="slot 1 must be text"):
+        Domain.from_yaml("slots:\n  1:\n    type: text\n")

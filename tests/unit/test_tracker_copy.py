@@ -245,3 +245,17 @@ def test_states_can_be_told_in_every_verbosity_after_copying() -> None:
     other = updated(TALK).copy()
     for verbosity in EventVerbosity:
         assert other.current_state(verbosity)["sender_id"] == "random"
+
+
+def test_a_row_without_a_type_survives_a_round_trip() -> None:
+    rows = [{"name": "no type"}, {"event": "topic"}, {"event": "flow", "x": [1]}]
+    tracker = DialogueStateTracker("a")
+    tracker.load_events(events_of(rows))
+    listed = tracker.current_state(EventVerbosity.ALL)["events"]
+    for other in (
+        DialogueStateTracker.from_dict("a", listed),
+        DialogueStateTracker.from_events(
+            "a", Dialogue.from_parameters(tracker.as_dialogue().as_dict()).events
+        ),
+    ):
+        assert [event.as_dict() for event in other.events] == listed

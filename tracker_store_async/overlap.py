@@ -1,0 +1,83 @@
+"""Which events of a tracker built by hand are stored already."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from tracker_store_async.events import encode_event
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracker_store_async.events import Event
+
+
+def overlap_of_events(stored: Sequence[Event], own: Sequence[Event]) -> tuple[int, int]:
+    """Find the events of `own` that are stored; see `overlap`.
+
+    `EntitiesAdded` adds to the entities of the message before it, in the tracker that
+    holds both and so in what was made from its state. Where there is one, entities say
+    nothing about whether two messages are the same.
+
+    Args:
+        stored: The events that are stored.
+        own: The events of the tracker.
+    """
+    added = any(event.type_name == "entities" for event in (*stored, *own))
+    known: dict[str, str] = {}
+
+    def key_of(event: Event) -> str:
+        text = encode_event(event)
+        if added and event.type_name == "user":
+            fields = json.loads(text)
+            parse_data = fields.get("parse_data")
+            if isinstance(parse_data, dict):
+                parse_data.pop("entities", None)
+            text = json.dumps(fields)
+        return known.setdefault(text, text)  # equal ones are one: fast to compare
+
+    return overlap([key_of(event) for event in stored], [key_of(e) for e in own])
+
+
+def overlap(stored: Sequence[str], own: Sequence[str]) -> tuple[int, int]:
+    """Find the items of `own` that are stored, in linear time.
+
+    They are the longest run that both have, where one of the two begins with it: `own`
+    may hold more before or after it, only a part of what is stored, or may have gone
+    another way in the middle.
+
+    Args:
+        stored: What is stored.
+        own: What the tracker built by hand holds.
+
+    Returns:
+        How many leading items of `own` are not new, and where they end in `stored`.
+    """
+    in_stored, in_own = common_prefixes(own, stored), common_prefixes(stored, own)
+    places = [(0, at, in_stored[at]) for at in reversed(range(len(stored)))]
+    places += [(at, 0, in_own[at]) for at in range(1, len(own))]
+    best, known, end = (0, False), 0, 0
+    for mine, theirs, run in places:
+        is_whole = run == min(len(own) - mine, len(stored) - theirs)
+        if run and (run, is_whole) > best:
+            best, known, end = (run, is_whole), mine + run, theirs + run
+    return known, end
+
+
+def common_prefixes(pattern: Sequence[str], text: Sequence[str]) -> list[int]:
+    """Return for each place in `text` how long a prefix of `pattern` stands there.
+
+    It is the Z algorithm (Gusfield, "Algorithms on Strings, Trees and Sequences", 1.4).
+    """
+    items: list[str | None] = [*pattern, None, *text]
+    lengths = [0] * len(items)
+    left = right = 0
+    for at in range(1, len(items)):
+        length = min(right - at, lengths[at - left]) if at < right else 0
+        while at + length < len(items) and items[length] == items[at + length]:
+            length += 1
+        lengths[at] = length
+        if at + length > right:
+            left, right = at, at + length
+    return lengths[len(pattern) + 1 :]

@@ -45,10 +45,14 @@ if TYPE_CHECKING:
     from tracker_store_async.wrappers.awaitable import (
         AwaitableTrackerStore as AwaitableTrackerStore,
     )
+    from tracker_store_async.wrappers.cached import (
+        CachedTrackerStore as CachedTrackerStore,
+    )
 
 _MODULES = {
     "AvailableEndpoints": "config",
     "AwaitableTrackerStore": "wrappers.awaitable",
+    "CachedTrackerStore": "wrappers.cached",
     "ConversationSummary": "rows",
     "DialogueStateTracker": "tracker",
     "Domain": "domain",

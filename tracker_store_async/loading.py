@@ -10,6 +10,8 @@ from tracker_store_async.locks import LoopLock
 from tracker_store_async.serialization import decode_rows, decode_snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tracker_store_async.events import Event
     from tracker_store_async.rows import StoredConversation
     from tracker_store_async.store import TrackerStore
@@ -60,17 +62,26 @@ class TrackerLoader:
             tracker.user_id = stored.user_id
             tracker.load_events(events, snapshot=state, truncated=state is not None)
             tracker.keep_assigned_slots()
-            self._place(tracker, stored, events, whole=start is not None)
+            self.place(tracker, stored, events, whole=start is not None)
             return tracker
 
-    def _place(
+    def place(
         self,
         tracker: DialogueStateTracker,
         stored: StoredConversation,
-        events: list[Event],
+        events: Sequence[Event],
         *,
         whole: bool,
     ) -> None:
+        """Tell a tracker where it stands in the log.
+
+        Args:
+            tracker: The tracker, with its events and its state.
+            stored: The header that it was loaded with.
+            events: Its events.
+            whole: Whether they begin at the beginning of the log, or else at the start
+                of the latest session or within it.
+        """
         cursor = tracker._log
         cursor.version = stored.version
         cursor.store, cursor.sender_id = self._store, tracker.sender_id
@@ -81,7 +92,9 @@ class TrackerLoader:
         cursor.base = stored.first_position if whole else stored.session_start
         cursor.input_channel = tracker.get_latest_input_channel()
         if whole:
-            session = events[max(0, stored.session_start - stored.first_position) :]
+            session = list(events)[
+                max(0, stored.session_start - stored.first_position) :
+            ]
             said = next(
                 (e for e in reversed(session) if isinstance(e, UserUttered)), None
             )

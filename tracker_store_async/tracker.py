@@ -216,6 +216,23 @@ class DialogueStateTracker(ConversationHistory):
         self._loop_names.update(loop_names_in(loaded))
         self._hold_many(loaded)
 
+    def hold_stored(
+        self, events: deque[Event], snapshot: Mapping[str, Any], *, truncated: bool
+    ) -> None:
+        """Take over a deque of stored events as it is, and the state after them.
+
+        Args:
+            events: The events, oldest first; it becomes `events` of this tracker.
+            snapshot: The state after them, from `state_snapshot`; the tracker keeps it.
+            truncated: Whether there are earlier events.
+        """
+        self.events = events
+        self.is_truncated = truncated
+        self.restore_state(snapshot)
+        self._known_state, self._dropped_since_known = snapshot, 0
+        if not truncated:
+            self._earlier_input_channel = None
+
     def _extend(self, events: Iterable[Event]) -> None:
         """Take over events that are not stored yet."""
         added = list(events)

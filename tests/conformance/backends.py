@@ -21,7 +21,11 @@ import tracker_store_async
 from tests.servers import fresh_database
 from tests.servers.base import run_now
 from tests.unit.legacy_stores import JSONTextStore
-from tracker_store_async import AwaitableTrackerStore, InMemoryTrackerStore
+from tracker_store_async import (
+    AwaitableTrackerStore,
+    CachedTrackerStore,
+    InMemoryTrackerStore,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -205,6 +209,33 @@ class LegacyStorage(Storage):
         return repr(self._texts)
 
 
+class WrappedStorage(Storage):
+    """The storage of a backend, reached through stores that are wrapped.
+
+    Args:
+        inner: The storage.
+        wrap: Wraps a store of it.
+    """
+
+    def __init__(
+        self, inner: Storage, wrap: Callable[[TrackerStore], TrackerStore]
+    ) -> None:
+        super().__init__()
+        self._inner = inner
+        self._wrap = wrap
+
+    def _make(self, **options: Any) -> TrackerStore:
+        return self._wrap(self._inner._make(**options))
+
+    def wipe(self) -> None:
+        """Forget everything that is stored."""
+        self._inner.wipe()
+
+    def raw(self) -> str:
+        """Return everything that is stored as text."""
+        return self._inner.raw()
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One entry of the table.
@@ -270,6 +301,19 @@ def legacy_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
     yield LegacyStorage()
 
 
+def cached(
+    storage: Callable[[Servers, Path], AbstractContextManager[Storage]],
+) -> Callable[[Servers, Path], AbstractContextManager[Storage]]:
+    """Return what yields a storage that is reached through a cache."""
+
+    @contextmanager
+    def cached_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+        with storage(servers, directory) as inner:
+            yield WrappedStorage(inner, CachedTrackerStore)
+
+    return cached_storage
+
+
 BEYOND_LEGACY_STORES: Mapping[str, tuple[str, ...]] = {
     "no conditional write: two wrappers can overwrite each other's events": (
         "test_concurrent_writers::test_through_a_store_object_each",
@@ -325,5 +369,7 @@ BACKENDS: Mapping[str, Backend] = {
     "postgresql": Backend("postgresql", postgresql_storage),
     "mariadb": Backend("mysql", mysql_storage),
     "pgbouncer": Backend("pgbouncer", pgbouncer_storage),
+    "cached": Backend("memory", cached(memory_storage)),
+    "cached_postgresql": Backend("postgresql", cached(postgresql_storage)),
     "awaitable": Backend("memory", legacy_storage, BEYOND_LEGACY_STORES),
 }

@@ -160,8 +160,7 @@ class CachedTrackerStore(WrapperTrackerStore):
         """Return the tracker, None if there is none, or the entry to try again."""
         version = entry.version
         stored = await self._fetch(sender_id, start=version, last=None)
-        state = _state_of(stored)
-        if stored is None or state is None or not entry.is_continued_by(stored):
+        if stored is None or not entry.is_continued_by(stored):
             if entry.version == version:
                 self._forget(sender_id, entry)
             return None if stored is None else entry
@@ -169,11 +168,14 @@ class CachedTrackerStore(WrapperTrackerStore):
         async with self._loop_turns:
             if self._entries.get(sender_id) is not entry or entry.version != version:
                 return entry  # another read of it was faster, or it had to go
-            _extend(entry, stored, added)
+            entry.extend(stored, added)
+            state = entry.state(stored)
+            if state is None:  # an older version of this library wrote the latest rows
+                self._forget(sender_id, entry)
+                return entry
             self.hits += 1
-            tracker = self._tracker_of(sender_id, entry, stored, state)
             self._keep(sender_id, entry, _size_of(stored.rows))
-            return tracker
+            return self._tracker_of(sender_id, entry, stored, state)
 
     async def _load_everything(
         self, sender_id: str, last: int | None
@@ -181,20 +183,20 @@ class CachedTrackerStore(WrapperTrackerStore):
         stored = await self._fetch(sender_id, start=None, last=last)
         if stored is None:
             return None
-        state = _state_of(stored)
-        if state is None:  # Rasa wrote it: the first save of ours stores a snapshot
-            return await super()._load(sender_id, start=None, last=last)
         events = await self._loader.decode(sender_id, stored)
+        self.misses += 1
         async with self._loop_turns:
             entry = _entry_of(sender_id, stored, events, last)
-            self.misses += 1
-            tracker = self._tracker_of(sender_id, entry, stored, state)
-            older = self._entries.get(sender_id)
-            if older is not None:
-                self._forget(sender_id, older)
-            self._entries[sender_id] = entry
-            self._keep(sender_id, entry, _size_of(stored.rows))
-            return tracker
+            state = entry.state(stored)
+            if state is not None:
+                older = self._entries.get(sender_id)
+                if older is not None:
+                    self._forget(sender_id, older)
+                self._entries[sender_id] = entry
+                self._keep(sender_id, entry, _size_of(stored.rows))
+                return self._tracker_of(sender_id, entry, stored, state)
+        # Rasa wrote it: only a replay of the whole session gives the state.
+        return await super()._load(sender_id, start=None, last=last)
 
     def _tracker_of(
         self,
@@ -208,6 +210,7 @@ class CachedTrackerStore(WrapperTrackerStore):
         tracker.user_id = stored.user_id
         events = IsolatedEvents(entry.events, entry.last)
         tracker.hold_stored(events, state, truncated=entry.is_window)
+        tracker.keep_assigned_slots()
         self._loader.place(tracker, stored, events, whole=False)
         return tracker
 

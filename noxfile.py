@@ -86,6 +86,14 @@ def extra(session: nox.Session, extra: str) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Break connections, servers, processes and calls, on every server found."""
+    session.install("-e", ".[all]", *group("test"))
+    session.install(*group("postgresql-server"), success_codes=[0, 1])
+    run_tests(session, "tests/faults")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.install(*group("lint"))

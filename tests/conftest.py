@@ -94,7 +94,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 summary.add(outcome, report.user_properties)
-    lines = summary.lines(list(MANAGERS))
+    lines = summary.lines(list(MANAGERS)) + summary.storm_lines()
     if lines:
         terminalreporter.section("backends")
         for line in lines:

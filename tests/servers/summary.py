@@ -15,13 +15,16 @@ class Summary:
     """What ran where.
 
     A test's report carries `backend: [key, title]` for a server that it ran on and
-    `missing: [key, name, reason]` for one that it lacked.
+    `missing: [key, name, reason]` for one that it lacked; that of a storm has
+    `storm: [seed, number of faults]`.
     """
 
     def __init__(self) -> None:
         self._counts: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
         self._titles: dict[str, str] = {}
         self._missing: dict[str, tuple[str, str]] = {}
+        self._faults = 0
+        self._seed: int | None = None
 
     def add(self, outcome: str, properties: Iterable[tuple[str, Any]]) -> None:
         """Count one report under each backend of its test."""
@@ -35,6 +38,9 @@ class Summary:
             elif name == "missing":
                 keys.add(value[0])
                 self._missing[value[0]] = (value[1], value[2])
+            elif name == "storm":
+                self._seed = value[0]
+                self._faults += value[1]
         for key in keys or {None}:
             self._counts[key][outcome] += 1
 
@@ -51,6 +57,13 @@ class Summary:
             f"not run: {name} ({reason}): {self._text(key)}"
             for key, (name, reason) in self._missing.items()
         ]
+
+    def storm_lines(self) -> list[str]:
+        """Return a line with the number of injected faults and their seed."""
+        if self._seed is None:
+            return []
+        again = f"TRACKER_STORE_STORM_SEED={self._seed}"
+        return [f"storms: {self._faults:,} faults injected ({again} repeats them)"]
 
     def _text(self, key: str | None) -> str:
         counts = self._counts[key]

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from tracker_store_async.events import encode_event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tracker_store_async.events import Event
 
 
-def overlap_of_events(stored: Sequence[Event], own: Sequence[Event]) -> tuple[int, int]:
-    """Find the events of `own` that are stored; see `overlap`.
+def adds_entities(events: Iterable[Event]) -> bool:
+    """Whether an `EntitiesAdded` is among the events.
 
-    `EntitiesAdded` adds to the entities of the message before it, in the tracker that
-    holds both and so in what was made from its state. Where there is one, entities say
-    nothing about whether two messages are the same.
+    It adds to the entities of the message before it, in the tracker that holds both and
+    so in what was made from its state. Where there is one, entities say nothing about
+    whether two messages are the same.
 
     Args:
-        stored: The events that are stored.
-        own: The events of the tracker.
+        events: The events that are stored, and those of the tracker.
     """
-    added = any(event.type_name == "entities" for event in (*stored, *own))
-    known: dict[str, str] = {}
+    return any(event.type_name == "entities" for event in events)
 
-    def key_of(event: Event) -> str:
+
+def keys_of(events: Iterable[Event], *, without_entities: bool) -> list[str]:
+    """Return text for each event that is equal for the same event.
+
+    Args:
+        events: The events.
+        without_entities: Whether the entities of messages do not count.
+    """
+    keys = []
+    for event in events:
         text = encode_event(event)
-        if added and event.type_name == "user":
+        if without_entities and event.type_name == "user":
             fields = json.loads(text)
             parse_data = fields.get("parse_data")
             if isinstance(parse_data, dict):
                 parse_data.pop("entities", None)
             text = json.dumps(fields)
-        return known.setdefault(text, text)  # equal ones are one: fast to compare
-
-    return overlap([key_of(event) for event in stored], [key_of(e) for e in own])
+        keys.append(sys.intern(text))  # fast to compare
+    return keys
 
 
 def overlap(stored: Sequence[str], own: Sequence[str]) -> tuple[int, int]:

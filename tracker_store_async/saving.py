@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tracker_store_async import errors
 from tracker_store_async.cursor import is_session_action, is_session_start
 from tracker_store_async.events import UserUttered
-from tracker_store_async.overlap import overlap_of_events
+from tracker_store_async.overlap import adds_entities, keys_of, overlap
 from tracker_store_async.rows import Append
 from tracker_store_async.serialization import (
     check_tracker,
@@ -197,11 +197,10 @@ class Saver:
         cursor = tracker._log
         mine = [entry.event for entry in cursor.pending]
         stored = await self._store._load(tracker.sender_id, start=None, last=None)
-        known, end = (0, 0) if stored is None else _overlap(stored, mine)
+        known, end = await self._overlap(stored, mine)
         if stored is not None and not known and stored._log.session_start:
             stored = await self._store._load(tracker.sender_id, start=0, last=None)
-            if stored is not None:
-                known, end = _overlap(stored, mine)
+            known, end = await self._overlap(stored, mine)
         cursor.store, cursor.sender_id = self._store, tracker.sender_id
         cursor.by_hand = True
         if stored is None:
@@ -223,6 +222,23 @@ class Saver:
         cursor.ends_with_session_action = theirs.ends_with_session_action
         if diverged or (not older_copy and cursor.base > cursor.session_start):
             await self._reload(tracker)
+
+    async def _overlap(
+        self, stored: DialogueStateTracker | None, mine: Sequence[Event]
+    ) -> tuple[int, int]:
+        """Return how many of my first events are stored, and where they end there."""
+        if stored is None:
+            return 0, 0
+        theirs = list(stored.events)
+        without_entities = adds_entities((*theirs, *mine))
+        keys: list[str] = []
+        both = [*theirs, *mine]
+        for offset in range(0, len(both), EVENTS_PER_TURN):
+            piece = both[offset : offset + EVENTS_PER_TURN]
+            async with self._store._loop_turns:
+                keys += keys_of(piece, without_entities=without_entities)
+        async with self._store._loop_turns:
+            return overlap(keys[: len(theirs)], keys[len(theirs) :])
 
     async def _catch_up(self, tracker: DialogueStateTracker, *, rebase: bool) -> None:
         """Find out what happened to the log, and bring the tracker up to date."""
@@ -392,7 +408,3 @@ def landed_run(
             break
         count += 1
     return stored.first_position + at - erased, count
-
-
-def _overlap(stored: DialogueStateTracker, mine: Sequence[Event]) -> tuple[int, int]:
-    return overlap_of_events(list(stored.events), mine)

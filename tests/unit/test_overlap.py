@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker_store_async.events import EntitiesAdded, UserUttered
-from tracker_store_async.overlap import common_prefixes, overlap, overlap_of_events
+from tracker_store_async.overlap import (
+    adds_entities,
+    common_prefixes,
+    keys_of,
+    overlap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +70,10 @@ def test_entities_that_were_added_later_do_not_make_another_message() -> None:
     said = UserUttered("to Paris", entities=[{"entity": "city"}], timestamp=1.0)
     seen = UserUttered("to Paris", entities=[{"entity": "city"}, {}], timestamp=1.0)
     added = EntitiesAdded([{}], timestamp=2.0)
-    assert overlap_of_events([said], [seen]) == (0, 0)
-    assert overlap_of_events([said], [seen, added]) == (1, 1)
     other = UserUttered("to Rome", entities=[{"entity": "city"}], timestamp=1.0)
-    assert overlap_of_events([said], [other, added]) == (0, 0)
+    assert not adds_entities([said, seen])
+    assert adds_entities([said, seen, added])
+    exact = keys_of([said, seen, other], without_entities=False)
+    assert len(set(exact)) == 3
+    loose = keys_of([said, seen, other], without_entities=True)
+    assert loose[0] == loose[1] != loose[2]

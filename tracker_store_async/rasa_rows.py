@@ -8,7 +8,6 @@ first append: the log begins with what Rasa wrote.
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import TrackerDeserialisationError
@@ -26,7 +25,8 @@ def conversation_from_rasa(
 ) -> StoredConversation | None:
     """Return the log that begins with what Rasa stored, whole; None if it is empty.
 
-    Times are those of the events, so that two processes agree on when the log began.
+    Times are those of the events, or 0 where none has one: two reads, and two processes,
+    must agree on when the log began.
 
     Args:
         sender_id: The conversation, for the error.
@@ -44,13 +44,12 @@ def conversation_from_rasa(
         return None
     rows: list[StoredRow] = [(None, encode_json(event, "an event")) for event in events]
     moments = [event["timestamp"] for event in events if _has_time(event)]
-    now = time.time()
     return StoredConversation(
         version=len(rows),
         session_start=latest_session_start(events),
         snapshot=None,
-        created_at=min(moments, default=now),
-        updated_at=max(moments, default=now),
+        created_at=float(min(moments, default=0.0)),
+        updated_at=float(max(moments, default=0.0)),
         expires_at=expires_at,
         rows=rows,
     )

@@ -181,6 +181,66 @@ class SQLServerStorage(Storage):
         return "\n".join(found)
 
 
+class DynamoStorage(Storage):
+    """Tables of our own on a DynamoDB, beside an empty one of Rasa's.
+
+    Args:
+        server: The server.
+        name: Rasa's table; ours is named after it.
+    """
+
+    def __init__(self, server: Any, name: str) -> None:
+        super().__init__()
+        self._server = server
+        self._name = name
+        server.call(
+            "create_table",
+            TableName=name,
+            KeySchema=[{"AttributeName": "sender_id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "sender_id", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+
+    def _make(self, **options: Any) -> TrackerStore:
+        return tracker_store_async.DynamoTrackerStore(
+            table_name=self._name, **self._server.options(), **options
+        )
+
+    def wipe(self) -> None:
+        """Delete the items of all conversations."""
+        run_now(self._wipe())
+
+    async def _wipe(self) -> None:
+        table = f"{self._name}_events"
+        async with self._server.client() as client:
+            if table not in (await client.list_tables())["TableNames"]:
+                return
+            keys = [
+                {"sender_id": item["sender_id"], "position": item["position"]}
+                for item in await self._items(client, table)
+                if not item["sender_id"]["S"].startswith("\0")
+            ]
+            for at in range(0, len(keys), 25):
+                deletions = [{"DeleteRequest": {"Key": k}} for k in keys[at : at + 25]]
+                await client.batch_write_item(RequestItems={table: deletions})
+
+    async def _items(self, client: Any, table: str) -> list[Any]:
+        items: list[Any] = []
+        pages = client.get_paginator("scan").paginate(TableName=table)
+        async for page in pages:
+            items += page["Items"]
+        return items
+
+    def raw(self) -> str:
+        """Return every item of both tables."""
+        return run_now(self._raw())
+
+    async def _raw(self) -> str:
+        async with self._server.client() as client:
+            tables = (self._name, f"{self._name}_events")
+            return "".join([str(await self._items(client, t)) for t in tables])
+
+
 class LegacyStorage(Storage):
     """The memory of a legacy store, which `AwaitableTrackerStore` wraps."""
 
@@ -265,6 +325,14 @@ def pgbouncer_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
 
 
 @contextmanager
+def dynamo_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield tables on DynamoDB."""
+    server = servers.get("dynamo")
+    with fresh_database(server) as name:
+        yield DynamoStorage(server, name)
+
+
+@contextmanager
 def legacy_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
     """Yield the memory of a legacy store."""
     yield LegacyStorage()
@@ -325,5 +393,6 @@ BACKENDS: Mapping[str, Backend] = {
     "postgresql": Backend("postgresql", postgresql_storage),
     "mariadb": Backend("mysql", mysql_storage),
     "pgbouncer": Backend("pgbouncer", pgbouncer_storage),
+    "dynamo": Backend("dynamo", dynamo_storage),
     "awaitable": Backend("memory", legacy_storage, BEYOND_LEGACY_STORES),
 }

@@ -23,8 +23,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.servers import libraries, mysql, pgbouncer, postgresql
+from tests.servers import dynamo, libraries, mysql, pgbouncer, postgresql
 from tests.servers.base import Server, ServerMissingError, Servers, fresh_database
+from tests.servers.dynamo import DynamoServer, PrivateDynamo, private_dynamo
 from tests.servers.mysql import MySQLServer, PrivateMariaDB, private_mariadb
 from tests.servers.postgresql import (
     PostgreSQLServer,
@@ -43,9 +44,15 @@ MANAGERS: Mapping[str, Callable[[Servers], AbstractContextManager[Server]]] = {
     "mysql": mysql.find_or_start,
     "pgbouncer": pgbouncer.find_or_start,
     "oracle": libraries.oracle,
+    "dynamo": dynamo.find_or_start,
 }
 
-ALIASES = {"mariadb": "mysql", "postgres": "postgresql", "in_memory": "memory"}
+ALIASES = {
+    "dynamodb": "dynamo",
+    "mariadb": "mysql",
+    "postgres": "postgresql",
+    "in_memory": "memory",
+}
 
 
 @contextmanager
@@ -79,8 +86,10 @@ def required_keys(text: str) -> list[str]:
 
 __all__ = [
     "MANAGERS",
+    "DynamoServer",
     "MySQLServer",
     "PostgreSQLServer",
+    "PrivateDynamo",
     "PrivateMariaDB",
     "PrivatePostgreSQL",
     "Server",
@@ -88,6 +97,7 @@ __all__ = [
     "Servers",
     "available_servers",
     "fresh_database",
+    "private_dynamo",
     "private_mariadb",
     "private_postgresql",
     "required_keys",

@@ -208,37 +208,33 @@ class DynamoStorage(Storage):
 
     def wipe(self) -> None:
         """Delete the items of all conversations."""
-        run_now(self._wipe())
-
-    async def _wipe(self) -> None:
         table = f"{self._name}_events"
-        async with self._server.client() as client:
-            if table not in (await client.list_tables())["TableNames"]:
-                return
-            keys = [
-                {"sender_id": item["sender_id"], "position": item["position"]}
-                for item in await self._items(client, table)
-                if not item["sender_id"]["S"].startswith("\0")
-            ]
-            for at in range(0, len(keys), 25):
-                deletions = [{"DeleteRequest": {"Key": k}} for k in keys[at : at + 25]]
-                await client.batch_write_item(RequestItems={table: deletions})
+        if table not in self._server.call("list_tables")["TableNames"]:
+            return
+        keys = [
+            {"sender_id": item["sender_id"], "position": item["position"]}
+            for item in self._items(table)
+            if not item["sender_id"]["S"].startswith("\0")
+        ]
+        for at in range(0, len(keys), 25):
+            deletions = [{"DeleteRequest": {"Key": k}} for k in keys[at : at + 25]]
+            self._server.call("batch_write_item", RequestItems={table: deletions})
 
-    async def _items(self, client: Any, table: str) -> list[Any]:
+    def _items(self, table: str) -> list[Any]:
         items: list[Any] = []
-        pages = client.get_paginator("scan").paginate(TableName=table)
-        async for page in pages:
+        start: dict[str, Any] = {}
+        while True:
+            page = self._server.call("scan", TableName=table, **start)
             items += page["Items"]
-        return items
+            if "LastEvaluatedKey" not in page:
+                return items
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def raw(self) -> str:
         """Return every item of both tables."""
-        return run_now(self._raw())
-
-    async def _raw(self) -> str:
-        async with self._server.client() as client:
-            tables = (self._name, f"{self._name}_events")
-            return "".join([str(await self._items(client, t)) for t in tables])
+        return "".join(
+            str(self._items(table)) for table in (self._name, f"{self._name}_events")
+        )
 
 
 class LegacyStorage(Storage):

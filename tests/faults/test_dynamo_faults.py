@@ -256,7 +256,7 @@ async def test_tls(tables: Tables, tmp_path: Path) -> None:
                 await tables.store(endpoint_url=url.replace("https", "http")).open()
             with pytest.raises(errors.StoreUnavailableError, match="agree on TLS"):
                 await tables.store(
-                    endpoint_url=plain.url.replace("http:", "https:"),
+                    endpoint_url=server.endpoint_url.replace("http:", "https:"),
                     ssl_ca_certs=str(certificates.ca),
                 ).open()
         finally:

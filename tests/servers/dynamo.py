@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +20,6 @@ from tests.servers.base import (
     ServerMissingError,
     from_environment,
     need_driver,
-    run_now,
     running_locally,
 )
 from tests.servers.docker import docker_container
@@ -84,12 +84,9 @@ class DynamoServer(Server):
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Send one request with the raw driver."""
-        return run_now(self._call(operation, parameters))
-
-    async def _call(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        async with self.client() as client:
-            answer: dict[str, Any] = await getattr(client, operation)(**parameters)
-            return answer
+        client = _sync_client(self.endpoint_url, self.username, self.password)
+        answer: dict[str, Any] = getattr(client, operation)(**parameters)
+        return answer
 
     def client(self) -> Any:
         """Return a context manager that yields a raw client."""
@@ -103,8 +100,28 @@ class DynamoServer(Server):
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
                 retries={"total_max_attempts": 1},
             ),
+            verify=False,
             **self.options(),
         )
+
+
+@cache
+def _sync_client(url: str, username: str, password: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "dynamodb",
+        region_name="us-east-1",
+        endpoint_url=url,
+        aws_access_key_id=username,
+        aws_secret_access_key=password,
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            retries={"total_max_attempts": 1},
+        ),
+        verify=False,
+    )
 
 
 @contextmanager

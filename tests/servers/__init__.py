@@ -2,7 +2,8 @@
 
 A server is looked for in this order; the first that answers is used:
 
-1. the URL in `TRACKER_STORE_TEST_POSTGRESQL_URL`, `..._MYSQL_URL`, `..._PGBOUNCER_URL`;
+1. the URL in `TRACKER_STORE_TEST_POSTGRESQL_URL`, `..._MYSQL_URL`, `..._PGBOUNCER_URL`,
+   `..._DYNAMO_URL`;
 2. one that runs on its usual port of 127.0.0.1 and lets the test user in;
 3. a private one from programs that are installed, then from a package of Python;
 4. a container of `compose.yaml`, if a Docker engine answers.

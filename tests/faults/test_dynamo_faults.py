@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("aioboto3", reason="the extra dynamo is not installed")
 
-from tests.conformance.kit import add, has, said, user
+from tests.conformance.kit import CancelledAt, add, has, said, user
 from tests.dynamo_tables import (
+    NOW,
     SENDER,
     Tables,
     answering_proxy,
@@ -282,6 +283,76 @@ def _pump_to(url: str) -> Any:
         await asyncio.gather(pump(reader, downstream), pump(upstream, writer))
 
     return serve
+
+
+# -- cancellation of what takes several requests --
+
+
+async def cancelled_everywhere(call: Any, check: Any, *, late: bool) -> int:
+    """Make a call again and again, cancelled at each of its suspensions in turn."""
+    for n in range(1, 500):
+        driven = CancelledAt(call(), n, late=late)
+
+        async def run(driven: CancelledAt = driven) -> None:
+            await driven
+
+        task = asyncio.ensure_future(run())
+        await asyncio.wait([task])
+        await check(task.cancelled())
+        if not driven.cancelled:
+            return n
+    raise AssertionError("the call never completed")
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["interrupted", "answer lost"])
+async def test_a_cancelled_large_save_is_whole_or_nothing(
+    tables: Tables, late: bool
+) -> None:
+    async with tables.store() as store:
+        assert await store._append(append(0))
+        large = append(3, count=5, size=290_000)
+
+        async def check(was_cancelled: bool) -> None:
+            found = ids(await store._read(read()))
+            whole = [f"id-{n}" for n in range(8)]
+            assert found in ((whole[:3], whole) if was_cancelled else (whole,))
+            if len(found) == 8:
+                assert await store._delete(SENDER, None, NOW)
+                assert await store._append(append(0))
+
+        assert await cancelled_everywhere(
+            lambda: store._append(large), check, late=late
+        )
+        assert await store._append(large)
+        assert len(ids(await store._read(read()))) == 8
+        assert await store._delete(SENDER, None, NOW)
+        assert await tables.items() == []
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["interrupted", "answer lost"])
+async def test_a_cancelled_long_deletion_is_finished(
+    tables: Tables, late: bool
+) -> None:
+    async with tables.store() as store:
+
+        async def fill() -> None:
+            assert await store._append(append(0))
+            assert await store._append(append(3, count=5, size=290_000))
+
+        async def check(was_cancelled: bool) -> None:
+            left = await tables.items()
+            assert len(ids(await store._read(read()))) in (0, 8)
+            if left:
+                assert len(left) == 9  # 2 saves, 5 parts, the register, the head
+            else:
+                await fill()
+
+        await fill()
+
+        async def delete() -> None:
+            await store._delete(SENDER, None, NOW)
+
+        await cancelled_everywhere(delete, check, late=late)
 
 
 @pytest.mark.backend("dynamo")

@@ -317,6 +317,29 @@ async def test_expiry_that_ends_and_begins(
     assert ids(await store._read(read())) == names(0, 15)
 
 
+async def test_an_extension_that_was_overtaken_changes_nothing(
+    store: DynamoTrackerStore, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await store._append(append(0))
+    table = store._opened.appender._table
+    all_items, overtaken = table.all_items, []
+
+    async def slow(*arguments: Any) -> Any:
+        found = await all_items(*arguments)
+        if not overtaken:
+            overtaken.append(True)
+            async with tables.store() as other:
+                assert await other._append(append(3))  # which never expires
+        return found
+
+    monkeypatch.setattr(table, "all_items", slow)
+    assert not await store._append(append(3, expires_at=NOW + 60))
+    assert overtaken
+    assert await ttls(tables) == {None}
+    assert "extending" not in (await tables.items())[-1]
+    assert ids(await store._read(read())) == names(0, 6)
+
+
 async def test_what_dynamodb_has_not_removed_yet_is_passed_over(
     store: DynamoTrackerStore, tables: Tables
 ) -> None:
@@ -368,22 +391,24 @@ async def test_one_request_to_append_and_one_to_read(tables: Tables) -> None:
         assert proxy.targets == ["Query", "Query", "GetItem"]
 
 
+@pytest.mark.parametrize("start", [100, 99], ids=["in a save", "in the one before"])
 async def test_a_long_session_is_read_from_where_it_begins(
-    store: DynamoTrackerStore,
+    store: DynamoTrackerStore, start: int
 ) -> None:
     used: list[float] = []
     client = store._opened.client
-    for n in range(150):
+    for n in range(0, 200, 2):
+        session_start = start if n >= 100 else 0
         assert await store._append(
-            append(n, count=1, size=2000, session_start=100 if n >= 100 else 0)
+            append(n, count=2, size=1000, session_start=session_start)
         )
     client.on_capacity = lambda spent: used.append(spent["CapacityUnits"])
-    assert ids(await store._read(read(start=None))) == names(100, 150)
+    assert ids(await store._read(read(start=None))) == names(start, 200)
     assert sum(used) < 40  # 50 saves of 2.3 kB, and no more: 29 units
-    assert ids(await store._read(read(start=None, last=5))) == names(145, 150)
     used.clear()
-    assert ids(await store._read(read(start=145))) == names(145, 150)
-    assert sum(used) < 20
+    assert ids(await store._read(read(start=None, last=5))) == names(195, 200)
+    assert ids(await store._read(read(start=195))) == names(195, 200)
+    assert sum(used) < 30
 
 
 # -- the table --

@@ -260,7 +260,10 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         return await settled(self._bounded(work))
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
-        return await self._bounded(self._opened.lister.next_page(listing))
+        # A page of a few among a million takes as long as it takes; what is bounded is
+        # each of its requests.
+        with self._translated:
+            return await self._opened.lister.next_page(listing)
 
     async def _health(self) -> Health:
         started = time.perf_counter()

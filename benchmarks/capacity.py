@@ -2,8 +2,12 @@
 
 A turn is one read of the conversation and one save of six events. Rasa's layout is one
 item a conversation, which each save writes whole; DynamoDB takes items of up to 400 KB.
-DynamoDB Local charges a transaction twice what Amazon's rules say (two units a kilobyte
-of each item): both figures are given.
+
+What DynamoDB Local charges for a transaction is not what Amazon's rules say, two units
+a kilobyte of each item: it was seen to charge four, and items that cost the same only
+once. So the table also has what follows from the rules: the two items that a save has
+written are put again, plainly, unchanged, and what that costs is doubled. Nothing was
+measured on Amazon's own service.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ HEADER = [
     "stored events",
     "ours read",
     "ours save",
-    "by Amazon's rules",
+    "by the rules",
     "Rasa's read",
     "Rasa's save",
 ]
@@ -31,8 +35,8 @@ async def capacity_rows(ours: OursOnDynamo, sizes: list[int]) -> list[list[str]]
     """Return the table of units at each number of stored events."""
     rows = []
     for size in sizes:
-        read, save = await _ours(ours, size)
-        cells = [f"{size:,}", f"{read:g}", f"{save:g}", f"{save / 2:g}"]
+        read, save, by_rules = await _ours(ours, size)
+        cells = [f"{size:,}", f"{read:g}", f"{save:g}", f"{by_rules:g}"]
         rows.append([*cells, *await _rasas(ours, size)])
     return rows
 
@@ -43,7 +47,7 @@ async def report(ours: OursOnDynamo, sizes: list[int]) -> None:
     print(f"\ncapacity units of a turn\n{measure.table(HEADER, rows)}")
 
 
-async def _ours(ours: OursOnDynamo, size: int) -> tuple[float, float]:
+async def _ours(ours: OursOnDynamo, size: int) -> tuple[float, float, float]:
     sender_id = f"capacity-{size}-{uuid4().hex[:6]}"
     events = workload.sessions(size)
     tracker: Any = None
@@ -58,7 +62,21 @@ async def _ours(ours: OursOnDynamo, size: int) -> tuple[float, float]:
         read = sum(used)
         used.clear()
         await ours.save(ours.prepare(loaded, sender_id, workload.turn(1)))
-        return read, sum(used)
+        save = sum(used)
+        used.clear()
+        table = f"{ours.table}_events"
+        written, _ = await client.query(
+            TableName=table,
+            KeyConditionExpression="sender_id = :s",
+            ExpressionAttributeValues={":s": {"S": sender_id}},
+            ScanIndexForward=False,
+            ConsistentRead=True,
+            Limit=2,
+        )
+        used.clear()
+        for item in written:  # the head and the save
+            await client.call("put_item", TableName=table, Item=item)
+        return read, save, 2 * sum(used)
     finally:
         client.on_capacity = None
 

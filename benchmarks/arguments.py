@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
-BACKENDS = ["in_memory", "sqlite", "postgresql"]
+BACKENDS = ["in_memory", "sqlite", "postgresql", "dynamo"]
+DEFAULT_BACKENDS = ["in_memory", "sqlite", "postgresql"]
+DEFAULT_DYNAMO_URL = "http://127.0.0.1:8000"
 DEFAULT_URL = "postgresql://postgres@127.0.0.1:5432/test"
 
 
@@ -19,7 +21,7 @@ def parser(description: str) -> argparse.ArgumentParser:
         "--backend",
         nargs="+",
         choices=BACKENDS,
-        default=BACKENDS,
+        default=DEFAULT_BACKENDS,
         help="what to measure",
     )
     result.add_argument(
@@ -27,5 +29,17 @@ def parser(description: str) -> argparse.ArgumentParser:
         default=os.environ.get("TRACKER_STORE_BENCHMARK_URL", DEFAULT_URL),
         help="PostgreSQL database; a schema and a table of random names come and go",
     )
+    result.add_argument(
+        "--dynamo-url",
+        default=os.environ.get(
+            "TRACKER_STORE_BENCHMARK_DYNAMO_URL", DEFAULT_DYNAMO_URL
+        ),
+        help="DynamoDB Local; tables of random names come and go",
+    )
     result.add_argument("--json", metavar="FILE", help="write the figures to a file")
     return result
+
+
+def url_of(backend: str, options: argparse.Namespace) -> str:
+    """Return the URL of a backend's server."""
+    return str(options.dynamo_url if backend == "dynamo" else options.url)

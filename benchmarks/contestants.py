@@ -242,8 +242,8 @@ def contestants(backend: str, url: str, folder: Path) -> tuple[Ours, Contestant]
     """Return this library and the raw driver on one backend.
 
     Args:
-        backend: `in_memory`, `sqlite` or `postgresql`.
-        url: URL of the PostgreSQL database; tables of random names come and go there.
+        backend: `in_memory`, `sqlite`, `postgresql` or `dynamo`.
+        url: URL of the server; tables of random names come and go there.
         folder: Where the SQLite files go.
     """
     if backend == "in_memory":
@@ -252,4 +252,8 @@ def contestants(backend: str, url: str, folder: Path) -> tuple[Ours, Contestant]
         ours = SQLTrackerStore(dialect="sqlite", db=str(folder / "ours.db"))
         return Ours(ours), RawSqlite(folder / "raw.db")
     schema = f"benchmark_{uuid4().hex[:8]}"
+    if backend == "dynamo":
+        from benchmarks.dynamo import OursOnDynamo, RawDynamo
+
+        return OursOnDynamo(url, schema), RawDynamo(url, f"{schema}_raw")
     return OursOnPostgres(url, schema), RawPostgres(url, f"{schema}_raw")

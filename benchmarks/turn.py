@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import arguments, measure, workload
+from benchmarks import arguments, capacity, measure, workload
 from benchmarks.contestants import Contestant, Ours, OursOnPostgres, contestants
 from benchmarks.roundtrips import counted_thread_hops, counting_proxy
 
@@ -100,8 +100,8 @@ async def round_trips(backend: str, url: str, folder: Path) -> str:
             return await _trips(ours, lambda: count["hops"])
     async with counting_proxy(url) as (proxy_url, proxy):
         counted, _ = contestants(backend, proxy_url, folder)
-        assert isinstance(counted, OursOnPostgres)
-        counted.url = url
+        if isinstance(counted, OursOnPostgres):
+            counted.url = url
         return await _trips(counted, lambda: proxy.round_trips)
 
 
@@ -134,10 +134,12 @@ async def measure_backend(
         await raw.open()
         try:
             samples = await measure_sizes(ours, raw, sizes, repetitions)
+            report(backend, samples, trips)
+            if backend == "dynamo":
+                await capacity.report(ours, [10, 100, 1000, 2000])
         finally:
             await raw.close()
             await ours.close()
-    report(backend, samples, trips)
     return {"round_trips": trips, "seconds": samples}
 
 
@@ -173,13 +175,18 @@ def main() -> None:
     parser.add_argument("--events", nargs="+", type=int, default=[10, 100, 1000, 10000])
     parser.add_argument("--repetitions", type=int, default=40, help="turns a cell")
     options = parser.parse_args()
-    versions = measure.environment(["sqlalchemy", "asyncpg", "aiosqlite", "pydantic"])
+    versions = measure.environment(
+        ["sqlalchemy", "asyncpg", "aiosqlite", "aiobotocore", "pydantic"]
+    )
     print("median [quartiles]; ratio = ours / raw driver;", versions)
     print("trips r/s = round trips of a retrieve / of a save")
     results = {
         backend: asyncio.run(
             measure_backend(
-                backend, options.url, sorted(options.events), options.repetitions
+                backend,
+                arguments.url_of(backend, options),
+                sorted(options.events),
+                options.repetitions,
             )
         )
         for backend in options.backend

@@ -89,6 +89,14 @@ def history(count: int) -> list[dict[str, Any]]:
     return events[:count]
 
 
+def sessions(count: int) -> list[dict[str, Any]]:
+    """Return the `count` events of a conversation whose sessions have ten turns."""
+    events: list[dict[str, Any]] = []
+    while len(events) < count:
+        events += history(62)
+    return events[:count]
+
+
 def _event(type_name: str, fields: dict[str, Any]) -> dict[str, Any]:
     timestamp = _START_SECONDS + next(_CLOCK) * 0.0371828
     return {"event": type_name, "timestamp": timestamp, **fields}

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tracker_store_async import errors as errors
     from tracker_store_async import events as events
+    from tracker_store_async.backends.dynamo import (
+        DynamoTrackerStore as DynamoTrackerStore,
+    )
     from tracker_store_async.backends.memory import (
         InMemoryTrackerStore as InMemoryTrackerStore,
     )
@@ -56,6 +59,7 @@ _MODULES = {
     "ConversationSummary": "rows",
     "DialogueStateTracker": "tracker",
     "Domain": "domain",
+    "DynamoTrackerStore": "backends.dynamo",
     "EndpointConfig": "config",
     "EventBroker": "broker",
     "EventMessage": "broker",

@@ -25,8 +25,8 @@ def conversation_from_rasa(
 ) -> StoredConversation | None:
     """Return the log that begins with what Rasa stored, whole; None if it is empty.
 
-    Times are those of the events, or 0 where none has one: two reads, and two processes,
-    must agree on when the log began.
+    Times are those of the events, or 0 where none has one: two reads, and two
+    processes, must agree on when the log began.
 
     Args:
         sender_id: The conversation, for the error.

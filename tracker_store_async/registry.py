@@ -60,7 +60,10 @@ STORES: dict[str, Registration] = {
         None, f"{_BACKENDS}.mongo_config:MongoConfig", "mongo", ("mongo", "mongodb")
     ),
     "dynamo": Registration(
-        None, f"{_BACKENDS}.dynamo_config:DynamoConfig", "dynamo", ("dynamodb",)
+        f"{_BACKENDS}.dynamo:DynamoTrackerStore",
+        f"{_BACKENDS}.dynamo_config:DynamoConfig",
+        "dynamo",
+        ("dynamodb",),
     ),
 }
 

@@ -185,6 +185,62 @@ class SQLServerStorage(Storage):
         return "\n".join(found)
 
 
+class DynamoStorage(Storage):
+    """Tables of our own on a DynamoDB, beside an empty one of Rasa's.
+
+    Args:
+        server: The server.
+        name: Rasa's table; ours is named after it.
+    """
+
+    def __init__(self, server: Any, name: str) -> None:
+        super().__init__()
+        self._server = server
+        self._name = name
+        server.call(
+            "create_table",
+            TableName=name,
+            KeySchema=[{"AttributeName": "sender_id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "sender_id", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+
+    def _make(self, **options: Any) -> TrackerStore:
+        return tracker_store_async.DynamoTrackerStore(
+            table_name=self._name, **self._server.options(), **options
+        )
+
+    def wipe(self) -> None:
+        """Delete the items of all conversations."""
+        table = f"{self._name}_events"
+        if table not in self._server.call("list_tables")["TableNames"]:
+            return
+        keys = [
+            {"sender_id": item["sender_id"], "position": item["position"]}
+            for item in self._items(table)
+            if not item["sender_id"]["S"].startswith("\0")
+        ]
+        for at in range(0, len(keys), 25):
+            deletions = [{"DeleteRequest": {"Key": k}} for k in keys[at : at + 25]]
+            self._server.call("batch_write_item", RequestItems={table: deletions})
+
+    def _items(self, table: str) -> list[Any]:
+        items: list[Any] = []
+        start: dict[str, Any] = {}
+        while True:
+            page = self._server.call("scan", TableName=table, **start)
+            items += page["Items"]
+            if "LastEvaluatedKey" not in page:
+                return items
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+    def raw(self) -> str:
+        """Return every item of both tables."""
+        return "".join(
+            str(self._items(table)) for table in (self._name, f"{self._name}_events")
+        )
+
+
 class LegacyStorage(Storage):
     """The memory of a legacy store, which `AwaitableTrackerStore` wraps."""
 
@@ -296,6 +352,14 @@ def pgbouncer_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
 
 
 @contextmanager
+def dynamo_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield tables on DynamoDB."""
+    server = servers.get("dynamo")
+    with fresh_database(server) as name:
+        yield DynamoStorage(server, name)
+
+
+@contextmanager
 def legacy_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
     """Yield the memory of a legacy store."""
     yield LegacyStorage()
@@ -371,5 +435,6 @@ BACKENDS: Mapping[str, Backend] = {
     "pgbouncer": Backend("pgbouncer", pgbouncer_storage),
     "cached": Backend("memory", cached(memory_storage)),
     "cached_postgresql": Backend("postgresql", cached(postgresql_storage)),
+    "dynamo": Backend("dynamo", dynamo_storage),
     "awaitable": Backend("memory", legacy_storage, BEYOND_LEGACY_STORES),
 }

@@ -2,7 +2,8 @@
 
 A server is looked for in this order; the first that answers is used:
 
-1. the URL in `TRACKER_STORE_TEST_POSTGRESQL_URL`, `..._MYSQL_URL`, `..._PGBOUNCER_URL`;
+1. the URL in `TRACKER_STORE_TEST_POSTGRESQL_URL`, `..._MYSQL_URL`, `..._PGBOUNCER_URL`,
+   `..._DYNAMO_URL`;
 2. one that runs on its usual port of 127.0.0.1 and lets the test user in;
 3. a private one from programs that are installed, then from a package of Python;
 4. a container of `compose.yaml`, if a Docker engine answers.
@@ -23,8 +24,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.servers import libraries, mysql, pgbouncer, postgresql
+from tests.servers import dynamo, libraries, mysql, pgbouncer, postgresql
 from tests.servers.base import Server, ServerMissingError, Servers, fresh_database
+from tests.servers.dynamo import DynamoServer, PrivateDynamo, private_dynamo
 from tests.servers.mysql import MySQLServer, PrivateMariaDB, private_mariadb
 from tests.servers.postgresql import (
     PostgreSQLServer,
@@ -43,9 +45,15 @@ MANAGERS: Mapping[str, Callable[[Servers], AbstractContextManager[Server]]] = {
     "mysql": mysql.find_or_start,
     "pgbouncer": pgbouncer.find_or_start,
     "oracle": libraries.oracle,
+    "dynamo": dynamo.find_or_start,
 }
 
-ALIASES = {"mariadb": "mysql", "postgres": "postgresql", "in_memory": "memory"}
+ALIASES = {
+    "dynamodb": "dynamo",
+    "mariadb": "mysql",
+    "postgres": "postgresql",
+    "in_memory": "memory",
+}
 
 
 @contextmanager
@@ -79,8 +87,10 @@ def required_keys(text: str) -> list[str]:
 
 __all__ = [
     "MANAGERS",
+    "DynamoServer",
     "MySQLServer",
     "PostgreSQLServer",
+    "PrivateDynamo",
     "PrivateMariaDB",
     "PrivatePostgreSQL",
     "Server",
@@ -88,6 +98,7 @@ __all__ = [
     "Servers",
     "available_servers",
     "fresh_database",
+    "private_dynamo",
     "private_mariadb",
     "private_postgresql",
     "required_keys",

@@ -1,9 +1,11 @@
 """The keys of the Redis, MongoDB and DynamoDB tracker stores."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 
+from tracker_store_async import DynamoTrackerStore
 from tracker_store_async.backends.dynamo_config import DynamoConfig
 from tracker_store_async.backends.mongo_config import MongoConfig
 from tracker_store_async.backends.redis_config import RedisConfig
@@ -189,6 +191,48 @@ class TestDynamo:
         config = parse(DynamoConfig)
         assert (config.table_name, config.region) == ("states", "us-east-1")
 
+    def test_every_key_of_ours(self):
+        given = {
+            "table_name": "rasa",
+            "region_name": "eu-central-1",
+            "events_table_name": "log",
+            "endpoint_url": "https://dynamo.example.com",
+            "aws_access_key_id": "AKIA",
+            "aws_secret_access_key": "s3cr3t",
+            "aws_session_token": "t0ken",
+            "ssl_ca_certs": "ca.pem",
+            "billing_mode": "PROVISIONED",
+            "read_capacity_units": "7",
+            "write_capacity_units": 8,
+            "create_table": "false",
+            "read_rasa_data": False,
+            "delete_rasa_data": True,
+            "connect_timeout": 1,
+            "command_timeout": 2,
+            "retry_budget": 0,
+            "max_pool_connections": 9,
+        }
+        config = parse(DynamoConfig, **given)
+        assert "s3cr3t" not in repr(config)
+        assert "t0ken" not in repr(config)
+        kwargs = config.store_kwargs()
+        assert kwargs["aws_secret_access_key"] == "s3cr3t"
+        assert kwargs["region"] == "eu-central-1"
+        assert (kwargs["read_capacity_units"], kwargs["create_table"]) == (7, False)
+        assert kwargs["retry_budget_seconds"] == 0
+        named = inspect.signature(DynamoTrackerStore).parameters
+        assert set(kwargs) <= set(named)
+        missing = set(named) - set(DynamoConfig.model_fields)
+        assert missing == {"domain", "event_broker", "session", "client"}
+        store = DynamoTrackerStore(**kwargs)
+        assert "s3cr3t" not in repr(store)
+        assert repr(store) == (
+            "<DynamoTrackerStore: dynamo table log at https://dynamo.example.com>"
+        )
+
+    def test_the_missing_extra_is_named(self):
+        assert parse(DynamoConfig).required_driver() == ("aioboto3", "dynamo")
+
     def test_local_endpoint(self):
         config = parse(DynamoConfig, url="http://localhost:8000")
         assert config.endpoint_url == "http://localhost:8000"
@@ -200,6 +244,20 @@ class TestDynamo:
             ({"table_name": "a b c"}, "tracker_store.table_name: "),
             ({"table_name": "ab"}, "tracker_store.table_name: "),
             ({"tablename": "states"}, "did you mean 'table_name'?"),
+            ({"aws_access_key_id": "a"}, "'aws_secret_access_key' go together"),
+            ({"aws_session_token": "a"}, "needs 'aws_access_key_id'"),
+            (
+                {
+                    "profile": "p",
+                    "aws_access_key_id": "a",
+                    "aws_secret_access_key": "b",
+                },
+                "contradict each other",
+            ),
+            ({"read_capacity_units": 5}, "need 'billing_mode: PROVISIONED'"),
+            ({"billing_mode": "FREE"}, "tracker_store.billing_mode: "),
+            ({"events_table_name": "states"}, "must differ from 'table_name'"),
+            ({"retry_budget_seconds": -1}, "tracker_store.retry_budget_seconds: "),
         ],
     )
     def test_wrong(self, settings, words):

@@ -145,23 +145,16 @@ class Saver:
             EventSerialisationError: An event holds what JSON cannot represent.
             InvalidInputError: The backend could never store it.
         """
-        store, cursor = self._store, tracker._log
+        store = self._store
         async with store._loop_turns:
             # As of this moment: the tracker may be updated while others have a turn.
-            pending, version = list(cursor.pending), cursor.version or 0
-            session_start = session_start_after(cursor, len(pending))
-            rows = _encoded(pending[:EVENTS_PER_TURN])
-            try:
-                state = session_state(tracker, session_start)
-                snapshot = encode_snapshot(state, version + len(pending), session_start)
-            except errors.EventSerialisationError:
-                _encoded(pending)  # says which event it is
-                raise
+            pending = list(tracker._log.pending)
+            batch = encode_batch(tracker, most_rows=EVENTS_PER_TURN)
         for offset in range(EVENTS_PER_TURN, len(pending), EVENTS_PER_TURN):
             async with store._loop_turns:
-                rows += _encoded(pending[offset : offset + EVENTS_PER_TURN])
-        store._check_size(tracker.sender_id, rows, snapshot)
-        return Batch(version, rows, session_start, snapshot)
+                batch.rows += _encoded(pending[offset : offset + EVENTS_PER_TURN])
+        store._check_size(tracker.sender_id, batch.rows, batch.snapshot)
+        return batch
 
     async def prepare(self, tracker: DialogueStateTracker, *, rebase: bool) -> None:
         """Make sure that the tracker's place in the log and its state are known.
@@ -335,6 +328,31 @@ class Saver:
             fresh.update(entry.event)
         fresh._log.pending = pending
         tracker.adopt(fresh, max_event_history=history)
+
+
+def encode_batch(
+    tracker: DialogueStateTracker, *, most_rows: int | None = None
+) -> Batch:
+    """Encode the unsaved events and the state after them at once.
+
+    Args:
+        tracker: The tracker.
+        most_rows: Most events to encode; None for all.
+
+    Raises:
+        EventSerialisationError: An event holds what JSON cannot represent.
+    """
+    cursor = tracker._log
+    version, count = cursor.version or 0, len(cursor.pending)
+    session_start = session_start_after(cursor, count)
+    rows = _encoded(cursor.pending[:most_rows])
+    try:
+        state = session_state(tracker, session_start)
+        snapshot = encode_snapshot(state, version + count, session_start)
+    except errors.EventSerialisationError:
+        _encoded(cursor.pending)  # says which event it is
+        raise
+    return Batch(version, rows, session_start, snapshot)
 
 
 def _encoded(pending: Iterable[PendingEvent]) -> list[NewRow]:

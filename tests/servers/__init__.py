@@ -23,8 +23,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.servers import libraries, mysql, pgbouncer, postgresql
+from tests.servers import libraries, mongo, mysql, pgbouncer, postgresql
 from tests.servers.base import Server, ServerMissingError, Servers, fresh_database
+from tests.servers.mongo import MongoServer, PrivateMongo, private_mongo
 from tests.servers.mysql import MySQLServer, PrivateMariaDB, private_mariadb
 from tests.servers.postgresql import (
     PostgreSQLServer,
@@ -42,6 +43,7 @@ MANAGERS: Mapping[str, Callable[[Servers], AbstractContextManager[Server]]] = {
     "postgresql": postgresql.find_or_start,
     "mysql": mysql.find_or_start,
     "pgbouncer": pgbouncer.find_or_start,
+    "mongo": mongo.find_or_start,
     "oracle": libraries.oracle,
 }
 
@@ -79,9 +81,11 @@ def required_keys(text: str) -> list[str]:
 
 __all__ = [
     "MANAGERS",
+    "MongoServer",
     "MySQLServer",
     "PostgreSQLServer",
     "PrivateMariaDB",
+    "PrivateMongo",
     "PrivatePostgreSQL",
     "Server",
     "ServerMissingError",
@@ -89,6 +93,7 @@ __all__ = [
     "available_servers",
     "fresh_database",
     "private_mariadb",
+    "private_mongo",
     "private_postgresql",
     "required_keys",
 ]

@@ -1,0 +1,349 @@
+"""`MongoTrackerStore`: options, opening and closing; the work is in the other files."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bson.codec_options import CodecOptions
+from pymongo import ReadPreference, WriteConcern
+
+from tracker_store_async.backends.mongo import errors as error_table
+from tracker_store_async.backends.mongo.appending import Appender
+from tracker_store_async.backends.mongo.client import (
+    DEFAULT_COMMAND_TIMEOUT_SECONDS,
+    ClientOptions,
+    check_driver,
+    close_client,
+    driver_of,
+    make_client,
+    place,
+)
+from tracker_store_async.backends.mongo.cutting import Cutter
+from tracker_store_async.backends.mongo.erasing import Eraser
+from tracker_store_async.backends.mongo.layout import (
+    LAYOUT_ID,
+    LAYOUT_VERSION,
+    MAX_ROW_BYTES,
+    MAX_SNAPSHOT_BYTES,
+    ROW_OVERHEAD_BYTES,
+    Collections,
+    bucket_indexes,
+    header_indexes,
+    text_bytes,
+)
+from tracker_store_async.backends.mongo.listing import Lister
+from tracker_store_async.backends.mongo.rasa import RasaDocuments
+from tracker_store_async.backends.mongo.reading import Reader
+from tracker_store_async.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    SchemaTooNewError,
+    StoreClosedError,
+)
+from tracker_store_async.rows import Health
+from tracker_store_async.serialization import SerializedTrackerAsDict
+from tracker_store_async.settling import settled
+from tracker_store_async.store import TrackerStore
+from tracker_store_async.translation import Translated
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from tracker_store_async.backends.mongo.client import Driver
+    from tracker_store_async.broker import EventBroker
+    from tracker_store_async.domain import Domain
+    from tracker_store_async.options import OnConflict, OnPublishError
+    from tracker_store_async.rows import (
+        Append,
+        ConversationSummary,
+        Listing,
+        NewRow,
+        Read,
+        StoredConversation,
+    )
+
+T = TypeVar("T")
+
+DEFAULT_HOST = "mongodb://localhost:27017"
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What works on the collections of an open store."""
+
+    append: Appender
+    read: Reader
+    delete: Eraser
+    cut: Cutter
+    lister: Lister
+
+
+class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
+    """Keeps conversations in MongoDB: a standalone server, a replica set or a cluster.
+
+    What Rasa wrote to `collection` is read, and taken over by the first save of each
+    conversation; our own documents lie in `<collection>_log` and `<collection>_events`.
+
+    Args:
+        domain: Gives new trackers their slots.
+        host: MongoDB URL (`mongodb://` or `mongodb+srv://`), or a host name.
+        db: Name of the database.
+        username: Name to log in with.
+        password: Password to log in with.
+        auth_source: Database that knows the user; an `authSource` in the URL wins.
+        collection: Name of Rasa's collection, and the beginning of the names of ours.
+        event_broker: Gets every event before it is stored, or None.
+        driver: `motor`, or `pymongo` for PyMongo's own `AsyncMongoClient`.
+        client: A client of either driver in place of all that says where and how to
+            connect. It is never closed here, and must belong to the store's loop.
+        tls: Whether to use TLS; None is what the URL says.
+        tls_ca_file: File with the certificates that the server is checked against;
+            None takes the system's.
+        tls_certificate_key_file: File with the client's certificate and private key.
+        tls_certificate_key_file_password: Password of that key.
+        tls_allow_invalid_hostnames: Whether the certificate may be for another host.
+        pool_size: Most connections to a server; None is the driver's 100.
+        pool_timeout_seconds: Longest wait for a free connection.
+        connect_timeout_seconds: Longest time to find and reach a server; None is 10.
+        command_timeout_seconds: Longest time that one operation may take; None is 60.
+        write_concern: Members that have a write before it counts: `majority`, a
+            number, or a name that the replica set knows.
+        journal: Whether they have it in their journal by then.
+        delete_rasa_data: Whether Rasa's document of a conversation is removed once it
+            was taken over. It is left as it is otherwise.
+        max_event_history: Most events that `retrieve` reads and holds, or None.
+        on_conflict: What a save does about another writer's events.
+        on_publish_error: What a save does when the broker fails.
+        record_exp: Seconds after its latest save when a conversation expires, or None.
+
+    Raises:
+        ConfigurationError: An option is wrong or contradicts another one.
+    """
+
+    backend_name = "mongodb"
+
+    def __init__(
+        self,
+        domain: Domain | None = None,
+        host: str | None = DEFAULT_HOST,
+        db: str | None = "rasa",
+        username: str | None = None,
+        password: str | None = None,
+        auth_source: str | None = "admin",
+        collection: str = "conversations",
+        event_broker: EventBroker | None = None,
+        *,
+        driver: Driver = "motor",
+        client: Any = None,
+        tls: bool | None = None,
+        tls_ca_file: str | None = None,
+        tls_certificate_key_file: str | None = None,
+        tls_certificate_key_file_password: str | None = None,
+        tls_allow_invalid_hostnames: bool | None = None,
+        pool_size: int | None = None,
+        pool_timeout_seconds: float | None = None,
+        connect_timeout_seconds: float | None = None,
+        command_timeout_seconds: float | None = None,
+        write_concern: int | str = "majority",
+        journal: bool = True,
+        delete_rasa_data: bool = False,
+        max_event_history: int | None = None,
+        on_conflict: OnConflict = "rebase",
+        on_publish_error: OnPublishError = "raise",
+        record_exp: float | None = None,
+    ) -> None:
+        super().__init__(
+            domain,
+            event_broker,
+            max_event_history=max_event_history,
+            on_conflict=on_conflict,
+            on_publish_error=on_publish_error,
+            record_exp=record_exp,
+        )
+        check_driver(driver)
+        if write_concern == 0:
+            raise ConfigurationError("write_concern 0 would not tell whether it landed")
+        self._options = ClientOptions(
+            host=host or DEFAULT_HOST,
+            username=username,
+            password=password,
+            auth_source=auth_source,
+            tls=tls,
+            tls_ca_file=tls_ca_file,
+            tls_certificate_key_file=tls_certificate_key_file,
+            tls_certificate_key_file_password=tls_certificate_key_file_password,
+            tls_allow_invalid_hostnames=tls_allow_invalid_hostnames,
+            pool_size=pool_size,
+            pool_timeout_seconds=pool_timeout_seconds,
+            connect_timeout_seconds=connect_timeout_seconds,
+            command_timeout_seconds=command_timeout_seconds,
+        )
+        self._own_client = client
+        self.driver = driver if client is None else driver_of(client)
+        self.db_name = db or "rasa"
+        self.collection = collection
+        where = place(self._options.host, self.db_name)
+        if client is not None:
+            if host not in (None, DEFAULT_HOST) or username:
+                raise ConfigurationError("`client` brings its own address and login")
+            where = f"mongodb at the address of `client`/{self.db_name}"
+        self._where = where
+        self._write_concern = WriteConcern(w=write_concern, j=journal)
+        self._delete_rasa_data = delete_rasa_data
+        self._command_timeout_seconds = (
+            command_timeout_seconds or DEFAULT_COMMAND_TIMEOUT_SECONDS
+        )
+        self._translated = Translated(where, error_table)
+        self._client: Any = None
+        self._operations: Operations | None = None
+
+    def __repr__(self) -> str:
+        """Say where it connects, without credentials."""
+        return f"<{type(self).__name__}: {self._where}>"
+
+    # -- opening and closing -----------------------------------------------------------
+
+    async def _open(self) -> None:
+        try:
+            await settled(self._open_whole())
+        except asyncio.CancelledError:
+            await self._close()  # it may have come up after all
+            raise
+
+    async def _open_whole(self) -> None:
+        client: Any = None
+        try:
+            with self._translated:
+                client = self._own_client or make_client(self.driver, self._options)
+                collections = self._collections_of(client)
+                async with asyncio.timeout(self._command_timeout_seconds):
+                    await ensure_layout(collections, self._where)
+        except BaseException:
+            if client is not None and self._own_client is None:
+                await close_client(self.driver, client)
+            raise
+        self._client = client
+        self._operations = self._operations_on(collections)
+
+    def _collections_of(self, client: Any) -> Collections:
+        database = client.get_database(
+            self.db_name,
+            codec_options=CodecOptions(),
+            # Only a primary knows what was acknowledged a moment ago.
+            read_preference=ReadPreference.PRIMARY,
+            write_concern=self._write_concern,
+        )
+        return Collections(
+            log=database[f"{self.collection}_log"],
+            events=database[f"{self.collection}_events"],
+            rasa=database[self.collection],
+        )
+
+    def _operations_on(self, collections: Collections) -> Operations:
+        rasa = RasaDocuments(collections)
+        eraser = Eraser(collections, rasa)
+        appender = Appender(
+            collections, rasa, eraser, delete_rasa_data=self._delete_rasa_data
+        )
+        cutter = Cutter(collections, rasa, eraser, appender)
+        reader, lister = Reader(collections, rasa), Lister(collections)
+        return Operations(appender, reader, eraser, cutter, lister)
+
+    async def _close(self) -> None:
+        client = self._client
+        self._client = self._operations = None
+        if client is not None and self._own_client is None:
+            with self._translated:
+                await close_client(self.driver, client)
+
+    # -- primitives --------------------------------------------------------------------
+
+    def _check_size(
+        self, sender_id: str, rows: Sequence[NewRow], snapshot: str
+    ) -> None:
+        """Refuse what no document of MongoDB can hold."""
+        for row in rows:
+            size = text_bytes(row.data) + text_bytes(row.event_id) + ROW_OVERHEAD_BYTES
+            if size > MAX_ROW_BYTES:
+                raise InvalidInputError(
+                    f"an event of type {row.type_name!r} for conversation "
+                    f"{sender_id!r} has {size} bytes: MongoDB stores "
+                    f"{MAX_ROW_BYTES} at most"
+                )
+        size = text_bytes(snapshot)
+        if size > MAX_SNAPSHOT_BYTES:
+            raise InvalidInputError(
+                f"the state of conversation {sender_id!r} has {size} bytes: MongoDB "
+                f"stores {MAX_SNAPSHOT_BYTES} at most"
+            )
+
+    async def _append(self, append: Append) -> bool:
+        return await self._bounded(settled(self._opened.append.append(append)))
+
+    async def _read(self, read: Read) -> StoredConversation | None:
+        return await self._bounded(self._opened.read.read(read))
+
+    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        if before is None:
+            work = self._opened.delete.delete(sender_id, now)
+        else:
+            work = self._opened.cut.cut(sender_id, before, now)
+        return await self._bounded(settled(work))
+
+    async def _list(self, listing: Listing) -> list[ConversationSummary]:
+        return await self._bounded(self._opened.lister.page(listing))
+
+    async def _health(self) -> Health:
+        collections = self._collections_of(self._client)
+        started = time.perf_counter()
+        said = await self._bounded(collections.log.database.command("buildInfo"))
+        latency_seconds = time.perf_counter() - started
+        layout = await self._bounded(collections.log.find_one({"_id": LAYOUT_ID}))
+        return Health(
+            backend=self.backend_name,
+            reachable=True,
+            latency_seconds=latency_seconds,
+            server_version=said.get("version"),
+            schema_version=None if layout is None else layout["version"],
+            details={"driver": self.driver, "collection": self.collection},
+        )
+
+    @property
+    def _opened(self) -> Operations:
+        if self._operations is None:
+            raise StoreClosedError("the store was closed while it was in use")
+        return self._operations
+
+    async def _bounded(self, work: Awaitable[T]) -> T:
+        """Await one operation for a bounded time, with the driver's errors as ours."""
+        with self._translated:
+            async with asyncio.timeout(self._command_timeout_seconds):
+                return await work
+
+
+async def ensure_layout(collections: Collections, where: str) -> None:
+    """Create the indexes where they are missing, and check the layout's version.
+
+    Many processes may do so at once: creating an index that is there does nothing. The
+    version is written last, so that whoever finds it need not look further.
+
+    Raises:
+        SchemaTooNewError: A newer version of this library was here.
+    """
+    found = await collections.log.find_one({"_id": LAYOUT_ID})
+    if found is None:
+        await collections.log.create_indexes(header_indexes())
+        await collections.events.create_indexes(bucket_indexes())
+        await collections.log.update_one(
+            {"_id": LAYOUT_ID},
+            {"$setOnInsert": {"version": LAYOUT_VERSION}},
+            upsert=True,
+        )
+    elif found["version"] > LAYOUT_VERSION:
+        raise SchemaTooNewError(
+            f"{where} holds layout {found['version']}, which a newer version of this "
+            f"library wrote; this one knows {LAYOUT_VERSION}: upgrade it here too"
+        )

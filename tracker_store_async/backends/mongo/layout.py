@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pymongo import IndexModel
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from pymongo import IndexModel
 
     from tracker_store_async.rows import Append, StoredRow
 
@@ -102,6 +102,8 @@ class Bucket:
 
 def header_indexes() -> list[IndexModel]:
     """Return the indexes of `<collection>_log`."""
+    from pymongo import IndexModel
+
     return [
         IndexModel(
             [("user_id", 1), ("_id", 1)],
@@ -114,6 +116,8 @@ def header_indexes() -> list[IndexModel]:
 
 def bucket_indexes() -> list[IndexModel]:
     """Return the indexes of `<collection>_events`."""
+    from pymongo import IndexModel
+
     return [
         IndexModel([("log", 1), ("end", 1)]),
         IndexModel([("ttl", 1)], expireAfterSeconds=0),

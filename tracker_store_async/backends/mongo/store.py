@@ -3,82 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from bson.codec_options import CodecOptions
-from pymongo import ReadPreference, WriteConcern
-
-from tracker_store_async.backends.mongo import errors as error_table
-from tracker_store_async.backends.mongo.appending import Appender
 from tracker_store_async.backends.mongo.client import (
-    DEFAULT_COMMAND_TIMEOUT_SECONDS,
     ClientOptions,
     check_driver,
-    close_client,
     driver_of,
-    make_client,
     place,
 )
-from tracker_store_async.backends.mongo.cutting import Cutter
-from tracker_store_async.backends.mongo.erasing import Eraser
 from tracker_store_async.backends.mongo.layout import (
-    LAYOUT_ID,
-    LAYOUT_VERSION,
     MAX_ROW_BYTES,
     MAX_SNAPSHOT_BYTES,
     ROW_OVERHEAD_BYTES,
-    Collections,
-    bucket_indexes,
-    header_indexes,
     text_bytes,
 )
-from tracker_store_async.backends.mongo.listing import Lister
-from tracker_store_async.backends.mongo.rasa import RasaDocuments
-from tracker_store_async.backends.mongo.reading import Reader
 from tracker_store_async.errors import (
     ConfigurationError,
     InvalidInputError,
-    SchemaTooNewError,
+    MissingExtraError,
     StoreClosedError,
 )
-from tracker_store_async.rows import Health
 from tracker_store_async.serialization import SerializedTrackerAsDict
 from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
-from tracker_store_async.translation import Translated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Sequence
 
     from tracker_store_async.backends.mongo.client import Driver
+    from tracker_store_async.backends.mongo.database import MongoDatabase
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.domain import Domain
     from tracker_store_async.options import OnConflict, OnPublishError
     from tracker_store_async.rows import (
         Append,
         ConversationSummary,
+        Health,
         Listing,
         NewRow,
         Read,
         StoredConversation,
     )
 
-T = TypeVar("T")
-
 DEFAULT_HOST = "mongodb://localhost:27017"
-
-
-@dataclass(frozen=True, slots=True)
-class Operations:
-    """What works on the collections of an open store."""
-
-    append: Appender
-    read: Reader
-    delete: Eraser
-    cut: Cutter
-    lister: Lister
 
 
 class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
@@ -191,14 +158,9 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
                 raise ConfigurationError("`client` brings its own address and login")
             where = f"mongodb at the address of `client`/{self.db_name}"
         self._where = where
-        self._write_concern = WriteConcern(w=write_concern, j=journal)
+        self._write_concern, self._journal = write_concern, journal
         self._delete_rasa_data = delete_rasa_data
-        self._command_timeout_seconds = (
-            command_timeout_seconds or DEFAULT_COMMAND_TIMEOUT_SECONDS
-        )
-        self._translated = Translated(where, error_table)
-        self._client: Any = None
-        self._operations: Operations | None = None
+        self._database: MongoDatabase | None = None
 
     def __repr__(self) -> str:
         """Say where it connects, without credentials."""
@@ -207,57 +169,39 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
     # -- opening and closing -----------------------------------------------------------
 
     async def _open(self) -> None:
+        database = self._new_database()
         try:
-            await settled(self._open_whole())
+            await settled(database.open())
         except asyncio.CancelledError:
-            await self._close()  # it may have come up after all
+            await database.close()  # it may have come up after all
             raise
+        self._database = database
 
-    async def _open_whole(self) -> None:
-        client: Any = None
+    def _new_database(self) -> MongoDatabase:
         try:
-            with self._translated:
-                client = self._own_client or make_client(self.driver, self._options)
-                collections = self._collections_of(client)
-                async with asyncio.timeout(self._command_timeout_seconds):
-                    await ensure_layout(collections, self._where)
-        except BaseException:
-            if client is not None and self._own_client is None:
-                await close_client(self.driver, client)
-            raise
-        self._client = client
-        self._operations = self._operations_on(collections)
+            from tracker_store_async.backends.mongo.database import MongoDatabase
 
-    def _collections_of(self, client: Any) -> Collections:
-        database = client.get_database(
-            self.db_name,
-            codec_options=CodecOptions(),
-            # Only a primary knows what was acknowledged a moment ago.
-            read_preference=ReadPreference.PRIMARY,
-            write_concern=self._write_concern,
-        )
-        return Collections(
-            log=database[f"{self.collection}_log"],
-            events=database[f"{self.collection}_events"],
-            rasa=database[self.collection],
-        )
-
-    def _operations_on(self, collections: Collections) -> Operations:
-        rasa = RasaDocuments(collections)
-        eraser = Eraser(collections, rasa)
-        appender = Appender(
-            collections, rasa, eraser, delete_rasa_data=self._delete_rasa_data
-        )
-        cutter = Cutter(collections, rasa, eraser, appender)
-        reader, lister = Reader(collections, rasa), Lister(collections)
-        return Operations(appender, reader, eraser, cutter, lister)
+            return MongoDatabase(
+                self._where,
+                self.driver,
+                self._options,
+                self.db_name,
+                self.collection,
+                client=self._own_client,
+                write_concern=self._write_concern,
+                journal=self._journal,
+                delete_rasa_data=self._delete_rasa_data,
+            )
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"MongoTrackerStore needs the package '{error.name}': "
+                "pip install 'tracker-store-async[mongo]'"
+            ) from error
 
     async def _close(self) -> None:
-        client = self._client
-        self._client = self._operations = None
-        if client is not None and self._own_client is None:
-            with self._translated:
-                await close_client(self.driver, client)
+        database, self._database = self._database, None
+        if database is not None:
+            await database.close()
 
     # -- primitives --------------------------------------------------------------------
 
@@ -281,69 +225,22 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
             )
 
     async def _append(self, append: Append) -> bool:
-        return await self._bounded(settled(self._opened.append.append(append)))
+        return await self._opened.append(append)
 
     async def _read(self, read: Read) -> StoredConversation | None:
-        return await self._bounded(self._opened.read.read(read))
+        return await self._opened.read(read)
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
-        if before is None:
-            work = self._opened.delete.delete(sender_id, now)
-        else:
-            work = self._opened.cut.cut(sender_id, before, now)
-        return await self._bounded(settled(work))
+        return await self._opened.delete(sender_id, before, now)
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
-        return await self._bounded(self._opened.lister.page(listing))
+        return await self._opened.list(listing)
 
     async def _health(self) -> Health:
-        collections = self._collections_of(self._client)
-        started = time.perf_counter()
-        said = await self._bounded(collections.log.database.command("buildInfo"))
-        latency_seconds = time.perf_counter() - started
-        layout = await self._bounded(collections.log.find_one({"_id": LAYOUT_ID}))
-        return Health(
-            backend=self.backend_name,
-            reachable=True,
-            latency_seconds=latency_seconds,
-            server_version=said.get("version"),
-            schema_version=None if layout is None else layout["version"],
-            details={"driver": self.driver, "collection": self.collection},
-        )
+        return await self._opened.health()
 
     @property
-    def _opened(self) -> Operations:
-        if self._operations is None:
+    def _opened(self) -> MongoDatabase:
+        if self._database is None:
             raise StoreClosedError("the store was closed while it was in use")
-        return self._operations
-
-    async def _bounded(self, work: Awaitable[T]) -> T:
-        """Await one operation for a bounded time, with the driver's errors as ours."""
-        with self._translated:
-            async with asyncio.timeout(self._command_timeout_seconds):
-                return await work
-
-
-async def ensure_layout(collections: Collections, where: str) -> None:
-    """Create the indexes where they are missing, and check the layout's version.
-
-    Many processes may do so at once: creating an index that is there does nothing. The
-    version is written last, so that whoever finds it need not look further.
-
-    Raises:
-        SchemaTooNewError: A newer version of this library was here.
-    """
-    found = await collections.log.find_one({"_id": LAYOUT_ID})
-    if found is None:
-        await collections.log.create_indexes(header_indexes())
-        await collections.events.create_indexes(bucket_indexes())
-        await collections.log.update_one(
-            {"_id": LAYOUT_ID},
-            {"$setOnInsert": {"version": LAYOUT_VERSION}},
-            upsert=True,
-        )
-    elif found["version"] > LAYOUT_VERSION:
-        raise SchemaTooNewError(
-            f"{where} holds layout {found['version']}, which a newer version of this "
-            f"library wrote; this one knows {LAYOUT_VERSION}: upgrade it here too"
-        )
+        return self._database

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -67,6 +68,8 @@ class MongoServer(Server):
     def identified(self) -> MongoServer:
         """Connect; return the server with its version, if we may create databases."""
         server = self if self.port else replace(self, port=27017)
+        # The driver would try for seconds what nobody listens to.
+        socket.create_connection((server.host, server.port), 2).close()
         with server.client() as client:
             said = client.admin.command("buildInfo")
             client.list_database_names()

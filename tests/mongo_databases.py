@@ -1,4 +1,4 @@
-"""MongoDB databases for tests: stores of both drivers, and a client without our code."""
+"""MongoDB databases for tests: stores of both drivers, and a client of its own."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,13 +43,14 @@ class ClientOptions:
         """Return the keyword arguments of the driver's client."""
         connect = self.connect_timeout_seconds or DEFAULT_CONNECT_TIMEOUT_SECONDS
         command = self.command_timeout_seconds or DEFAULT_COMMAND_TIMEOUT_SECONDS
-        pool_timeout = self.pool_timeout_seconds
+        pool_timeout = self.pool_timeout_seconds or command
         options = {
             "appname": "tracker_store_async",
             "serverSelectionTimeoutMS": milliseconds(connect),
             "connectTimeoutMS": milliseconds(connect),
-            # a bound of the driver's own: what we stop waiting for must end as well
-            "timeoutMS": milliseconds(command),
+            # Bounds of the driver's own: what we stop waiting for must end as well.
+            # (Its `timeoutMS` would take the place of the time to find a server.)
+            "socketTimeoutMS": milliseconds(command),
             "username": self.username,
             "password": self.password,
             "authSource": self._auth_source(),
@@ -58,7 +60,7 @@ class ClientOptions:
             "tlsCertificateKeyFilePassword": self.tls_certificate_key_file_password,
             "tlsAllowInvalidHostnames": self.tls_allow_invalid_hostnames,
             "maxPoolSize": self.pool_size,
-            "waitQueueTimeoutMS": pool_timeout and milliseconds(pool_timeout),
+            "waitQueueTimeoutMS": milliseconds(pool_timeout),
         }
         return {name: value for name, value in options.items() if value is not None}
 
@@ -86,7 +88,25 @@ def check_driver(driver: str) -> None:
 
 
 def make_client(driver: str, options: ClientOptions) -> Any:
-    """Return a client that has not connected yet; it belongs to the running loop."""
+    """Return a client that has not connected yet; it belongs to the running loop.
+
+    Raises:
+        ConfigurationError: The URL is none, or an option in it is wrong.
+    """
+    with warnings.catch_warnings():
+        # The driver would leave out what it does not know in a URL.
+        warnings.simplefilter("error", UserWarning)
+        try:
+            return _new_client(driver, options)
+        except (UserWarning, ValueError, TypeError):
+            # Its text may quote a part of the URL, and so of the password.
+            raise ConfigurationError(
+                "`host` must be a MongoDB URL whose options are right, with special "
+                "characters in user and password percent-encoded"
+            ) from None
+
+
+def _new_client(driver: str, options: ClientOptions) -> Any:
     settings: Mapping[str, Any] = options.driver_options()
     if driver == "pymongo":
         from pymongo import AsyncMongoClient

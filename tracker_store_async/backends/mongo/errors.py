@@ -19,7 +19,9 @@ from tracker_store_async import errors
 class Kind(Enum):
     """What went wrong."""
 
-    UNAVAILABLE = "cannot be reached"
+    UNAVAILABLE = (
+        "cannot be reached: check host, and whether tls is as the server wants it"
+    )
     LOST = "closed or lost the connection"
     BUSY = "has no space or resources left for us"
     NO_PRIMARY = "has no primary that takes writes at the moment"
@@ -112,6 +114,8 @@ def kind_of(error: BaseException) -> Kind | None:
         return Kind.LOST if "close" in str(error) else Kind.DATA
     if isinstance(error, (driver.PyMongoError, BSONError, OverflowError, UnicodeError)):
         return Kind.DATA
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        return Kind.SETTING  # a file for TLS
     if isinstance(error, ssl.SSLError):
         return Kind.TLS
     if isinstance(error, TimeoutError):

@@ -25,7 +25,7 @@ DEFAULT_COMMAND_TIMEOUT_SECONDS = 60.0
 class ClientOptions:
     """Where and how to connect; see :class:`MongoTrackerStore` for each of them."""
 
-    host: str
+    host: str = field(repr=False)
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     auth_source: str | None = None

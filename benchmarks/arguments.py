@@ -6,6 +6,8 @@ import argparse
 import os
 
 BACKENDS = ["in_memory", "sqlite", "postgresql"]
+ON_DEMAND = ["mongo"]  # measured when named: it needs a server of its own
+DEFAULT_MONGO_URL = "mongodb://127.0.0.1:27017"
 DEFAULT_URL = "postgresql://postgres@127.0.0.1:5432/test"
 
 
@@ -18,7 +20,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     result.add_argument(
         "--backend",
         nargs="+",
-        choices=BACKENDS,
+        choices=[*BACKENDS, *ON_DEMAND],
         default=BACKENDS,
         help="what to measure",
     )
@@ -27,5 +29,15 @@ def parser(description: str) -> argparse.ArgumentParser:
         default=os.environ.get("TRACKER_STORE_BENCHMARK_URL", DEFAULT_URL),
         help="PostgreSQL database; a schema and a table of random names come and go",
     )
+    result.add_argument(
+        "--mongo-url",
+        default=os.environ.get("TRACKER_STORE_TEST_MONGO_URL", DEFAULT_MONGO_URL),
+        help="MongoDB server; a database of a random name comes and goes",
+    )
     result.add_argument("--json", metavar="FILE", help="write the figures to a file")
     return result
+
+
+def url_of(backend: str, options: argparse.Namespace) -> str:
+    """Return the URL of the server that a backend is measured on."""
+    return str(options.mongo_url if backend == "mongo" else options.url)

@@ -414,6 +414,27 @@ async def test_a_slow_writer_cannot_bring_back_what_was_cut_off(
         assert f"'id-{before - 1}'" not in raw
 
 
+async def test_a_copy_of_the_tail_that_a_crash_left_is_cut_off_too(
+    target: MongoTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with target.store() as store:
+        await begin(store, 3, 3, session_start=0)
+        assert await store._append(more(6, session_start=8))
+
+        async def stage_and_die(*args: Any) -> bool:
+            assert await staging.stage(*args)
+            raise CrashError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(appending, "stage", stage_and_die)
+            with pytest.raises(CrashError):
+                await store._append(more(9, session_start=8))
+        assert [bucket["first"] for bucket in target.buckets()] == [0, 3, 6]
+        assert await store._delete("conversation", 8, NOW)
+        assert target.buckets() == []
+        assert await stored(store) == ["id-8"]
+
+
 async def test_a_deletion_between_the_two_looks_of_a_take_over(
     target: MongoTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

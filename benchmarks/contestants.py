@@ -16,6 +16,7 @@ from uuid import uuid4
 from tracker_store_async import (
     DialogueStateTracker,
     InMemoryTrackerStore,
+    MongoTrackerStore,
     SQLTrackerStore,
     TrackerStore,
 )
@@ -238,16 +239,98 @@ class RawPostgres(Contestant):
         )
 
 
+class OursOnMongo(Ours):
+    """The MongoDB store, in a database that comes and goes.
+
+    Attributes:
+        commands: Number of commands sent so far: the round trips.
+    """
+
+    def __init__(self, url: str, db: str) -> None:
+        self.url, self.db, self.commands = url, db, 0
+
+    async def open(self) -> None:
+        from motor.motor_asyncio import AsyncIOMotorClient
+        from pymongo.monitoring import CommandListener
+
+        contestant = self
+
+        class Counter(CommandListener):
+            def started(self, event: Any) -> None:
+                contestant.commands += 1
+
+            def succeeded(self, event: Any) -> None: ...
+
+            def failed(self, event: Any) -> None: ...
+
+        self.client: Any = AsyncIOMotorClient(self.url, event_listeners=[Counter()])
+        self.store = MongoTrackerStore(client=self.client, db=self.db)
+        await super().open()
+
+    async def close(self) -> None:
+        await super().close()
+        await self.client.drop_database(self.db)
+        self.client.close()
+
+
+class RawMongo(Contestant):
+    """Motor, the same concerns, one document a row with ids and JSON text.
+
+    A save inserts the rows of the turn with one command, as our save sends them with
+    one; a retrieve reads them back in order with one `find`.
+    """
+
+    def __init__(self, url: str, db: str) -> None:
+        self.url, self.db = url, db
+
+    async def open(self) -> None:
+        from motor.motor_asyncio import AsyncIOMotorClient
+        from pymongo import WriteConcern
+
+        self.client: Any = AsyncIOMotorClient(self.url)
+        concern = WriteConcern(w="majority", j=True)
+        database = self.client.get_database(self.db, write_concern=concern)
+        self.rows = database["raw"]
+        await self.rows.create_index([("sender_id", 1), ("position", 1)], unique=True)
+
+    async def close(self) -> None:
+        await self.client.drop_database(self.db)
+        self.client.close()
+
+    async def retrieve(self, sender_id: str) -> Any:
+        cursor = self.rows.find({"sender_id": sender_id}).sort("position", 1)
+        events = [json.loads(row["data"]) for row in await cursor.to_list(None)]
+        return sender_id, len(events), events
+
+    def prepare(self, loaded: Any, sender_id: str, events: list[Event]) -> Any:
+        return sender_id, 0 if loaded is None else loaded[1], events
+
+    async def save(self, prepared: Any) -> None:
+        sender_id, first, events = prepared
+        await self.rows.insert_many(
+            {
+                "sender_id": sender_id,
+                "position": position,
+                "id": str(uuid4()),
+                "data": json.dumps(event),
+            }
+            for position, event in enumerate(events, first)
+        )
+
+
 def contestants(backend: str, url: str, folder: Path) -> tuple[Ours, Contestant]:
     """Return this library and the raw driver on one backend.
 
     Args:
-        backend: `in_memory`, `sqlite`, `postgresql` or `dynamo`.
-        url: URL of the server; tables of random names come and go there.
+        backend: One of `arguments.BACKENDS` or `arguments.ON_DEMAND`.
+        url: URL of its server; databases and tables of random names come and go there.
         folder: Where the SQLite files go.
     """
     if backend == "in_memory":
         return Ours(InMemoryTrackerStore()), RawDict()
+    if backend == "mongo":
+        db = f"benchmark_{uuid4().hex[:8]}"
+        return OursOnMongo(url, db), RawMongo(url, f"{db}_raw")
     if backend == "sqlite":
         ours = SQLTrackerStore(dialect="sqlite", db=str(folder / "ours.db"))
         return Ours(ours), RawSqlite(folder / "raw.db")

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import arguments, capacity, measure, workload
-from benchmarks.contestants import Contestant, Ours, OursOnPostgres, contestants
+from benchmarks.contestants import (
+    Contestant,
+    Ours,
+    OursOnMongo,
+    OursOnPostgres,
+    contestants,
+)
 from benchmarks.roundtrips import counted_thread_hops, counting_proxy
 
 HEADER = [
@@ -98,6 +104,10 @@ async def round_trips(backend: str, url: str, folder: Path) -> str:
         ours, _ = contestants(backend, url, folder / "trips")
         async with counted_thread_hops() as count:
             return await _trips(ours, lambda: count["hops"])
+    if backend == "mongo":
+        mongo, _ = contestants(backend, url, folder)
+        assert isinstance(mongo, OursOnMongo)
+        return await _trips(mongo, lambda: mongo.commands)
     async with counting_proxy(url) as (proxy_url, proxy):
         counted, _ = contestants(backend, proxy_url, folder)
         if isinstance(counted, OursOnPostgres):

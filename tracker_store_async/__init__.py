@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tracker_store_async.backends.memory import (
         InMemoryTrackerStore as InMemoryTrackerStore,
     )
+    from tracker_store_async.backends.mongo import (
+        MongoTrackerStore as MongoTrackerStore,
+    )
     from tracker_store_async.backends.sql import SQLTrackerStore as SQLTrackerStore
     from tracker_store_async.broker import EventBroker as EventBroker
     from tracker_store_async.broker import EventMessage as EventMessage
@@ -66,6 +69,7 @@ _MODULES = {
     "EventVerbosity": "tracker",
     "Health": "rows",
     "InMemoryTrackerStore": "backends.memory",
+    "MongoTrackerStore": "backends.mongo",
     "SQLTrackerStore": "backends.sql",
     "SerializedTrackerAsDict": "serialization",
     "SerializedTrackerAsText": "serialization",

@@ -57,7 +57,10 @@ STORES: dict[str, Registration] = {
     ),
     "redis": Registration(None, f"{_BACKENDS}.redis_config:RedisConfig", "redis"),
     "mongod": Registration(
-        None, f"{_BACKENDS}.mongo_config:MongoConfig", "mongo", ("mongo", "mongodb")
+        f"{_BACKENDS}.mongo:MongoTrackerStore",
+        f"{_BACKENDS}.mongo_config:MongoConfig",
+        "mongo",
+        ("mongo", "mongodb"),
     ),
     "dynamo": Registration(
         f"{_BACKENDS}.dynamo:DynamoTrackerStore",

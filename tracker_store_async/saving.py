@@ -152,7 +152,7 @@ class Saver:
             batch = encode_batch(tracker, most_rows=EVENTS_PER_TURN)
         for offset in range(EVENTS_PER_TURN, len(pending), EVENTS_PER_TURN):
             async with store._loop_turns:
-                batch.rows += _encoded(pending[offset : offset + EVENTS_PER_TURN])
+                batch.rows.extend(_encoded(pending[offset:][:EVENTS_PER_TURN]))
         store._check_size(tracker.sender_id, batch.rows, batch.snapshot)
         return batch
 

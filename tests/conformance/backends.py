@@ -11,7 +11,8 @@ import sqlite3
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -20,6 +21,7 @@ from sqlalchemy.pool import NullPool
 import tracker_store_async
 from tests.servers import fresh_database
 from tests.servers.base import run_now
+from tests.servers.mongo import MongoServer
 from tests.unit.legacy_stores import JSONTextStore
 from tracker_store_async import (
     AwaitableTrackerStore,
@@ -292,6 +294,44 @@ class WrappedStorage(Storage):
         return self._inner.raw()
 
 
+class MongoStorage(Storage):
+    """A database of our own on MongoDB."""
+
+    def __init__(self, server: MongoServer, database: str, driver: str) -> None:
+        super().__init__()
+        self._url = server.url()
+        self._database = database
+        self._driver = driver
+        from pymongo import MongoClient  # an extra: others must run without it
+
+        self._client: Any = MongoClient(self._url)
+
+    def _make(self, **options: Any) -> TrackerStore:
+        return tracker_store_async.MongoTrackerStore(
+            host=self._url, db=self._database, driver=self._driver, **options
+        )
+
+    def wipe(self) -> None:
+        """Empty the collections, but for the layout's version."""
+        database = self._client[self._database]
+        database.conversations_log.delete_many({"_id": {"$ne": {"layout": 1}}})
+        database.conversations_events.delete_many({})
+        database.conversations.delete_many({})
+
+    def raw(self) -> str:
+        """Return every document of every collection."""
+        database = self._client[self._database]
+        return "\n".join(
+            str(document)
+            for name in database.list_collection_names()
+            for document in database[name].find()
+        )
+
+    def end(self) -> None:
+        """Close our own client."""
+        self._client.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One entry of the table.
@@ -357,6 +397,18 @@ def dynamo_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
     server = servers.get("dynamo")
     with fresh_database(server) as name:
         yield DynamoStorage(server, name)
+
+
+@contextmanager
+def mongo_storage(
+    servers: Servers, directory: Path, driver: str = "motor"
+) -> Iterator[Storage]:
+    """Yield a database on MongoDB."""
+    server = cast(MongoServer, servers.get("mongo"))
+    with fresh_database(server) as name:
+        storage = MongoStorage(server, name, driver)
+        yield storage
+        storage.end()
 
 
 @contextmanager
@@ -436,5 +488,7 @@ BACKENDS: Mapping[str, Backend] = {
     "cached": Backend("memory", cached(memory_storage)),
     "cached_postgresql": Backend("postgresql", cached(postgresql_storage)),
     "dynamo": Backend("dynamo", dynamo_storage),
+    "mongo": Backend("mongo", mongo_storage),
+    "mongo_pymongo": Backend("mongo", partial(mongo_storage, driver="pymongo")),
     "awaitable": Backend("memory", legacy_storage, BEYOND_LEGACY_STORES),
 }

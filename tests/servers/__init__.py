@@ -24,9 +24,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.servers import dynamo, libraries, mysql, pgbouncer, postgresql
+from tests.servers import dynamo, libraries, mongo, mysql, pgbouncer, postgresql
 from tests.servers.base import Server, ServerMissingError, Servers, fresh_database
 from tests.servers.dynamo import DynamoServer, PrivateDynamo, private_dynamo
+from tests.servers.mongo import MongoServer, PrivateMongo, private_mongo
 from tests.servers.mysql import MySQLServer, PrivateMariaDB, private_mariadb
 from tests.servers.postgresql import (
     PostgreSQLServer,
@@ -44,6 +45,7 @@ MANAGERS: Mapping[str, Callable[[Servers], AbstractContextManager[Server]]] = {
     "postgresql": postgresql.find_or_start,
     "mysql": mysql.find_or_start,
     "pgbouncer": pgbouncer.find_or_start,
+    "mongo": mongo.find_or_start,
     "oracle": libraries.oracle,
     "dynamo": dynamo.find_or_start,
 }
@@ -88,10 +90,12 @@ def required_keys(text: str) -> list[str]:
 __all__ = [
     "MANAGERS",
     "DynamoServer",
+    "MongoServer",
     "MySQLServer",
     "PostgreSQLServer",
     "PrivateDynamo",
     "PrivateMariaDB",
+    "PrivateMongo",
     "PrivatePostgreSQL",
     "Server",
     "ServerMissingError",
@@ -100,6 +104,7 @@ __all__ = [
     "fresh_database",
     "private_dynamo",
     "private_mariadb",
+    "private_mongo",
     "private_postgresql",
     "required_keys",
 ]

@@ -15,6 +15,12 @@ from tracker_store_async.settings import parse_settings
 
 DATA = Path(__file__).parent.parent / "data" / "endpoints"
 COMMON = {"on_conflict": "rebase", "on_publish_error": "raise"}
+MONGO = COMMON | {
+    "driver": "motor",
+    "write_concern": "majority",
+    "journal": True,
+    "delete_rasa_data": False,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +150,7 @@ class TestRedis:
 
 class TestMongo:
     def test_every_key_of_rasa(self):
-        assert load(MongoConfig, "rasa_mongod.yml").store_kwargs() == COMMON | {
+        assert load(MongoConfig, "rasa_mongod.yml").store_kwargs() == MONGO | {
             "host": "mongodb://mongo:27017/?tls=true",
             "db": "conversations",
             "username": "rasa",
@@ -154,12 +160,36 @@ class TestMongo:
         }
 
     def test_defaults_of_rasa(self):
-        assert parse(MongoConfig).store_kwargs() == COMMON | {
+        assert parse(MongoConfig).store_kwargs() == MONGO | {
             "host": "mongodb://localhost:27017",
             "db": "rasa",
             "auth_source": "admin",
             "collection": "conversations",
         }
+
+    def test_every_key_of_ours(self):
+        keys = {
+            "driver": "pymongo",
+            "tls": True,
+            "tls_ca_file": "/tls/ca.pem",
+            "tls_certificate_key_file": "/tls/client.pem",
+            "tls_certificate_key_file_password": "s3cr3t",
+            "tls_allow_invalid_hostnames": True,
+            "pool_size": 7,
+            "pool_timeout_seconds": 1.5,
+            "connect_timeout_seconds": 2.0,
+            "command_timeout_seconds": 3.0,
+            "write_concern": 2,
+            "journal": False,
+            "delete_rasa_data": True,
+            "record_exp": 60.0,
+            "max_event_history": 5,
+        }
+        found = parse(MongoConfig, **keys)
+        assert found.store_kwargs().items() >= keys.items()
+        assert found.required_driver() == ("pymongo", "mongo")
+        assert "s3cr3t" not in repr(found)
+        assert parse(MongoConfig, use_ssl="yes").tls is True
 
     def test_credentials_in_the_url(self):
         config = parse(MongoConfig, url="mongodb+srv://u:p%40@h/")
@@ -173,6 +203,10 @@ class TestMongo:
             ({"url": "mongodb://u:a@h", "password": "b"}, "'password' differs"),
             ({"password": "a"}, "without 'username'"),
             ({"db": ""}, "tracker_store.db: must not be empty"),
+            ({"driver": "asyncio"}, "tracker_store.driver: "),
+            ({"write_concern": 0}, "tracker_store.write_concern"),
+            ({"tls": False, "tls_ca_file": "x"}, "TLS being switched off"),
+            ({"tls_certificate_key_file_password": "x"}, "needs"),
             ({"authsource": "x"}, "did you mean 'auth_source'?"),
         ],
     )

@@ -263,7 +263,7 @@ class TestFiles:
             "tracker_store: type redis is not part of this version yet"
         )
 
-    @pytest.mark.parametrize("name", ["rasa_redis", "rasa_mongod"])
+    @pytest.mark.parametrize("name", ["rasa_redis"])
     def test_rasas_other_types_are_recognised(self, name):
         with pytest.raises(ConfigurationError, match="not part of this version yet"):
             load_tracker_store(DATA / f"{name}.yml")

@@ -1,0 +1,185 @@
+"""An open database: the collections, what works on them, and their bounds in time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bson.codec_options import CodecOptions
+from pymongo import ReadPreference, WriteConcern
+
+from tracker_store_async.backends.mongo import errors as error_table
+from tracker_store_async.backends.mongo.appending import Appender
+from tracker_store_async.backends.mongo.client import (
+    DEFAULT_COMMAND_TIMEOUT_SECONDS,
+    ClientOptions,
+    close_client,
+    make_client,
+)
+from tracker_store_async.backends.mongo.cutting import Cutter
+from tracker_store_async.backends.mongo.erasing import Eraser
+from tracker_store_async.backends.mongo.layout import (
+    LAYOUT_ID,
+    LAYOUT_VERSION,
+    Collections,
+    bucket_indexes,
+    header_indexes,
+)
+from tracker_store_async.backends.mongo.listing import Lister
+from tracker_store_async.backends.mongo.rasa import RasaDocuments
+from tracker_store_async.backends.mongo.reading import Reader
+from tracker_store_async.errors import SchemaTooNewError
+from tracker_store_async.rows import Health
+from tracker_store_async.settling import settled
+from tracker_store_async.translation import Translated
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from tracker_store_async.rows import (
+        Append,
+        ConversationSummary,
+        Listing,
+        Read,
+        StoredConversation,
+    )
+
+T = TypeVar("T")
+
+
+class MongoDatabase:
+    """A client, its collections and the operations on them.
+
+    Args:
+        where: What to call it in errors.
+        driver: `motor` or `pymongo`.
+        options: Where and how to connect, unless there is a client.
+        db: Name of the database.
+        collection: Name of Rasa's collection.
+        client: A client that is not ours to close, or None.
+        write_concern: Members that have a write before it counts.
+        journal: Whether they have it in their journal by then.
+        delete_rasa_data: Whether what was taken over is removed.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        driver: str,
+        options: ClientOptions,
+        db: str,
+        collection: str,
+        *,
+        client: Any,
+        write_concern: int | str,
+        journal: bool,
+        delete_rasa_data: bool,
+    ) -> None:
+        self._where = where
+        self._translated = Translated(where, error_table)
+        seconds = options.command_timeout_seconds
+        self._command_timeout_seconds = seconds or DEFAULT_COMMAND_TIMEOUT_SECONDS
+        self._driver = driver
+        self._is_ours = client is None
+        with self._translated:
+            self._client = make_client(driver, options) if client is None else client
+            database = self._client.get_database(
+                db,
+                codec_options=CodecOptions(),
+                # Only a primary knows what was acknowledged a moment ago.
+                read_preference=ReadPreference.PRIMARY,
+                write_concern=WriteConcern(w=write_concern, j=journal),
+            )
+            self._collections = collections = Collections(
+                log=database[f"{collection}_log"],
+                events=database[f"{collection}_events"],
+                rasa=database[collection],
+            )
+        self._database = database
+        rasa = RasaDocuments(collections)
+        self._eraser = Eraser(collections, rasa)
+        self._appender = Appender(
+            collections, rasa, self._eraser, delete_rasa_data=delete_rasa_data
+        )
+        self._cutter = Cutter(collections, rasa, self._eraser, self._appender)
+        self._reader = Reader(collections, rasa)
+        self._lister = Lister(collections)
+
+    async def open(self) -> None:
+        """Connect, and make sure that the layout is there."""
+        try:
+            await self._bounded(self._ensure_layout())
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the client if it is ours."""
+        if self._is_ours:
+            with self._translated:
+                await close_client(self._driver, self._client)
+
+    async def _ensure_layout(self) -> None:
+        """Create the indexes where they are missing, and check the layout's version.
+
+        Many processes may do so at once: to create an index that is there does nothing.
+        The version is written last: whoever finds it need not look further.
+        """
+        log = self._collections.log
+        found = await log.find_one({"_id": LAYOUT_ID})
+        if found is None:
+            await log.create_indexes(header_indexes())
+            await self._collections.events.create_indexes(bucket_indexes())
+            version = {"$setOnInsert": {"version": LAYOUT_VERSION}}
+            await log.update_one({"_id": LAYOUT_ID}, version, upsert=True)
+        elif found["version"] > LAYOUT_VERSION:
+            raise SchemaTooNewError(
+                f"{self._where} holds layout {found['version']}, which a newer version "
+                f"of this library wrote; this one knows {LAYOUT_VERSION}: upgrade it"
+            )
+
+    # -- operations --------------------------------------------------------------------
+
+    async def append(self, append: Append) -> bool:
+        """Store everything if the version is the expected one; False if it is not."""
+        # A thread of Motor's goes on after a cancellation: its outcome is awaited.
+        return await self._bounded(settled(self._appender.append(append)))
+
+    async def read(self, read: Read) -> StoredConversation | None:
+        """Return header and rows as of one moment, or None."""
+        return await self._bounded(self._reader.read(read))
+
+    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        """Erase a conversation or its beginning; return whether there was anything."""
+        if before is None:
+            work = self._eraser.delete(sender_id, now)
+        else:
+            work = self._cutter.cut(sender_id, before, now)
+        return await self._bounded(settled(work))
+
+    async def list(self, listing: Listing) -> list[ConversationSummary]:
+        """Return the next page, in the order of the sender ids' code points."""
+        return await self._bounded(self._lister.page(listing))
+
+    async def health(self) -> Health:
+        """Ask the server how it is."""
+        started = time.perf_counter()
+        said = await self._bounded(self._database.command("buildInfo"))
+        latency_seconds = time.perf_counter() - started
+        log = self._collections.log
+        layout = await self._bounded(log.find_one({"_id": LAYOUT_ID}))
+        return Health(
+            backend="mongodb",
+            reachable=True,
+            latency_seconds=latency_seconds,
+            server_version=said.get("version"),
+            schema_version=None if layout is None else layout["version"],
+            details={"driver": self._driver, "collection": self._collections.rasa.name},
+        )
+
+    async def _bounded(self, work: Awaitable[T]) -> T:
+        """Await one operation for a bounded time, with the driver's errors as ours."""
+        with self._translated:
+            async with asyncio.timeout(self._command_timeout_seconds):
+                return await work

@@ -24,9 +24,11 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from tests.conformance.kit import SENDER, CancelledAt, stored_ids, turn, update
-from tracker_store_async import errors
+from tracker_store_async import errors, saving
+from tracker_store_async import turns as turns_module
 from tracker_store_async.broker import EventBroker
 
 if TYPE_CHECKING:
@@ -168,6 +170,17 @@ async def storm(
     storage: Storage, seed: int, *, writers: int = 4, turns: int = 5
 ) -> tuple[Weather, History]:
     """Have the writers save in a storm; return what happened."""
+    # Else how long things take would decide whose turn it is.
+    with (
+        patch.object(turns_module, "TURNS_SECONDS_PER_PASS", float("inf")),
+        patch.object(saving, "LONGEST_PAUSE_SECONDS", 0.0),
+    ):
+        return await _storm(storage, seed, writers, turns)
+
+
+async def _storm(
+    storage: Storage, seed: int, writers: int, turns: int
+) -> tuple[Weather, History]:
     weather, history = Weather(seed), History()
     stores = []
     for _ in range(writers):

@@ -358,6 +358,14 @@ def test_help_fits_a_terminal(tmp_path: Path, command: str, option: str) -> None
     assert lines[0].startswith(f"Usage: tracker-store {command}".strip())
 
 
+@pytest.mark.parametrize("command", ["", "schema"])
+def test_without_arguments_the_help_is_shown(tmp_path: Path, command: str) -> None:
+    wanted = output_of(*command.split(), "--help", cwd=tmp_path)
+    result = run(*command.split(), cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == wanted
+
+
 def test_help_documents_every_exit_code_and_command(tmp_path: Path) -> None:
     text = "\n".join(output_of("--help", cwd=tmp_path))
     for code in ("0", "1", "2", "130", "141"):

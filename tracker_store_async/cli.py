@@ -210,6 +210,8 @@ def list_conversations(
 ) -> None:
     """List conversations: events stored, when created and updated, whose.
 
+    Long ids are cut off in the table; --json and `keys` have them whole.
+
     \b
     Examples:
       tracker-store list --db conversations.db

@@ -367,6 +367,22 @@ def test_typo():
     )
 
 
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("drivername", "dialect"),
+        ("driver", "dialect"),
+        ("database", "db"),
+        ("user", "username"),
+        ("passwd", "password"),
+    ],
+)
+def test_name_that_others_use(written, key):
+    assert problem(**{written: "x"}) == (
+        f"tracker_store: unknown key '{written}' for type sql; did you mean '{key}'?"
+    )
+
+
 def test_repr_shows_no_password():
     config = parse(
         url="postgresql://u:s3cr3t@h/d?password=s3cr3t", query={"sslpassword": "s3cr3t"}

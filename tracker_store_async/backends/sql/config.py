@@ -106,6 +106,13 @@ class SQLConfig(StoreConfig):
         "ssl_cafile": "ssl_ca_certs",
     }
 
+    hints: ClassVar = {
+        "drivername": "dialect",
+        "driver": "dialect",
+        "database": "db",
+        "passwd": "password",
+    }
+
     dialect: Literal["sqlite", "postgresql", "mysql", "mariadb", "oracle"] = "sqlite"
     host: Name | None = None
     port: Port | None = None

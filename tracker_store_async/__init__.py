@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tracker_store_async.factory import (
         create_tracker_store as create_tracker_store,
     )
+    from tracker_store_async.factory import load_tracker_store as load_tracker_store
     from tracker_store_async.rows import ConversationSummary as ConversationSummary
     from tracker_store_async.rows import Health as Health
     from tracker_store_async.serialization import (
@@ -78,6 +79,7 @@ _MODULES = {
     "TrackerStore": "store",
     "create_event_broker": "factory",
     "create_tracker_store": "factory",
+    "load_tracker_store": "factory",
 }
 
 __all__ = ["__version__", "errors", "events", *_MODULES]

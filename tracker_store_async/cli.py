@@ -210,6 +210,8 @@ def list_conversations(
 ) -> None:
     """List conversations: events stored, when created and updated, whose.
 
+    Long ids are cut off in the table; --json and `keys` have them whole.
+
     \b
     Examples:
       tracker-store list --db conversations.db
@@ -312,7 +314,7 @@ def main() -> NoReturn:
     try:
         code = app(prog_name="tracker-store", standalone_mode=False) or 0
     except UsageError as error:
-        code = _fail(error, WRONG_USAGE, " (tracker-store --help shows how)")
+        code = _explain(error)
     except (errors.ConfigurationError, errors.InvalidInputError) as error:
         code = _fail(error, WRONG_USAGE)
     except (errors.TrackerStoreError, OSError) as error:
@@ -322,8 +324,19 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+def _explain(error: Exception) -> int:
+    # What typer raises for `no_args_is_help`: the text of this error is the help.
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{_text(error)}\n")
+        return WRONG_USAGE
+    return _fail(error, WRONG_USAGE, " (tracker-store --help shows how)")
+
+
 def _fail(error: Exception, code: int, hint: str = "") -> int:
-    format_message = getattr(error, "format_message", None)
-    text = one_line(error if format_message is None else format_message())
-    sys.stderr.write(f"error: {text}{hint}\n")
+    sys.stderr.write(f"error: {one_line(_text(error))}{hint}\n")
     return code
+
+
+def _text(error: Exception) -> str:
+    format_message = getattr(error, "format_message", None)
+    return str(error if format_message is None else format_message())

@@ -124,8 +124,8 @@ class Domain:
                 of these. Where two declare the same thing, the first one holds.
 
         Raises:
-            ConfigurationError: No path is given, a path does not exist, or a file is
-                not a domain file; the text names it.
+            ConfigurationError: No path is given, a path does not exist, a file is not a
+                domain file, or a directory holds none; the text names it.
         """
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         if not given or "" in given:
@@ -159,11 +159,20 @@ class Domain:
             for name in names
             if name.endswith((".yml", ".yaml"))
         )
+        parsed = {file: _parse_yaml(_read_text(file), str(file)) for file in files}
+        found = {
+            file: data
+            for file, data in parsed.items()
+            if isinstance(data, dict) and not _DOMAIN_SECTIONS.isdisjoint(data)
+        }
+        if not found:
+            raise ConfigurationError(
+                f"the directory {str(path)!r} holds no domain: no YAML file in it has "
+                "a section such as `slots`"
+            )
         domain = cls.empty()
-        for file in files:
-            data = _parse_yaml(_read_text(file), str(file))
-            if isinstance(data, dict) and not _DOMAIN_SECTIONS.isdisjoint(data):
-                domain = domain.merge(cls._from_parsed(data, str(file)))
+        for file, data in found.items():
+            domain = domain.merge(cls._from_parsed(data, str(file)))
         return domain
 
     @classmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,12 +26,12 @@ from tracker_store_async.config import (
 )
 from tracker_store_async.construction import call_with_settings, parameter_names
 from tracker_store_async.domain import Domain
-from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.errors import ConfigurationError, TrackerStoreError
 from tracker_store_async.settings import Count, StoreConfig, parse_settings
 from tracker_store_async.store import TrackerStore, is_tracker_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -236,19 +237,25 @@ def _build_third_party_store(
     elif inspect.isclass(found):
         wrapper_options = _take_wrapper_options(found, settings)
         domain = domain or Domain.empty()  # Rasa's stores are always given one
-    store = call_with_settings(
-        found,
-        {key: value for key, value in settings.items() if key not in ("host", "url")},
-        {"host": _host(settings), "domain": domain, "event_broker": event_broker},
-        where=TRACKER_STORE,
-        strict=strict,
-    )
+    given = {"host": _host(settings), "domain": domain, "event_broker": event_broker}
+    keys = {key: value for key, value in settings.items() if key not in ("host", "url")}
+    with _naming(found, TRACKER_STORE):
+        store = call_with_settings(
+            found, keys, given, where=TRACKER_STORE, strict=strict
+        )
     _refuse_coroutine(store, found, TRACKER_STORE)
-    if is_tracker_store(store):
-        return store
+    return store if is_tracker_store(store) else _wrap(store, found, wrapper_options)
+
+
+def _wrap(store: Any, found: Any, options: Mapping[str, Any]) -> TrackerStore:
     from tracker_store_async.wrappers.awaitable import AwaitableTrackerStore
 
-    return AwaitableTrackerStore(store, **wrapper_options)
+    try:
+        return AwaitableTrackerStore(store, **options)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{TRACKER_STORE}: {_name(found)} returns no store: {error}"
+        ) from error
 
 
 class _WrapperConfig(StoreConfig):
@@ -293,13 +300,14 @@ def _host(settings: Mapping[str, Any]) -> Any:
 def _build_broker(found: Callable[..., Any], config: EndpointConfig) -> Any:
     _refuse_abstract(found, EVENT_BROKER)
     from_endpoint_config = getattr(found, "from_endpoint_config", None)
-    if from_endpoint_config is not None:
-        broker = from_endpoint_config(config)
-    else:
-        settings, strict = _settings(config, EVENT_BROKER)
-        broker = call_with_settings(
-            found, settings, {}, where=EVENT_BROKER, strict=strict
-        )
+    with _naming(found, EVENT_BROKER):
+        if from_endpoint_config is not None:
+            broker = from_endpoint_config(config)
+        else:
+            settings, strict = _settings(config, EVENT_BROKER)
+            broker = call_with_settings(
+                found, settings, {}, where=EVENT_BROKER, strict=strict
+            )
     _refuse_coroutine(broker, found, EVENT_BROKER)
     return broker
 
@@ -308,7 +316,25 @@ def _build_broker(found: Callable[..., Any], config: EndpointConfig) -> Any:
 
 
 def _name(found: Any) -> str:
-    return f"{found.__module__}.{found.__qualname__}"
+    named = found if hasattr(found, "__qualname__") else type(found)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+@contextmanager
+def _naming(found: Any, where: str) -> Iterator[None]:
+    """Say whose class or function raised, but not its words: they may hold anything.
+
+    Raises:
+        ConfigurationError: It raised something that is not an error of ours.
+    """
+    try:
+        yield
+    except TrackerStoreError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"{where}: {_name(found)} cannot be made: it raises {type(error).__name__}"
+        ) from error
 
 
 def _refuse_abstract(found: Any, where: str) -> None:

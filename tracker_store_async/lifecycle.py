@@ -70,7 +70,7 @@ class Lifecycle(Protocol):
         return errors.WrongLoopError(
             f"this {type(self).__name__} was opened on another event loop, or "
             "before a fork: a store belongs to one loop. Close it there first, "
-            "make one store for each loop, or share one through SyncTrackerStore"
+            "make one store for each loop, or share one SyncTrackerStore"
         )
 
     async def close(self) -> None:

@@ -160,31 +160,42 @@ def missing_extra(where: str, name: str, module: str, extra: str) -> MissingExtr
 
 
 def _load(entry_point: importlib.metadata.EntryPoint, what: str) -> Any:
+    what = f"{what} (entry point {entry_point.value})"
+    _import_module(entry_point.module, what)
     try:
         return entry_point.load()
-    except (ImportError, AttributeError) as error:
-        raise UnknownStoreTypeError(
-            f"{what} (entry point {entry_point.value}) cannot be imported: {error}"
-        ) from error
+    except AttributeError as error:
+        raise UnknownStoreTypeError(f"{what} cannot be imported: {error}") from error
 
 
 def _import(path: str, what: str) -> Any:
     module_name, name = _split(path, what)
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UnknownStoreTypeError(
-            f"{what} cannot be imported: {error}; "
-            "its directory or package must be on the Python path"
-        ) from error
+    module = _import_module(module_name, what)
     found = getattr(module, name, None)
     if not callable(found):
-        classes = [key for key, value in vars(module).items() if callable(value)]
+        own = vars(module)
+        # `dir` also names what a module loads only when it is asked for.
+        classes = [key for key in dir(module) if callable(own.get(key, callable))]
         hint = suggest(name, classes, "check the name")
         raise UnknownStoreTypeError(
             f"{what}: module '{module_name}' has no class '{name}'; {hint}"
         )
     return found
+
+
+def _import_module(name: str, what: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UnknownStoreTypeError(
+            f"{what} cannot be imported: {error}; "
+            "its directory or package must be on the Python path"
+        ) from error
+    except Exception as error:
+        # Not its text: that is somebody else's, and may hold anything.
+        raise UnknownStoreTypeError(
+            f"{what} cannot be imported: its module raises {type(error).__name__}"
+        ) from error
 
 
 def _split(path: str, what: str) -> tuple[str, str]:

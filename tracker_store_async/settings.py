@@ -90,6 +90,9 @@ class StoreConfig(BaseModel):
     aliases: ClassVar[Mapping[str, str]] = {}
     """Other names of keys: the name in the file to the name of the field."""
 
+    hints: ClassVar[Mapping[str, str]] = {}
+    """Names that others have for keys, and that only an error knows."""
+
     shorthands: ClassVar[tuple[str, ...]] = ()
     """Keys that the class turns into fields before they are validated."""
 
@@ -101,7 +104,12 @@ class StoreConfig(BaseModel):
     @field_validator("record_exp", mode="before")
     @classmethod
     def _zero_is_never(cls, value: Any) -> Any:
-        return None if value in (0, "0") and value is not False else value
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return value
+        try:
+            return value if float(value) else None
+        except ValueError:
+            return value
 
     def required_driver(self) -> RequiredDriver | None:
         """Return what has to be installed for this configuration, or None."""
@@ -195,7 +203,11 @@ def _report_unknown(
     words = [*valid, *model.aliases]
     message = "; ".join(
         f"{where}: unknown key '{key}' for type {type_name}; "
-        + suggest(key, words, otherwise=f"valid keys: {', '.join(valid)}")
+        + suggest(
+            model.hints.get(key, key),
+            words,
+            otherwise=f"valid keys: {', '.join(valid)}",
+        )
         for key in unknown
     )
     if strict:

@@ -547,8 +547,9 @@ class TrackerStore(Lifecycle, Protocol):
         """Erase a conversation, or its rows before a position up to `session_start`.
 
         Returns:
-            Whether there was anything to erase. A conversation that has expired by
-            `now` is erased too but counts as nothing.
+            Whether there was anything to erase. A position beyond `session_start`
+            erases nothing: the caller's check may be out of date. A conversation that
+            has expired by `now` is erased too but counts as nothing.
         """
 
     @abstractmethod

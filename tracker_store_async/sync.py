@@ -14,6 +14,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
+from tracker_store_async.options import check_page, check_time
 from tracker_store_async.store import TrackerStore
 from tracker_store_async.sync_lifecycle import SyncLifecycle
 
@@ -234,15 +235,28 @@ class SyncTrackerStore(SyncLifecycle):
         The facade is called once for each page, and `timeout_seconds` limits each of
         those calls. In between nothing is held open.
         """
+        # Here and not in the generator, which would say it at its first step only.
+        check_page(page_size, cursor, user_id)
+        check_time("updated_from", updated_from)
+        check_time("updated_before", updated_before)
+        self._limit(timeout_seconds)
 
+        filters = {
+            "user_id": user_id,
+            "updated_from": updated_from,
+            "updated_before": updated_before,
+        }
+        return self._pages(filters, cursor, page_size, timeout_seconds)
+
+    def _pages(
+        self,
+        filters: dict[str, Any],
+        cursor: str | None,
+        page_size: int,
+        timeout_seconds: float | None,
+    ) -> Iterator[ConversationSummary]:
         async def fetch_page(store: TrackerStore) -> list[ConversationSummary]:
-            listing = store.conversations(
-                user_id=user_id,
-                updated_from=updated_from,
-                updated_before=updated_before,
-                cursor=cursor,
-                page_size=page_size,
-            )
+            listing = store.conversations(**filters, cursor=cursor, page_size=page_size)
             page: list[ConversationSummary] = []
             generator = cast("AsyncGenerator[ConversationSummary, None]", listing)
             async with aclosing(generator):

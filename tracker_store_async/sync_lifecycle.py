@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import warnings
@@ -60,7 +61,8 @@ class SyncLifecycle:
     def close(self, *, timeout_seconds: float | None = None) -> None:
         """Cancel the calls under way, close the store and join the thread.
 
-        Closing twice does nothing, and neither does closing in a forked process.
+        Closing twice does nothing, and neither does closing in a forked process. A
+        store that something else has opened, such as another facade, stays open.
 
         Args:
             timeout_seconds: Time after which closing the store is cancelled; the thread
@@ -120,7 +122,9 @@ class SyncLifecycle:
         source = self._source
 
         async def perform() -> T:
-            return await function(source.get())
+            result = await function(source.get())
+            source.was_used = True
+            return result
 
         return self._running_thread().call(perform, limit)
 
@@ -169,6 +173,7 @@ class StoreSource:
 
     def __init__(self, store: TrackerStore | Callable[[], TrackerStore]) -> None:
         self.store: TrackerStore | None = None
+        self.was_used = False
         self._factory: Callable[[], TrackerStore] | None = None
         if is_tracker_store(store):
             self.store = store
@@ -195,8 +200,16 @@ class StoreSource:
         return self.store
 
     async def close(self) -> None:
-        """Close the store if there is one."""
-        if self.store is not None:
+        """Close the store, unless it is open on another loop or was never open here.
+
+        It is somebody else's then, such as another facade's, and closing it would hide
+        the error of the call that found that out.
+        """
+        if self.store is None:
+            return
+        loop = self.store._loop
+        is_opened_here = self.was_used or self._factory is not None
+        if loop is asyncio.get_running_loop() or (loop is None and is_opened_here):
             await self.store.close()
 
 
@@ -212,7 +225,8 @@ def _check_timeout(
 ) -> None:
     if timeout_seconds is None:
         return
-    if isinstance(timeout_seconds, bool) or not timeout_seconds > 0:
+    is_number = isinstance(timeout_seconds, int | float)
+    if not is_number or timeout_seconds is True or not timeout_seconds > 0:
         raise error_class(
             "timeout_seconds must be a positive number of seconds, or None, not "
             f"{timeout_seconds!r}"

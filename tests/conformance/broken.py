@@ -192,6 +192,33 @@ class ListsByOffset(SoundStore):
         ]
 
 
+class ListsTheLatestLast(SoundStore):
+    """Orders the pages by the latest save, while the cursor is the sender id."""
+
+    async def _list(self, listing: Listing) -> list[ConversationSummary]:
+        found = await super()._list(replace(listing, limit=10**6))
+        found.sort(key=lambda summary: summary.updated_at)
+        return found[: listing.limit]
+
+
+class CutsAnywhere(SoundStore):
+    """Leaves it to its caller to spare the latest session."""
+
+    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        found = self._live(sender_id, now)
+        if found is None or before is None:
+            return await super()._delete(sender_id, before, now)
+        del found.rows[: before - found.first]
+        found.first = before
+        return True
+
+
+class CutsWhatExpired(SoundStore):
+    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        now = now if before is None else 0.0
+        return await super()._delete(sender_id, before, now)
+
+
 class NumbersAnewAfterACut(SoundStore):
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
         found = await super()._delete(sender_id, before, now)

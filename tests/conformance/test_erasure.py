@@ -206,6 +206,22 @@ async def test_the_latest_session_is_not_cut(store: TrackerStore, before: int) -
     assert len(await stored(store)) == 21
 
 
+@pytest.mark.parametrize("before", [15, 20, 21, 22, 1000])
+async def test_the_storage_itself_refuses_a_cut_into_the_latest_session(
+    store: TrackerStore, before: int
+) -> None:
+    """A session may begin between the check and the cut: so the cut checks too."""
+    first, second, third = three_sessions()
+    everything = [*first, *second, *third]
+    await add(store, SENDER, *everything)
+    assert not await store._delete(SENDER, before, store._now())
+    assert await stored_dicts(store) == dicts(everything)
+    assert await store._delete(SENDER, 14, store._now())
+    assert not await store._delete(SENDER, before, store._now())
+    assert await stored_dicts(store) == dicts(third)
+    assert await version(store) == 21
+
+
 async def test_a_cut_conversation_is_listed_and_deleted(store: TrackerStore) -> None:
     first, second, third = three_sessions()
     await add(store, SENDER, *first, *second, *third)

@@ -151,6 +151,20 @@ async def test_what_expired_is_deleted_without_a_trace(storage: Storage) -> None
     assert "xyzzy" not in storage.raw()
 
 
+@pytest.mark.parametrize("before", [1, 2])
+async def test_what_expired_is_not_there_to_be_cut(
+    storage: Storage, before: int
+) -> None:
+    clock = Clock()
+    store = mortal(storage, clock)
+    await add(store, SENDER, user("a"), user("b"), *new_session(), user("c"))
+    clock.advance(LIFE_SECONDS - 0.001)
+    assert await store._delete(SENDER, 1, clock())
+    clock.advance(0.001)
+    assert not await store._delete(SENDER, before, clock())
+    assert not await store.exists(SENDER)
+
+
 async def test_many_writers_begin_again_at_once(storage: Storage) -> None:
     clock = Clock()
     await add(mortal(storage, clock), SENDER, *turn("old"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -160,6 +161,29 @@ async def test_those_that_stay_are_listed_once_while_others_come_and_go(
     ]
     assert sorted(name for name in seen if name in staying) == staying
     assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_order_of_the_pages_is_that_of_the_cursors(
+    storage: Storage, seed: int
+) -> None:
+    """Neither age nor the latest save may decide: they are not what a cursor holds."""
+    store, other, clock = storage.store(), storage.store(), Clock()
+    clock.drive(store)
+    clock.drive(other)
+    chance = random.Random(seed)
+    names = chance.sample(NAMES, len(NAMES))
+    for name in names:
+        clock.advance(1)
+        await add(store, name, user())
+    seen: list[str] = []
+    async for summary in store.conversations(page_size=3):
+        seen.append(summary.sender_id)
+        if len(seen) % 3 == 0:  # the next page is not fetched yet
+            for name in chance.sample(NAMES, 4):
+                clock.advance(1)
+                await add(other, name, user())
+    assert sorted(seen) == NAMES
 
 
 async def test_those_that_stay_are_listed_once_beside_writers(

@@ -139,6 +139,21 @@ CASES: list[tuple[type[SoundStore], Guarantee, dict[str, Any]]] = [
         {},
     ),
     (
+        broken.ListsTheLatestLast,
+        test_listing.test_the_order_of_the_pages_is_that_of_the_cursors,
+        {"seed": 0},
+    ),
+    (
+        broken.CutsAnywhere,
+        test_erasure.test_the_storage_itself_refuses_a_cut_into_the_latest_session,
+        {"before": 15},
+    ),
+    (
+        broken.CutsWhatExpired,
+        test_expiry.test_what_expired_is_not_there_to_be_cut,
+        {"before": 2},
+    ),
+    (
         broken.NumbersAnewAfterACut,
         test_erasure.test_earlier_sessions_can_be_cut_off,
         {"before": 7},

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.cells import cell_len
 
 import tracker_store_async
 from tests import golden
 from tests.unit.command import error_of, output_of, run, save
-from tracker_store_async import DialogueStateTracker, Domain, EventVerbosity
+from tracker_store_async import (
+    DialogueStateTracker,
+    Domain,
+    EventVerbosity,
+    Health,
+    InMemoryTrackerStore,
+)
 from tracker_store_async.events import (
     ActionExecuted,
     BotUttered,
@@ -184,6 +192,24 @@ def test_list_says_that_there_is_more_only_if_there_is(chats: Path) -> None:
         assert len(lines) == 6
 
 
+def test_a_long_id_does_not_widen_the_table(tmp_path: Path) -> None:
+    names = ["short", "x" * 255, "食" * 60]
+    trackers = [
+        DialogueStateTracker.from_events(name, [UserUttered("hi", timestamp=NOON)])
+        for name in names
+    ]
+    for tracker in trackers:
+        tracker.user_id = "u" * 200
+    save(tmp_path / "chats.db", *trackers)
+    header, *rows = output_of("list", "--db", "chats.db", cwd=tmp_path)
+    assert max(cell_len(row) for row in rows) < 150
+    assert len({cell_len(row[: row.index(" 1  2")]) for row in rows}) == 1
+    assert header.index("events") == header.index("conversation") + 42
+    assert any(row.startswith(f"{'x' * 37}...  ") for row in rows)
+    lines = output_of("list", "--json", "--db", "chats.db", cwd=tmp_path)
+    assert {json.loads(line)["sender_id"] for line in lines} == set(names)
+
+
 def test_list_of_one_user(chats: Path) -> None:
     arguments = ("list", "--user", "u-7", "--json", "--db", "chats.db")
     [line] = output_of(*arguments, cwd=chats)
@@ -214,6 +240,38 @@ def test_check_reports_versions_layout_and_latency(chats: Path) -> None:
     assert re.fullmatch(r"aiosqlite [\d.]+, SQLAlchemy 2\.[\d.]+", rows["driver"])
     assert rows["layout"] == "current (1)"
     assert re.fullmatch(r"[\d.]+ m?s", rows["latency"])
+
+
+@pytest.mark.parametrize("written", ["false", '"false"', '"${MAY_CREATE}"', "0"])
+@pytest.mark.parametrize("command", ["check", "schema status"])
+def test_a_store_that_may_not_create_its_tables_cannot_be_used(
+    tmp_path: Path, command: str, written: str
+) -> None:
+    (tmp_path / "endpoints.yml").write_text(
+        f"tracker_store: {{type: sql, db: no.db, create_tables: {written}}}"
+    )
+    result = run(*command.split(), cwd=tmp_path, env={"MAY_CREATE": "false"})
+    assert (result.returncode, result.stderr) == (1, "")
+    assert "not created, and create_tables is false" in result.stdout
+
+
+class Detailed(InMemoryTrackerStore):
+    """A store that tells more about itself, in long words."""
+
+    async def _health(self) -> Health:
+        found = await super()._health()
+        return replace(found, details={"replication_lag": 3, "n": 1})
+
+
+def test_check_separates_every_name_from_its_value(tmp_path: Path) -> None:
+    (tmp_path / "endpoints.yml").write_text(
+        f"tracker_store: {{type: {__name__}.Detailed}}"
+    )
+    rows = dict(line.split(maxsplit=1) for line in output_of("check", cwd=tmp_path))
+    assert (rows["replication_lag"], rows["n"]) == ("3", "1")
+    # the values stand below each other
+    lines = output_of("check", cwd=tmp_path)
+    assert len({line.index(rows[line.split()[0]]) for line in lines[:2]}) == 1
 
 
 def rasa_database(directory: Path) -> Path:
@@ -277,9 +335,51 @@ def test_the_broker_of_a_configured_store_is_not_needed(chats: Path) -> None:
 def test_a_store_in_memory_is_empty_and_has_no_layout(tmp_path: Path) -> None:
     (tmp_path / "endpoints.yml").write_text("tracker_store: {type: in_memory}")
     assert output_of("keys", cwd=tmp_path) == []
-    assert output_of("check", cwd=tmp_path)[0] == "store      endpoints.yml (in_memory)"
+    first = output_of("check", cwd=tmp_path)[0]
+    assert first.split(maxsplit=1) == ["store", "endpoints.yml (in_memory)"]
     text = error_of("schema", "status", cwd=tmp_path, code=1)
     assert text == "a store of type in_memory has no layout to show or upgrade"
+
+
+# -- a file that is not there ----------------------------------------------------------
+
+LOOKING = ("show alice", "keys", "list", "check", "schema status")
+
+
+@pytest.mark.parametrize("command", [*LOOKING, "schema upgrade"])
+@pytest.mark.parametrize("given", ["--db", "--url", "variable"])
+def test_a_file_that_was_named_has_to_be_there(
+    tmp_path: Path, command: str, given: str
+) -> None:
+    url = "sqlite:///no.db"
+    options = {"--db": ["--db", "no.db"], "--url": ["--url", url], "variable": []}
+    env = {"TRACKER_STORE_URL": url} if given == "variable" else None
+    text = error_of(*command.split(), *options[given], cwd=tmp_path, code=1, env=env)
+    assert text == "there is no SQLite file 'no.db'"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_only_configured_may_come_later(tmp_path: Path) -> None:
+    (tmp_path / "endpoints.yml").write_text("tracker_store: {type: sql, db: no.db}")
+    for command in ("check", "schema status"):
+        lines = output_of(*command.split(), cwd=tmp_path)
+        assert "not created: the first use of the store creates it" in lines[-1]
+    for command in ("show alice", "keys", "list"):
+        text = error_of(*command.split(), cwd=tmp_path, code=1)
+        assert text.endswith("(sql): its SQLite file does not exist yet")
+
+
+@pytest.mark.parametrize("command", LOOKING)
+@pytest.mark.parametrize("option", ["--db .", "--url sqlite:///."])
+def test_a_directory_is_no_file(tmp_path: Path, command: str, option: str) -> None:
+    text = error_of(*command.split(), *option.split(), cwd=tmp_path, code=1)
+    assert text == "'.' is a directory, not a SQLite file"
+
+
+def test_a_database_in_memory_needs_no_file(tmp_path: Path) -> None:
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        lines = output_of("check", "--url", url, cwd=tmp_path)
+        assert "not created" in lines[-1]
 
 
 # -- errors ----------------------------------------------------------------------------
@@ -290,10 +390,7 @@ def test_a_store_in_memory_is_empty_and_has_no_layout(tmp_path: Path) -> None:
 )
 def test_looking_creates_nothing(tmp_path: Path, command: str) -> None:
     for option in (["--db", "no.db"], ["--url", "sqlite:///no.db"]):
-        result = run(*command.split(), *option, cwd=tmp_path)
-        if option[0] == "--db" or command not in ("check", "schema status"):
-            assert result.returncode == 1
-            assert result.stderr.count("\n") == 1
+        error_of(*command.split(), *option, cwd=tmp_path, code=1)
     (tmp_path / "endpoints.yml").write_text(
         "tracker_store: {type: sql, db: no.db, create_tables: true, auto_upgrade: true}"
     )
@@ -310,7 +407,6 @@ def test_looking_creates_nothing(tmp_path: Path, command: str) -> None:
             "there is no conversation 'nobody'",
         ),
         (["show", "x", "--db", "no.db"], 1, "there is no SQLite file 'no.db'"),
-        (["keys", "--db", "."], 1, "there is no SQLite file '.'"),
         (["keys", "--db", "text.db"], 1, "text.db is damaged or is not a database"),
         (["show", "", "--db", "chats.db"], 2, "a sender id must not be empty"),
         (["show", "x" * 256, "--db", "chats.db"], 2, "longer than 255 characters"),
@@ -327,6 +423,11 @@ def test_looking_creates_nothing(tmp_path: Path, command: str) -> None:
         (["list", "--limit", "-1", "--db", "chats.db"], 2, "--limit"),
         (["show", "x", "--last", "0", "--db", "chats.db"], 2, "--last"),
         (["show", "x", "--domain", "no.yml", "--db", "chats.db"], 2, "does not exist"),
+        (
+            ["show", "x", "--domain", "d", "--db", "chats.db"],
+            2,
+            "directory 'd' holds no domain",
+        ),
         (["lists"], 2, "No such command 'lists'"),
         (["keys", "--bogus"], 2, "--bogus"),
     ],
@@ -335,6 +436,8 @@ def test_an_error_is_one_clear_line(
     chats: Path, arguments: list[str], code: int, message: str
 ) -> None:
     (chats / "typo.yml").write_text("tracker_store: {type: sql, dialekt: sqlite}")
+    (chats / "d").mkdir()
+    (chats / "d" / "nlu.yml").write_text("nlu: []")
     (chats / "text.db").write_text("this is no database at all" * 100)
     assert message in error_of(*arguments, cwd=chats, code=code)
 
@@ -356,6 +459,14 @@ def test_help_fits_a_terminal(tmp_path: Path, command: str, option: str) -> None
     lines = output_of(*command.split(), option, cwd=tmp_path)
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith(f"Usage: tracker-store {command}".strip())
+
+
+@pytest.mark.parametrize("command", ["", "schema"])
+def test_without_arguments_the_help_is_shown(tmp_path: Path, command: str) -> None:
+    wanted = output_of(*command.split(), "--help", cwd=tmp_path)
+    result = run(*command.split(), cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == wanted
 
 
 def test_help_documents_every_exit_code_and_command(tmp_path: Path) -> None:

@@ -152,6 +152,34 @@ def test_lists_are_streamed(tmp_path: Path, command: str) -> None:
     assert "c1" in lines[-2] + lines[-1]
 
 
+BROKEN = """
+from tracker_store_async import InMemoryTrackerStore
+
+class BrokenStore(InMemoryTrackerStore):
+    def __init__(self, *arguments, password, **options):
+        raise RuntimeError(f"cannot log in with {password}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "raised"),
+    [(BROKEN, "RuntimeError"), ("1 / 0", "ZeroDivisionError"), ("(", "SyntaxError")],
+)
+def test_a_broken_store_of_ones_own_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, raised: str
+) -> None:
+    (tmp_path / "broken_store.py").write_text(code)
+    (tmp_path / "endpoints.yml").write_text(
+        "tracker_store: {type: broken_store.BrokenStore, password: s3cret}"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = error_of("check", cwd=tmp_path, code=2)
+    sys.modules.pop("broken_store", None)
+    assert "broken_store.BrokenStore" in text
+    assert text.endswith(raised)
+    assert "s3cret" not in text
+
+
 def test_a_store_of_ones_own_can_be_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,11 @@ class TestRedis:
             "sentinel_service": "mymaster",
         }
 
+    @pytest.mark.parametrize("host", ["::1", "[::1]", "[::1]:6379", "redis://[::1]"])
+    def test_ipv6_address(self, host):
+        config = parse(RedisConfig, host=host)
+        assert (config.host, config.port) == ("::1", 6379)
+
     def test_sentinel(self):
         config = load(RedisConfig, "rasa_redis_sentinel.yml")
         assert config.deployment_mode == "sentinel"

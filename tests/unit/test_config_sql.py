@@ -68,9 +68,30 @@ class TestFiles:
         }
 
     def test_rasas_documented_example(self):
-        config = load("rasa_sql.yml")
+        """Its `query` is a placeholder, which psycopg2 refuses as well."""
+        with pytest.raises(ConfigurationError) as raised:
+            load("rasa_sql.yml")
+        assert str(raised.value).startswith(
+            "tracker_store: 'driver' in 'query' is not an option of asyncpg; it has: "
+        )
+
+    def test_rasas_documented_example_without_its_placeholder(self):
+        section = read_endpoint_config(DATA / "rasa_sql.yml", "tracker_store")
+        settings = section.as_dict() | {"query": None}
+        del settings["type"]
+        config = parse(**settings)
         assert (config.dialect, config.db, config.host) == ("postgresql", "rasa", None)
         assert config.username is config.password is config.login_db is None
+
+    def test_rasas_keys_all_at_once(self):
+        config = load("rasa_sql_keys.yml")
+        assert (config.dialect, config.db, config.host) == ("postgresql", "rasa", None)
+        assert config.username is config.password is config.login_db is None
+
+    def test_rasa_on_oracle(self):
+        config = load("rasa_oracle.yml")
+        assert (config.dialect, config.db) == ("oracle", "")
+        assert config.query == {"service_name": "tracker"}
 
     def test_sqlite(self):
         assert load("rasa_sqlite.yml").store_kwargs() == {
@@ -146,24 +167,29 @@ class TestHost:
 
     def test_whole_url(self):
         config = parse(
-            url="postgresql+asyncpg://u:p%40ss@h:1/d?sslmode=verify-full&a=1&a=2"
+            url="postgresql+asyncpg://u:p%40ss@h:1/d?sslmode=verify-full&host=a&host=b"
         )
         assert (config.dialect, config.host, config.port) == ("postgresql", "h", 1)
         assert (config.db, config.username) == ("d", "u")
         assert config.password.get_secret_value() == "p@ss"
         assert config.ssl_mode == "verify-full"
-        assert config.query == {"a": ("1", "2")}
+        assert config.query == {"host": ("a", "b")}
 
     def test_url_and_keys_add_up(self):
         config = parse(
-            url="postgresql://h/d?a=1",
+            url="postgresql://h/d?role=a",
             dialect="postgres",
             username="u",
             password="p",
-            query={"b": 2, "c": True, "d": [3, "x"]},
+            query={"work_mem": 2, "synchronous_commit": True, "port": [3, "4"]},
         )
         assert (config.host, config.db, config.username) == ("h", "d", "u")
-        assert config.query == {"a": "1", "b": "2", "c": "true", "d": ("3", "x")}
+        assert config.query == {
+            "role": "a",
+            "work_mem": "2",
+            "synchronous_commit": "true",
+            "port": ("3", "4"),
+        }
 
     @pytest.mark.parametrize(
         "key", [{"db": "e"}, {"dialect": "sqlite"}, {"port": 2}, {"username": "v"}]
@@ -367,9 +393,25 @@ def test_typo():
     )
 
 
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("drivername", "dialect"),
+        ("driver", "dialect"),
+        ("database", "db"),
+        ("user", "username"),
+        ("passwd", "password"),
+    ],
+)
+def test_name_that_others_use(written, key):
+    assert problem(**{written: "x"}) == (
+        f"tracker_store: unknown key '{written}' for type sql; did you mean '{key}'?"
+    )
+
+
 def test_repr_shows_no_password():
     config = parse(
-        url="postgresql://u:s3cr3t@h/d?password=s3cr3t", query={"sslpassword": "s3cr3t"}
+        url="postgresql://u:s3cr3t@h/d?user=s3cr3t", query={"password": "s3cr3t"}
     )
     assert "s3cr3t" not in repr(config) + str(config)
-    assert "sslpassword" in repr(config)
+    assert "query={'user': '***', 'password': '***'}" in repr(config)

@@ -120,6 +120,16 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def test_a_directory_without_a_domain_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "one.yml", "slots: {}\n")
+    write(tmp_path / "d/nlu.yml", "nlu: [{intent: hi}]\n")
+    for paths in (tmp_path / "d", [tmp_path / "one.yml", tmp_path / "d"]):
+        with pytest.raises(
+            ConfigurationError, match=r"directory '.*/d' holds no domain"
+        ):
+            Domain.load(paths)
+
+
 def test_load_merges_files_and_directories(tmp_path: Path) -> None:
     one = write(tmp_path / "one.yml", "slots: {a: {type: text, initial_value: é}}\n")
     write(tmp_path / "parts/b.yaml", "slots: {b: {type: bool}}\nintents: [hi]\n")

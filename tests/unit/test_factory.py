@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+import tracker_store_async
 from tracker_store_async import registry
 from tracker_store_async.backends.memory import InMemoryTrackerStore
 from tracker_store_async.brokers.recording import RecordingBroker
@@ -123,6 +124,10 @@ class TestInMemory:
         assert store.max_event_history == 3
         assert TrackerStore.create(store) is store
         assert type(TrackerStore.create(None)) is InMemoryTrackerStore
+
+    def test_both_ways_are_public(self):
+        assert tracker_store_async.load_tracker_store is load_tracker_store
+        assert tracker_store_async.create_tracker_store is create_tracker_store
 
     async def test_it_works(self):
         async with load_tracker_store(DATA / "in_memory.yml") as store:

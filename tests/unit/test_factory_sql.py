@@ -43,9 +43,9 @@ def test_postgresql_deployment_example_makes_a_store(monkeypatch):
     assert "s3cr3t" not in repr(store)
 
 
-@pytest.mark.parametrize("name", ["rasa_sql.yml", "rasa_sqlite.yml"])
+@pytest.mark.parametrize("name", ["rasa_sql_keys.yml", "rasa_sqlite.yml"])
 def test_rasas_examples_make_a_store(name):
-    if name == "rasa_sql.yml":
+    if name == "rasa_sql_keys.yml":
         pytest.importorskip("asyncpg", reason="the extra postgresql is not installed")
     assert type(load_tracker_store(DATA / name)) is SQLTrackerStore
 
@@ -135,6 +135,5 @@ async def test_rasas_schema_variable(postgresql_file, postgresql_server, monkeyp
 async def test_wrong_option_of_the_driver_is_a_clear_error(postgresql_file):
     text = postgresql_file.read_text()
     postgresql_file.write_text(f"{text}  query: {{no_such_option: x}}\n")
-    store = load_tracker_store(postgresql_file)
     with pytest.raises(ConfigurationError, match="no_such_option"):
-        await store.open()
+        load_tracker_store(postgresql_file)

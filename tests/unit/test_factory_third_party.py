@@ -10,7 +10,11 @@ from tracker_store_async.brokers.recording import RecordingBroker
 from tracker_store_async.domain import Domain
 from tracker_store_async.errors import ConfigurationError, UnknownStoreTypeError
 from tracker_store_async.events import SlotSet
-from tracker_store_async.factory import create_tracker_store, load_tracker_store
+from tracker_store_async.factory import (
+    create_event_broker,
+    create_tracker_store,
+    load_tracker_store,
+)
 from tracker_store_async.wrappers.awaitable import AwaitableTrackerStore
 
 OURS = """
@@ -41,6 +45,23 @@ OURS = """
 
     def make_nothing(domain, event_broker):
         return object()
+
+    class Raising(InMemoryTrackerStore):
+        def __init__(self, domain=None, event_broker=None, password=""):
+            raise RuntimeError(f"cannot log in with {password}")
+
+    class Refusing(InMemoryTrackerStore):
+        def __init__(self, domain=None, event_broker=None):
+            super().__init__(domain, event_broker, max_event_history=-1)
+
+    class RaisingBroker:
+        def __init__(self, password=""):
+            raise RuntimeError(f"cannot log in with {password}")
+
+    class RaisingFromConfig:
+        @classmethod
+        def from_endpoint_config(cls, config):
+            raise RuntimeError(str(config.kwargs))
 
     NOT_CALLABLE = 1
 """
@@ -89,6 +110,13 @@ def modules(tmp_path, monkeypatch):
     (package / "ours.py").write_text(textwrap.dedent(OURS))
     (package / "rasa_like.py").write_text(textwrap.dedent(RASA_LIKE))
     (package / "broken.py").write_text("import no_such_package")
+    (package / "dividing.py").write_text("PASSWORD = 's3cret'\n1 / 0")
+    (package / "raising.py").write_text("raise AttributeError('s3cret')")
+    (package / "unfinished.py").write_text("password = 's3cret")
+    (package / "lazy.py").write_text(
+        "def __getattr__(name):\n    raise AttributeError(name)\n"
+        "def __dir__():\n    return ['LazyStore']\n"
+    )
     metadata = tmp_path / "other_stores-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Name: other-stores\nVersion: 1.0\n")
@@ -99,6 +127,8 @@ def modules(tmp_path, monkeypatch):
         "plain = other_stores.rasa_like:SyncStore\n"
         "broken = other_stores.broken:Store\n"
         "gone = other_stores.ours:Gone\n"
+        "dividing = other_stores.dividing:Store\n"
+        "attribute = other_stores.raising:Store\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield
@@ -265,6 +295,11 @@ class TestErrors:
             ("broken", "No module named 'no_such_package'"),
             ("gone", "has no attribute 'Gone'"),
             ("other_stores.ours.FileStor", "did you mean 'FileStore'?"),
+            ("other_stores.lazy.LazyStor", "did you mean 'LazyStore'?"),
+            (
+                "tracker_store_async.InMemoryTrackerStor",
+                "did you mean 'InMemoryTrackerStore'?",
+            ),
             ("other_stores.ours.NOT_CALLABLE", "has no class 'NOT_CALLABLE'"),
             ("other_stores.ours.", "is not a path to a class"),
             (".ours.FileStore", "is not a path to a class"),
@@ -277,9 +312,51 @@ class TestErrors:
         assert words in text
         assert f"type '{type_name}'" in text
 
+    @pytest.mark.parametrize(
+        ("type_name", "raised"),
+        [
+            ("other_stores.dividing.Store", "ZeroDivisionError"),
+            ("other_stores.unfinished:Store", "SyntaxError"),
+            ("other_stores.raising.Store", "AttributeError"),
+            ("dividing", "ZeroDivisionError"),
+            ("attribute", "AttributeError"),
+        ],
+    )
+    def test_module_that_raises(self, type_name, raised):
+        with pytest.raises(UnknownStoreTypeError) as caught:
+            create_tracker_store({"type": type_name})
+        text = str(caught.value)
+        assert f"type '{type_name}'" in text
+        assert text.endswith(f"cannot be imported: its module raises {raised}")
+        assert type(caught.value.__cause__).__name__ == raised
+
+    def test_store_that_raises(self):
+        with pytest.raises(ConfigurationError) as caught:
+            create_tracker_store(
+                {"type": "other_stores.ours.Raising", "password": "s3cret"}
+            )
+        assert str(caught.value) == (
+            "tracker_store: other_stores.ours.Raising cannot be made: "
+            "it raises RuntimeError"
+        )
+        assert isinstance(caught.value.__cause__, RuntimeError)
+
+    def test_store_that_refuses_an_option_says_so_itself(self):
+        text = problem(type="other_stores.ours.Refusing")
+        assert text.startswith("max_event_history must be 1 or more")
+
+    @pytest.mark.parametrize("name", ["RaisingBroker", "RaisingFromConfig"])
+    def test_broker_that_raises(self, name):
+        with pytest.raises(ConfigurationError) as caught:
+            create_event_broker(
+                {"type": f"other_stores.ours.{name}", "password": "s3cret"}
+            )
+        assert "cannot be made: it raises RuntimeError" in str(caught.value)
+        assert "s3cret" not in str(caught.value)
+
     def test_what_is_no_store(self):
-        assert "it needs to be an object with the methods save, retrieve" in problem(
-            type="other_stores.ours.make_nothing"
+        assert problem(type="other_stores.ours.make_nothing").startswith(
+            "tracker_store: other_stores.ours.make_nothing returns no store: "
         )
 
     def test_abstract_store(self):

@@ -44,6 +44,21 @@ def test_the_scheme_of_a_url_names_the_store(url: str, kind: str) -> None:
     assert find_target(url=url, environment={}).config.type == kind
 
 
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("sqlite:///chats.db", Path("chats.db")),
+        ("sqlite+aiosqlite:////x/chats.db?timeout=5", Path("/x/chats.db")),
+        ("sqlite://", None),
+        ("sqlite:///file:x?mode=memory&uri=true", None),
+        ("sqlite://:port", None),
+        ("postgresql://host/chats.db", None),
+    ],
+)
+def test_the_file_of_a_url(url: str, file: Path | None) -> None:
+    assert find_target(url=url, environment={}).file == file
+
+
 @pytest.mark.parametrize("given", ["option", "variable"])
 def test_a_password_is_never_shown(given: str) -> None:
     url = "postgresql://me:s3cret@host/db?password=s3cret"

@@ -161,9 +161,21 @@ class TestListing:
             with pytest.raises(errors.StoreClosedError):
                 next(listing)
 
-    def test_bad_page_size(self, store):
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"page_size": 0},
+            {"page_size": "many"},
+            {"cursor": 3},
+            {"user_id": 3},
+            {"updated_from": "today"},
+            {"updated_before": "today"},
+            {"timeout_seconds": 0},
+        ],
+    )
+    def test_what_is_wrong_is_refused_by_the_call(self, store, wrong):
         with pytest.raises(errors.InvalidInputError):
-            next(store.conversations(page_size=0))
+            store.conversations(**wrong)
 
 
 class TestThreads:
@@ -237,6 +249,71 @@ class TestThreads:
                     SyncTrackerStore(inner).__enter__()
 
         asyncio.run(use())
+
+    def test_closing_a_facade_that_could_not_open_hides_nothing(self):
+        inner = InMemoryTrackerStore()
+
+        async def use():
+            async with inner:
+                store = SyncTrackerStore(inner)
+                with pytest.raises(errors.WrongLoopError, match="another event loop"):
+                    store.exists("alice")
+                store.close()
+                assert await inner.exists("alice") is False
+
+        asyncio.run(use())
+
+    def test_a_store_that_was_left_open_on_a_loop_that_ended_is_not_closed(self):
+        inner = InMemoryTrackerStore()
+        asyncio.run(inner.open())
+        with pytest.raises(errors.WrongLoopError):
+            SyncTrackerStore(inner).__enter__()
+        assert not inner._closed
+
+
+class TestSharing:
+    """Two facades of one store: the one that opens it first has it."""
+
+    @pytest.mark.parametrize("used", [False, True])
+    def test_the_other_one_does_not_close_it(self, used):
+        inner = InMemoryTrackerStore()
+        mine, other = SyncTrackerStore(inner), SyncTrackerStore(inner)
+        if used:
+            say(mine, "alice", "hi")
+            with pytest.raises(errors.WrongLoopError, match="share one SyncTracker"):
+                other.exists("alice")
+        other.close()
+        assert texts(say(mine, "alice", "bye"))[-1] == "bye"
+        with pytest.raises(errors.StoreClosedError, match="SyncTrackerStore is closed"):
+            other.exists("alice")
+        mine.close()
+        assert inner._closed
+
+    def test_one_that_failed_to_open_it_does_not_close_it(self):
+        class Flaky(InMemoryTrackerStore):
+            async def _open(self):
+                if failing:
+                    raise errors.StoreUnavailableError("gone")
+                await super()._open()
+
+        inner, failing = Flaky(), [1]
+        other, mine = SyncTrackerStore(inner), SyncTrackerStore(inner)
+        with pytest.raises(errors.StoreUnavailableError), other:
+            pass
+        failing.clear()
+        with closing(mine):
+            assert not mine.exists("alice")
+
+    def test_after_closing_the_other_one_may_open_it(self):
+        inner = InMemoryTrackerStore()
+        mine, other = SyncTrackerStore(inner), SyncTrackerStore(inner)
+        say(mine, "alice", "hi")
+        mine.close()
+        with closing(other):
+            with pytest.raises(errors.StoreClosedError, match=r"InMemory.* is closed"):
+                other.exists("alice")
+            other.open()
+            assert texts(other.retrieve("alice")) == ["hi"]
 
 
 class TestClosing:

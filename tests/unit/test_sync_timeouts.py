@@ -86,7 +86,7 @@ def test_the_facades_own_limit_counts_where_the_call_gives_none():
         store.save(tracker, timeout_seconds=math.inf)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, math.nan, True])
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, True, "x", [1], 1j])
 def test_a_limit_that_is_none(seconds):
     with pytest.raises(errors.ConfigurationError, match="positive number of seconds"):
         SyncTrackerStore(InMemoryTrackerStore(), timeout_seconds=seconds)

@@ -61,7 +61,7 @@ class RedisConfig(StoreConfig):
     @classmethod
     def _take_url_apart(cls, values: Any) -> Any:
         host = values.get("host") if isinstance(values, dict) else None
-        if not isinstance(host, str) or ("://" not in host and ":" not in host):
+        if not isinstance(host, str) or ":" not in host or _is_ipv6(host):
             return values
         rest = {key: value for key, value in values.items() if key != "host"}
         return merge_url_parts(rest, _url_parts(host))
@@ -134,6 +134,11 @@ def _url_parts(host: str) -> dict[str, Any]:
         raise ValueError("the path of the url must be the number of the database")
     parts["db"] = int(database) if database else None
     return parts | {"host": url.hostname or "localhost", "port": url.port}
+
+
+def _is_ipv6(host: str) -> bool:
+    """Whether it is an IPv6 address alone, whose end is no port."""
+    return host.count(":") > 1 and "://" not in host and not host.startswith("[")
 
 
 def _split(url: str) -> SplitResult:

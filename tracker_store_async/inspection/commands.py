@@ -70,8 +70,16 @@ def _is_sql(settings: dict[str, Any]) -> bool:
 
 
 def _check_file(target: Target) -> None:
-    if target.file is not None and not target.file.is_file():
-        raise NotFoundError(f"there is no SQLite file {str(target.file)!r}")
+    """Check that the SQLite file is there, where the command line names one.
+
+    A file that an endpoints file names may come later; this one may be a typo.
+    """
+    if target.file is None or target.file.is_file():
+        return
+    name = repr(str(target.file))
+    if target.file.is_dir():
+        raise NotFoundError(f"{name} is a directory, not a SQLite file")
+    raise NotFoundError(f"there is no SQLite file {name}")
 
 
 @asynccontextmanager
@@ -83,11 +91,23 @@ async def _reading(
     if hasattr(store, "schema_state"):
         state = await cast("SQLTrackerStore", store).schema_state()
         if state.startswith(NOT_CREATED):
-            raise NotFoundError(
-                f"nothing is stored in {target.label}: there are no tables yet"
-            )
+            lacking = "there are no tables yet"
+            if _has_no_file(store):
+                lacking = "its SQLite file does not exist yet"
+            raise NotFoundError(f"nothing is stored in {target.label}: {lacking}")
     async with store:
         yield store
+
+
+def _has_no_file(store: TrackerStore) -> bool:
+    connector = getattr(store, "_connector", None)
+    return connector is not None and connector.is_absent()
+
+
+def _may_create_tables(target: Target) -> bool:
+    """Whether the store as it is configured creates them; the option may be text."""
+    store = create_tracker_store(target.config)
+    return bool(getattr(store, "_create_tables", True))
 
 
 # -- conversations ---------------------------------------------------------------------
@@ -259,7 +279,7 @@ def _judge(state: str, target: Target) -> tuple[str, bool]:
     if state.startswith(CURRENT):
         return state, True
     if state.startswith(NOT_CREATED):
-        if target.config.kwargs.get("create_tables", True) is False:
+        if not _may_create_tables(target):
             return f"{state}, and create_tables is false", False
         return f"{state}: the first use of the store creates it", True
     if "upgrade" in state:
@@ -290,9 +310,10 @@ def _versions(driver: str) -> str:
 
 
 def _print_rows(console: Console, rows: dict[str, str]) -> None:
+    width = max(11, *(len(name) + 2 for name in rows))
     for name, value in rows.items():
         if value:
-            line = Text.assemble((f"{name:<11}", "dim"), printable(value))
+            line = Text.assemble((name.ljust(width), "dim"), printable(value))
             console.print(line, soft_wrap=True)
 
 

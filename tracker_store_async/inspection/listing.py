@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
 from tracker_store_async.inspection.terminal import date_and_time, json_text, printable
@@ -20,7 +20,7 @@ ROWS_ALIGNED = 100
 """Rows whose columns are aligned with each other: so many are held, and no more."""
 
 MAX_COLUMN = 40
-"""Longest cell that the other rows of a column are aligned to."""
+"""Widest cell: the rest of a longer one is cut off, and whole in JSON."""
 
 HEADER = ("conversation", "events", "created", "updated", "user")
 
@@ -43,17 +43,24 @@ async def write_table(
 
 def _cells(summary: ConversationSummary) -> tuple[str, ...]:
     return (
-        printable(summary.sender_id),
+        _cut(printable(summary.sender_id)),
         str(summary.version),
         date_and_time(summary.created_at),
         date_and_time(summary.updated_at),
-        printable(summary.user_id or ""),
+        _cut(printable(summary.user_id or "")),
     )
+
+
+def _cut(text: str) -> str:
+    if cell_len(text) <= MAX_COLUMN:
+        return text
+    # Three dots: the sign for them is not in every encoding.
+    return chop_cells(text, MAX_COLUMN - 3)[0] + "..."
 
 
 def _write_rows(console: Console, rows: list[tuple[str, ...]], *, header: bool) -> None:
     widths = [
-        min(MAX_COLUMN, max(cell_len(cell) for cell in column))
+        max(cell_len(cell) for cell in column)
         for column in zip(HEADER, *rows, strict=True)
     ]
     if header:

@@ -44,7 +44,7 @@ class Target:
         config: Its configuration.
         label: What to call it, without a password.
         option: How to name it again on a command line, without a password.
-        file: The SQLite file, where it was named as one.
+        file: The SQLite file, where the command line or the environment names one.
     """
 
     config: EndpointConfig
@@ -112,7 +112,22 @@ def _url_target(url: str, option: str) -> Target:
             f"it must begin with one of {', '.join(_TYPE_OF_SCHEME)}, then ://",
         )
         raise ConfigurationError(f"the URL names no known kind of store: {hint}")
-    return Target(EndpointConfig(url=url, type=kind), mask_url(url), option)
+    config = EndpointConfig(url=url, type=kind)
+    file = _file_of(url) if dialect == "sqlite" else None
+    return Target(config, mask_url(url), option, file)
+
+
+def _file_of(url: str) -> Path | None:
+    """Return the file that a SQLite URL names; None if it is none, or is wrong."""
+    from tracker_store_async.backends.sql.config_url import url_parts
+
+    try:
+        parts = url_parts(url)
+    except ValueError:
+        return None  # the store says what is wrong with it
+    # A URI of SQLite's own may stand for a memory.
+    is_file = parts["db"] != ":memory:" and "uri" not in (parts["query"] or {})
+    return Path(parts["db"]) if is_file else None
 
 
 def _endpoints_target(path: Path) -> Target:

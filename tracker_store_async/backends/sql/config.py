@@ -10,13 +10,15 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
+from tracker_store_async.backends.sql.config_query import split_query
 from tracker_store_async.backends.sql.config_url import (
     DRIVERS,
     normalise_dialect,
-    split_query,
     url_parts,
 )
 from tracker_store_async.settings import (
@@ -27,6 +29,7 @@ from tracker_store_async.settings import (
     Seconds,
     Secret,
     StoreConfig,
+    Text,
     merge_url_parts,
     reject_true_and_false,
 )
@@ -68,11 +71,12 @@ class SQLConfig(StoreConfig):
             a `+` is dropped: each dialect has its own asyncio driver here.
         host: Host name; None with SQLite.
         port: Port; None is the dialect's usual one.
-        db: Name of the database; with SQLite the path of the file.
+        db: Name of the database; with SQLite the path of the file; with Oracle the SID,
+            or empty where `query` has a `service_name` or `host` is a TNS name.
         username: Name to log in with.
         password: Password to log in with.
         login_db: Database to connect to first, to create `db` (PostgreSQL only).
-        query: Further options for the driver.
+        query: Further options for the driver; see `config_query.py`.
         schema_name: Schema of the tables, `schema` in the file (PostgreSQL only).
         pool_size: Connections that are kept open.
         max_overflow: Connections that may be opened beyond `pool_size`.
@@ -106,10 +110,17 @@ class SQLConfig(StoreConfig):
         "ssl_cafile": "ssl_ca_certs",
     }
 
+    hints: ClassVar = {
+        "drivername": "dialect",
+        "driver": "dialect",
+        "database": "db",
+        "passwd": "password",
+    }
+
     dialect: Literal["sqlite", "postgresql", "mysql", "mariadb", "oracle"] = "sqlite"
     host: Name | None = None
     port: Port | None = None
-    db: Name = "rasa.db"
+    db: Text = "rasa.db"
     username: Name | None = None
     password: Secret | None = None
     login_db: Name | None = None
@@ -139,9 +150,18 @@ class SQLConfig(StoreConfig):
         values["dialect"] = normalise_dialect(values.get("dialect", "sqlite"))
         values = _take_query_apart(values)
         _resolve_tls(values)
+        if values["dialect"] == "oracle":
+            _resolve_service(values)
         if values["dialect"] == "postgresql":
             _fill_from_environment(values)
         return values
+
+    @field_validator("db")
+    @classmethod
+    def _is_named(cls, db: str, info: ValidationInfo) -> str:
+        if not db and info.data.get("dialect") != "oracle":
+            raise ValueError("must not be empty")
+        return db
 
     @model_validator(mode="after")
     def _keys_fit_dialect(self) -> Self:
@@ -220,6 +240,16 @@ def _take_query_apart(values: dict[str, Any]) -> dict[str, Any]:
         return values
     rest, keys = split_query(values["dialect"], query)
     return merge_url_parts({**values, "query": rest}, keys)
+
+
+def _resolve_service(values: dict[str, Any]) -> None:
+    query = values.get("query")
+    if isinstance(query, dict) and query.get("service_name"):
+        if values.get("db"):
+            raise ValueError(
+                "'db' is an Oracle SID, and 'query' has a 'service_name': keep one"
+            )
+        values["db"] = ""
 
 
 def _resolve_tls(values: dict[str, Any]) -> None:

@@ -35,26 +35,6 @@ _KNOWN_DRIVERS = {
 }
 """Drivers of Rasa's day that a dialect may name; ours is used in place of them."""
 
-_LIBPQ_KEYS = {
-    "sslmode": "ssl_mode",
-    "sslrootcert": "ssl_ca_certs",
-    "sslcert": "ssl_certfile",
-    "sslkey": "ssl_keyfile",
-    "connect_timeout": "connect_timeout_seconds",
-}
-_PYMYSQL_KEYS = {
-    "ssl_ca": "ssl_ca_certs",
-    "ssl_cert": "ssl_certfile",
-    "ssl_key": "ssl_keyfile",
-    "connect_timeout": "connect_timeout_seconds",
-}
-_QUERY_KEYS = {
-    "postgresql": _LIBPQ_KEYS,
-    "mysql": _PYMYSQL_KEYS,
-    "mariadb": _PYMYSQL_KEYS,
-}
-"""Options of the drivers that Rasa uses to the keys that say the same."""
-
 
 def normalise_dialect(value: Any) -> str:
     """Return the plain name of a dialect, such as `postgresql`, without its driver.
@@ -127,27 +107,3 @@ def _database_url_parts(url: str) -> dict[str, Any]:
 def _bracketed(host: str) -> str:
     """Return an IPv6 address in brackets, lest its end be taken for a port."""
     return f"[{host}]" if ":" in host else host
-
-
-def split_query(
-    dialect: str, query: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options that remain a query, and those that are keys of their own.
-
-    Args:
-        dialect: Plain name of the dialect.
-        query: Options as a user of Rasa gave them to its driver.
-    """
-    names = _QUERY_KEYS.get(dialect, {})
-    rest = {key: _plain(value) for key, value in query.items() if key not in names}
-    keys = {names[key]: value for key, value in query.items() if key in names}
-    if keys.get("ssl_mode") in ("prefer", "allow"):
-        del keys["ssl_mode"]  # what the driver does unless told otherwise
-    return rest, keys
-
-
-def _plain(value: Any) -> Any:
-    """Return text, or a tuple of texts, as SQLAlchemy wants it."""
-    if isinstance(value, list | tuple):
-        return tuple(str(item) for item in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)

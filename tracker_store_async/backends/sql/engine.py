@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from tracker_store_async.backends.sql.config_url import DRIVERS, split_query
+from tracker_store_async.backends.sql.config_query import (
+    driver_arguments,
+    split_query,
+    taken_from_query,
+)
+from tracker_store_async.backends.sql.config_url import DRIVERS
 from tracker_store_async.errors import ConfigurationError, MissingExtraError
 from tracker_store_async.options import check_choice
 
@@ -204,8 +209,14 @@ def take_driver_options(url: URL) -> tuple[URL, dict[str, Any]]:
 
     Returns:
         The URL without them, and their values by our names.
+
+    Raises:
+        ConfigurationError: The driver does not know an option.
     """
-    rest, ours = split_query(plain_dialect(url), dict(url.query))
+    try:
+        rest, ours = split_query(plain_dialect(url), url.query)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
     return url.set(query=rest), ours
 
 
@@ -239,7 +250,11 @@ def make_engine(
     """
     check_driver(url)
     dialect = plain_dialect(url)
-    arguments: dict[str, Any] = {"connect_args": _connect_args(dialect, options, tls)}
+    # What we say goes before what the query says.
+    given = driver_arguments(dialect, url.query)
+    connect_args = given | _connect_args(dialect, options, tls)
+    arguments: dict[str, Any] = {"connect_args": connect_args}
+    url = url.difference_update_query(taken_from_query(dialect))
     if dialect == "sqlite":
         # One connection writes and one reads for as long as the store is open: there
         # is nothing to pool. (A database in memory gets SQLAlchemy's StaticPool.)
@@ -259,7 +274,7 @@ def make_engine(
         arguments["pool_reset_on_return"] = None
     try:
         engine = create_async_engine(url, hide_parameters=True, **arguments)
-    except (TypeError, ArgumentError) as error:
+    except (TypeError, ArgumentError, InvalidRequestError) as error:
         raise ConfigurationError(
             f"the {dialect} driver refuses an option: {error}"
         ) from None

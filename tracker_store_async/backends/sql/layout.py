@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tracker_store_async import errors
 from tracker_store_async.backends.sql.schema import (
+    CONVERSATIONS,
     EVENTS,
     LAYOUT_VERSION,
     RASA_COLUMNS,
@@ -45,6 +46,7 @@ class LayoutState(Enum):
     CURRENT = f"current ({LAYOUT_VERSION})"
     RASA = "Rasa's layout (upgrade needed)"
     UPGRADING = "Rasa's layout, half upgraded (run the upgrade again)"
+    PARTIAL = "events without their conversations (upgrade needed)"
     NEWER = "newer than this library"
     FOREIGN = "tables of something else"
     NO_SCHEMA = "the schema does not exist"
@@ -111,8 +113,24 @@ def _layout_without_version(
         return Layout(LayoutState.NONE)
     if _missing(connection, inspector, tables.events, tables.events.c.keys()):
         return Layout(LayoutState.RASA)
+    if _is_partial(connection, inspector, tables):
+        return Layout(LayoutState.PARTIAL)
     # All of ours but the version, which is written last: creating it was cut short.
     return Layout(LayoutState.NONE)
+
+
+def _is_partial(connection: Connection, inspector: Inspector, tables: Tables) -> bool:
+    """Whether there are events but no conversations, as after a partial restore."""
+    if not _has_rows(connection, tables.events):
+        return False
+    head = tables.conversations
+    is_there = inspector.has_table(head.name, schema=head.schema)
+    return not (is_there and _has_rows(connection, head))
+
+
+def _has_rows(connection: Connection, table: Table) -> bool:
+    first = select(table.c.sender_id).limit(1)
+    return connection.execute(first).first() is not None
 
 
 def columns_of(connection: Connection, table: Table) -> set[str]:
@@ -164,17 +182,29 @@ def check_layout(layout: Layout, *, create_tables: bool, auto_upgrade: bool) -> 
             "the tables are missing and `create_tables` is false: open the store once "
             "with `create_tables: true` and a role that may create tables"
         )
-    if state in (LayoutState.RASA, LayoutState.UPGRADING) and not auto_upgrade:
+    if state in _UPGRADABLE and not auto_upgrade:
         raise _upgrade_required(state)
 
 
+_UPGRADABLE = (LayoutState.RASA, LayoutState.UPGRADING, LayoutState.PARTIAL)
+
+_HOW_TO_UPGRADE = (
+    "`auto_upgrade: true` in endpoints.yml, SQLTrackerStore(auto_upgrade=True), "
+    "`await store.upgrade_schema()` or `tracker-store schema upgrade`"
+)
+
+
 def _upgrade_required(state: LayoutState) -> errors.SchemaUpgradeRequiredError:
+    if state is LayoutState.PARTIAL:
+        return errors.SchemaUpgradeRequiredError(
+            f"table {EVENTS!r} holds events but {CONVERSATIONS!r} is missing or empty, "
+            "as after a partial restore: restore it as well, or have it made anew from "
+            f"the events, without user ids and expiry, with {_HOW_TO_UPGRADE}"
+        )
     found = "is half upgraded from" if state is LayoutState.UPGRADING else "has"
     return errors.SchemaUpgradeRequiredError(
         f"table {EVENTS!r} {found} Rasa's layout: stop the Rasa processes that write "
-        "to it, make a backup, then upgrade it with `auto_upgrade: true` in "
-        "endpoints.yml, SQLTrackerStore(auto_upgrade=True), "
-        "`await store.upgrade_schema()` or `tracker-store schema upgrade`"
+        f"to it, make a backup, then upgrade it with {_HOW_TO_UPGRADE}"
     )
 
 

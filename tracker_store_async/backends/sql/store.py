@@ -59,6 +59,10 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
     The tables are Rasa's `events`, with positions and event ids, and `conversations`.
     A database that Rasa wrote is recognised, and upgraded only when told to.
 
+    With PostgreSQL, and unless `engine` is given, `schema`, `pool_size` and
+    `max_overflow` that are None are taken from Rasa's environment variables
+    `POSTGRESQL_SCHEMA`, `SQL_POOL_SIZE` and `SQL_MAX_OVERFLOW`.
+
     Args:
         domain: Gives new trackers their slots.
         dialect: `sqlite`, `postgresql`, `mysql`, `mariadb` or `oracle`. A driver after

@@ -65,9 +65,14 @@ class Recorder(OracleOperations):
         yield self
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[None]:
-        yield
-        self.sent.append("COMMIT")
+    async def begin(self) -> AsyncIterator[Any]:
+        yield self
+        if self.sent[-1] != "ROLLBACK":
+            self.sent.append("COMMIT")
+
+    async def rollback(self) -> None:
+        """Note it."""
+        self.sent.append("ROLLBACK")
 
     async def execute(self, statement: Any, parameters: Any = None) -> Any:
         """Note a statement and return the next answer."""

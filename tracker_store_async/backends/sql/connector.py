@@ -119,7 +119,11 @@ class OwnEngine(Connector):
             raise ConfigurationError(
                 "`engine` must come from sqlalchemy.ext.asyncio.create_async_engine"
             )
-        contradicting = options.given() - {"schema", "pgbouncer"}
+        contradicting = options.given() - {
+            "schema",
+            "pgbouncer",
+            "command_timeout_seconds",
+        }
         if contradicting:
             raise ConfigurationError(
                 f"`engine` brings its own `{min(contradicting)}`: set it there"

@@ -243,6 +243,8 @@ async def schema_lock(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
+            # Our own connections wait no longer than a command may take.
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY}
             )

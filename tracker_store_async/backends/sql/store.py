@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEFAULT_COMMAND_TIMEOUT_SECONDS = 60.0
-
 
 class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
     """Keeps conversations in SQLite, PostgreSQL, MySQL, MariaDB or Oracle.
@@ -85,6 +83,9 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         connect_timeout_seconds: Longest time to connect, and with SQLite to wait for
             another process that writes; None is 10.
         command_timeout_seconds: Longest time that one operation may take; None is 60.
+            A transaction under way then has two more seconds to end. PostgreSQL and
+            MySQL are told to wait no longer for a lock (MySQL counts whole seconds), so
+            that it usually ends at once; not with `engine` or `pgbouncer`.
         ssl_mode: What TLS has to prove: `disable`, `require` (encryption alone),
             `verify-ca` or `verify-full` (the host name as well). None is `verify-full`
             where `ssl_ca_certs` is given, and else what the driver does.
@@ -157,6 +158,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
             pool_pre_ping=pool_pre_ping,
             pool_timeout_seconds=pool_timeout_seconds,
             connect_timeout_seconds=connect_timeout_seconds,
+            command_timeout_seconds=command_timeout_seconds,
             ssl_mode=ssl_mode,
             ssl_ca_certs=ssl_ca_certs,
             ssl_certfile=ssl_certfile,
@@ -174,9 +176,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         else:
             self._connector = OwnEngine(engine, options)
         self.backend_name = self._connector.dialect
-        self._command_timeout_seconds = (
-            command_timeout_seconds or DEFAULT_COMMAND_TIMEOUT_SECONDS
-        )
+        self._command_timeout_seconds = engines.command_seconds(options)
         self._auto_upgrade = auto_upgrade
         self._create_tables = create_tables
         self._translated = Translated(self._connector.where, error_table)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from tests import golden
 from tests.sql_databases import (
     EACH_DIALECT,
+    RASA_DDL,
     append,
     copy_golden_file,
     database,
@@ -346,6 +347,65 @@ async def test_empty_events_without_the_other_tables(target: Database) -> None:
     assert await target.store().schema_state() == "not created"
     async with target.store() as store:
         assert await store._append(append(0))
+
+
+@pytest.mark.parametrize("name", ["position", "event_id"])
+async def test_column_by_a_name_of_ours_is_refused(target: Database, name: str) -> None:
+    write_as_rasa(target, [row("a", "action", name="n")])
+    await target.arun(f"ALTER TABLE events ADD COLUMN {name} INTEGER DEFAULT 7")
+    before = await target.arun("SELECT * FROM events")
+    with pytest.raises(errors.SchemaError, match=rf"column '{name}'.*rename"):
+        await target.store(auto_upgrade=True).open()
+    assert await target.arun("SELECT * FROM events") == before
+
+
+@pytest.fixture
+def sqlite(servers: Servers, tmp_path: Path) -> Iterator[Database]:
+    with database("sqlite", servers, tmp_path) as found:
+        yield found
+
+
+@pytest.mark.backend("sqlite")
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("length INTEGER AS (length(data))", "generated column 'length'"),
+        ("length INTEGER AS (length(data)) STORED", "generated column 'length'"),
+        ("length INTEGER NOT NULL", "'length', which is NOT NULL and has no default"),
+    ],
+)
+async def test_sqlite_column_that_cannot_be_kept(
+    sqlite: Database, column: str, said: str
+) -> None:
+    create = RASA_DDL["sqlite"].replace("PRIMARY KEY", f"{column}, PRIMARY KEY")
+    await sqlite.arun(create)
+    with pytest.raises(errors.SchemaError, match=said):
+        await sqlite.store(auto_upgrade=True).open()
+    assert await sqlite.arun("SELECT sql FROM sqlite_master") == [(create,)]
+
+
+@pytest.mark.backend("sqlite")
+async def test_sqlite_columns_that_are_kept(sqlite: Database) -> None:
+    create = (
+        RASA_DDL["sqlite"].replace("sender_id", "SENDER_ID").replace("data", "Data")
+    )
+    extra = (
+        "Tag TEXT NOT NULL DEFAULT 'it''s', moment TEXT DEFAULT CURRENT_TIMESTAMP,"
+        " three INTEGER NOT NULL DEFAULT (1 + 2)"
+    )
+    await sqlite.arun(
+        create.replace("PRIMARY KEY", f"{extra}, PRIMARY KEY"),
+        "INSERT INTO events (sender_id, type_name, data, tag)"
+        " VALUES ('a', 'slot', '{}', 'old')",
+    )
+    async with sqlite.store(auto_upgrade=True) as store:
+        assert (await read(store, "a")).rows == [(None, "{}")]
+        assert await store._append(append(1, 1, sender_id="a"))
+    found = await sqlite.arun("SELECT tag, three FROM events ORDER BY position")
+    assert found == [("old", 3), ("it's", 3)]
+    assert await sqlite.arun("SELECT 1 FROM events WHERE moment IS NULL") == []
+    with pytest.raises(DBAPIError):
+        await sqlite.arun("UPDATE events SET tag = NULL")
 
 
 @pytest.mark.backend("mysql")

@@ -20,6 +20,7 @@ from tracker_store_async.backends.sql.schema import (
     CONVERSATIONS,
     EVENTS,
     LAYOUT_VERSION,
+    OWN_COLUMNS,
     RASA_COLUMNS,
     UPGRADING,
     Tables,
@@ -48,6 +49,7 @@ class LayoutState(Enum):
     UPGRADING = "Rasa's layout, half upgraded (run the upgrade again)"
     PARTIAL = "events without their conversations (upgrade needed)"
     NEWER = "newer than this library"
+    TAKEN = "Rasa's layout, with a column of somebody else's by our name"
     FOREIGN = "tables of something else"
     NO_SCHEMA = "the schema does not exist"
 
@@ -67,6 +69,9 @@ class Layout:
         if self.detail:
             return f"{self.state.value}: {self.detail}"
         return str(self.state.value)
+
+
+RASA = Layout(LayoutState.RASA)
 
 
 def inspect_layout(connection: Connection, tables: Tables) -> Layout:
@@ -111,8 +116,10 @@ def _layout_without_version(
         return Layout(LayoutState.FOREIGN, detail=_foreign(tables.events, missing))
     if not inspector.has_table(EVENTS, schema=tables.events.schema):
         return Layout(LayoutState.NONE)
-    if _missing(connection, inspector, tables.events, tables.events.c.keys()):
-        return Layout(LayoutState.RASA)
+    missing = _missing(connection, inspector, tables.events, tables.events.c.keys())
+    if missing:
+        theirs = sorted(OWN_COLUMNS - missing)
+        return Layout(LayoutState.TAKEN, detail=theirs[0]) if theirs else RASA
     if _is_partial(connection, inspector, tables):
         return Layout(LayoutState.PARTIAL)
     # All of ours but the version, which is written last: creating it was cut short.
@@ -176,6 +183,11 @@ def check_layout(layout: Layout, *, create_tables: bool, auto_upgrade: bool) -> 
         raise errors.SchemaError(
             f"the database holds other tables by our names ({layout.detail}): use "
             "another database, or another schema"
+        )
+    if state is LayoutState.TAKEN:
+        raise errors.SchemaError(
+            f"table {EVENTS!r} has Rasa's layout and a column {layout.detail!r}, which "
+            "the upgrade adds itself: rename that column first"
         )
     if state is LayoutState.NONE and not create_tables:
         raise errors.SchemaError(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.schema import Tables
-    from tracker_store_async.rows import Append, Listing, Read
+    from tracker_store_async.rows import Append, Listing, NewRow, Read
 
 MAX_POSITION = 2**31 - 1
 """The largest number that the columns of positions and versions hold."""
@@ -71,8 +71,14 @@ class CoreOperations:
         else:
             is_mine = await self._begin(conn, append)
         if is_mine and append.rows:
-            await conn.execute(self.tables.events.insert(), event_values(append))
+            await self._insert_events(conn, append)
         return is_mine
+
+    async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:
+        await conn.execute(self.tables.events.insert(), event_values(append))
+
+    def check_size(self, sender_id: str, rows: Sequence[NewRow], snapshot: str) -> None:
+        """Refuse what could never be stored; most databases have no limit."""
 
     async def _advance(self, conn: AsyncConnection, append: Append) -> bool:
         table = self.tables.conversations

@@ -339,7 +339,9 @@ async def _connect_mysql(
     import asyncmy
 
     async with asyncio.timeout(connect_timeout):
-        connection = await asyncmy.connect(connect_timeout=connect_timeout, **arguments)
+        connection: Any = await asyncmy.connect(
+            connect_timeout=connect_timeout, **arguments
+        )
         try:
             await connection.query(
                 "SET SESSION innodb_lock_wait_timeout ="

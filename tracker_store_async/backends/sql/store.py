@@ -11,6 +11,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tracker_store_async.backends.sql import engine as engines
 from tracker_store_async.backends.sql import errors as error_table
 from tracker_store_async.backends.sql.connector import Connector, OwnEngine
+from tracker_store_async.backends.sql.core import CoreOperations
 from tracker_store_async.backends.sql.engine import ConnectionOptions
 from tracker_store_async.backends.sql.layout import (
     Layout,
@@ -30,7 +31,7 @@ from tracker_store_async.store import TrackerStore
 from tracker_store_async.translation import Translated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         Append,
         ConversationSummary,
         Listing,
+        NewRow,
         Read,
         StoredConversation,
     )
@@ -333,6 +335,12 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         return await connection.run_sync(inspect_layout, tables)
 
     # -- primitives --------------------------------------------------------------------
+
+    def _check_size(
+        self, sender_id: str, rows: Sequence[NewRow], snapshot: str
+    ) -> None:
+        if isinstance(self._operations, CoreOperations):  # SQLite has no limit below
+            self._operations.check_size(sender_id, rows, snapshot)
 
     async def _append(self, append: Append) -> bool:
         return await self._bounded(self._opened.append(append))

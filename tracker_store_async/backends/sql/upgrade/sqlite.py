@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import MetaData
 
@@ -16,8 +16,7 @@ from tracker_store_async.backends.sql.upgrade.common import (
 from tracker_store_async.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from sqlalchemy import RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tracker_store_async.backends.sql.schema import Tables
@@ -61,7 +60,7 @@ _GENERATED = (2, 3)
 """What the PRAGMA calls columns whose values SQLite computes; it hides how."""
 
 
-def _check_column(column: Mapping[str, Any]) -> None:
+def _check_column(column: RowMapping) -> None:
     if column["hidden"] in _GENERATED:
         raise SchemaError(
             f"table 'events' has the generated column {column['name']!r}, which the "
@@ -76,7 +75,7 @@ def _check_column(column: Mapping[str, Any]) -> None:
         )
 
 
-def _definition(column: Mapping[str, Any]) -> str:
+def _definition(column: RowMapping) -> str:
     """Return a column's type, default and NOT NULL; no event is there to break them."""
     default = column["dflt_value"]
     words = [column["type"], "" if default is None else f"DEFAULT ({default})"]

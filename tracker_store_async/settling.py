@@ -10,8 +10,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SETTLE_SECONDS = 10.0
-"""Longest time that a cancelled caller waits for its transaction to end."""
+SETTLE_SECONDS = 2.0
+"""Longest time that a cancelled caller waits for its transaction to end.
+
+A timeout cancels too, so that an operation may take this much longer than was asked."""
 
 _unsettled: set[asyncio.Task[Any]] = set()
 

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.faults.proxy import FaultProxy
-from tests.sql_databases import NOW, append, database, ids, params, read
+from tests.sql_databases import NOW, SENDER, append, database, ids, params, read
 from tracker_store_async.errors import StoreTimeoutError, StoreUnavailableError
 from tracker_store_async.rows import Listing
 
@@ -177,3 +178,31 @@ async def test_waiting_for_connections_that_never_come(target: Database) -> None
         assert time.monotonic() - started < 10
         await proxy.accept()
         assert await landed(store) == 3
+
+
+LOCK = "SELECT 1 FROM conversations FOR UPDATE"
+
+
+@pytest.mark.parametrize("key", params("postgresql", "mysql"))
+@pytest.mark.parametrize("operation", ["append", "delete"])
+async def test_a_held_lock_costs_little_more_than_the_timeout(
+    key: str, servers: Servers, tmp_path: Path, operation: str
+) -> None:
+    with database(key, servers, tmp_path) as target:
+        engine = create_async_engine(target.url)
+        async with target.store(command_timeout_seconds=1, pool_size=1) as store:
+            assert await store._append(append(0))
+            async with engine.begin() as other:
+                await other.exec_driver_sql(LOCK)
+                started = time.monotonic()
+                blocked = (
+                    store._append(append(3))
+                    if operation == "append"
+                    else store._delete(SENDER, None, NOW)
+                )
+                with pytest.raises(StoreTimeoutError):
+                    await blocked
+                assert time.monotonic() - started < 2.0
+            # asyncpg's cancellation may lose the race against the lock's release
+            assert await landed(store) in (3, 6)
+        await engine.dispose()

@@ -32,6 +32,31 @@ def test_every_key_is_an_option_of_the_store():
     assert keys <= parameters
 
 
+def test_rasas_variables_hold_for_the_class_as_for_the_factory(monkeypatch):
+    monkeypatch.setenv("POSTGRESQL_SCHEMA", "chats")
+    monkeypatch.setenv("SQL_POOL_SIZE", "7")
+    monkeypatch.setenv("SQL_MAX_OVERFLOW", "0")
+    for store in (
+        SQLTrackerStore(dialect="postgresql"),
+        SQLTrackerStore(host="postgresql://localhost/rasa"),
+    ):
+        options = store._connector.options
+        assert (options.schema, options.pool_size, options.max_overflow) == (
+            "chats",
+            7,
+            0,
+        )
+    options = SQLTrackerStore(
+        dialect="postgresql", schema="mine", pool_size=3, max_overflow=1
+    )._connector.options
+    assert (options.schema, options.pool_size, options.max_overflow) == ("mine", 3, 1)
+    for dialect in ("sqlite", "mysql"):
+        assert SQLTrackerStore(dialect=dialect)._connector.options.given() == set()
+    monkeypatch.setenv("SQL_POOL_SIZE", "many")
+    with pytest.raises(ConfigurationError, match="SQL_POOL_SIZE must be a whole"):
+        SQLTrackerStore(dialect="postgresql")
+
+
 def test_postgresql_deployment_example_makes_a_store(monkeypatch):
     pytest.importorskip("asyncpg", reason="the extra postgresql is not installed")
     monkeypatch.setenv("DB_USER", "rasa")

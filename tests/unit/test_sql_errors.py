@@ -18,6 +18,7 @@ from tests.sql_databases import (
     append,
     database,
     params,
+    read,
     rows,
 )
 from tracker_store_async import errors
@@ -90,6 +91,7 @@ def mysql_error(code: int) -> Exception:
         (UnicodeEncodeError("utf-8", SECRET, 0, 1, "no"), errors.StoreDataError),
         (asyncpg.ConnectionDoesNotExistError(SECRET), errors.StoreUnavailableError),
         (asyncpg.InterfaceError("connection is closed"), errors.StoreUnavailableError),
+        (asyncpg.InternalClientError(SECRET), errors.StoreUnavailableError),
         (asyncpg.TooManyConnectionsError(SECRET), errors.StoreUnavailableError),
         (asyncpg.AdminShutdownError(SECRET), errors.StoreUnavailableError),
         (asyncpg.ReadOnlySQLTransactionError(SECRET), errors.StoreUnavailableError),
@@ -236,6 +238,34 @@ async def test_a_refused_message_is_in_no_traceback_and_no_log(
     shown = "".join(traceback.format_exception(caught.value))
     assert SECRET not in shown + caplog.text
     assert SENDER not in shown
+
+
+@pytest.mark.backend("postgresql")
+@pytest.mark.parametrize("operation", ["read", "delete"])
+async def test_connection_that_confuses_asyncpg_is_dropped(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    async def run(store: SQLTrackerStore) -> Any:
+        if operation == "read":
+            return await store._read(read())
+        return await store._delete(SENDER, None, 0.0)
+
+    async def confused(*_: Any, **__: Any) -> Any:
+        raise asyncpg.InternalClientError(SECRET)
+
+    with database("postgresql", servers, tmp_path) as target:
+        async with target.store(pool_size=1) as store:
+            assert await store._append(append(0))
+            pids = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            mine = f"{pids} AND pid <> pg_backend_pid()"
+            before = await target.arun(mine)
+            with monkeypatch.context() as patched:
+                for name in ("fetch", "prepare"):
+                    patched.setattr(asyncpg.Connection, name, confused)
+                with pytest.raises(errors.StoreUnavailableError):
+                    await run(store)
+            assert await run(store)
+            assert await target.arun(mine) != before
 
 
 @pytest.mark.backend("sqlite")

@@ -65,9 +65,14 @@ class Recorder(OracleOperations):
         yield self
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[None]:
-        yield
-        self.sent.append("COMMIT")
+    async def begin(self) -> AsyncIterator[Any]:
+        yield self
+        if self.sent[-1] != "ROLLBACK":
+            self.sent.append("COMMIT")
+
+    async def rollback(self) -> None:
+        """Note it."""
+        self.sent.append("ROLLBACK")
 
     async def execute(self, statement: Any, parameters: Any = None) -> Any:
         """Note a statement and return the next answer."""
@@ -215,10 +220,11 @@ def test_names_fit_old_servers() -> None:
 
 
 def test_upgrade() -> None:
-    text = compiled(conversations_from_events(TABLES, NOW))
-    assert text.startswith("SELECT events.sender_id, count(*) AS count_1,")
+    text = compiled(conversations_from_events(TABLES, NOW, "oracle"))
+    assert text.startswith("SELECT events.sender_id, max(events.position) + ")
     assert "LEFT OUTER JOIN events" in text
     assert text.endswith("GROUP BY events.sender_id")
+    assert "length(events.sender_id) > " in text
     assert "row_number() OVER" in upgrade.NUMBER
     assert [step.__name__ for step in upgrade.STEPS] == [
         "begin",

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from tests import golden
 from tests.sql_databases import (
     EACH_DIALECT,
+    RASA_DDL,
     append,
     copy_golden_file,
     database,
@@ -278,6 +279,133 @@ async def test_what_others_added_to_the_table_stays(target: Database) -> None:
     )
     with pytest.raises(DBAPIError):
         await target.arun("CREATE INDEX ix_extra ON events (extra)")
+
+
+async def test_ids_that_the_library_refuses(
+    target: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["", "a", "", "\N{WINKING FACE}" * 255]
+    refused = 1
+    if target.dialect == "sqlite":
+        names += ["b" * 256, "c\0d", "\0"]
+        refused = 4
+    rows = [row(name, "action", name="n") for name in names]
+    write_as_rasa(target, rows)
+    async with target.store(auto_upgrade=True) as store:
+        listed = await store.keys()
+        assert sorted(listed) == sorted(["a", "\N{WINKING FACE}" * 255])
+        for name in listed:
+            assert (await read(store, name)).version == 1
+    assert f"{refused} conversations have a sender id" in caplog.text
+    stored = await target.arun("SELECT sender_id, data FROM events ORDER BY id")
+    assert [tuple(one) for one in stored] == [
+        (one["sender_id"], one["data"]) for one in rows
+    ]
+    assert await target.store().schema_state() == "current (1)"
+
+
+# -- a part of ours --------------------------------------------------------------------
+
+HELPERS = ["conversations", "tracker_store_schema"]
+
+
+async def test_events_without_the_other_tables(target: Database) -> None:
+    async with target.store() as store:
+        assert await store._append(append(0, 8, sender_id="cut", session_start=4))
+        assert await store._delete("cut", 3, 0.0)
+        assert await store._append(append(0, 3, sender_id="whole"))
+    await target.arun(*(f"DROP TABLE {name}" for name in HELPERS))
+    state = await target.store().schema_state()
+    assert state == "events without their conversations (upgrade needed)"
+    with pytest.raises(errors.SchemaUpgradeRequiredError, match="partial restore"):
+        await target.store().open()
+    before = await target.arun("SELECT * FROM events ORDER BY id")
+    async with target.store(auto_upgrade=True) as store:
+        cut = await read(store, "cut")
+        assert (cut.version, cut.first_position, len(cut.rows)) == (8, 3, 5)
+        assert (await read(store, "whole")).version == 3
+        assert await target.arun("SELECT * FROM events ORDER BY id") == before
+        assert not await store._append(append(0, 1, sender_id="whole"))
+        assert await store._append(append(3, 1, sender_id="whole"))
+        assert await store._append(append(8, 1, sender_id="cut"))
+
+
+async def test_events_with_an_empty_table_of_conversations(target: Database) -> None:
+    async with target.store() as store:
+        assert await store._append(append(0, 3, sender_id="a"))
+    await target.arun("DELETE FROM conversations", "DROP TABLE tracker_store_schema")
+    with pytest.raises(errors.SchemaUpgradeRequiredError):
+        await target.store().open()
+    await target.store().upgrade_schema()
+    async with target.store() as store:
+        assert (await read(store, "a")).version == 3
+
+
+async def test_empty_events_without_the_other_tables(target: Database) -> None:
+    await target.store().upgrade_schema()
+    await target.arun(*(f"DROP TABLE {name}" for name in HELPERS))
+    assert await target.store().schema_state() == "not created"
+    async with target.store() as store:
+        assert await store._append(append(0))
+
+
+@pytest.mark.parametrize("name", ["position", "event_id"])
+async def test_column_by_a_name_of_ours_is_refused(target: Database, name: str) -> None:
+    write_as_rasa(target, [row("a", "action", name="n")])
+    await target.arun(f"ALTER TABLE events ADD COLUMN {name} INTEGER DEFAULT 7")
+    before = await target.arun("SELECT * FROM events")
+    with pytest.raises(errors.SchemaError, match=rf"column '{name}'.*rename"):
+        await target.store(auto_upgrade=True).open()
+    assert await target.arun("SELECT * FROM events") == before
+
+
+@pytest.fixture
+def sqlite(servers: Servers, tmp_path: Path) -> Iterator[Database]:
+    with database("sqlite", servers, tmp_path) as found:
+        yield found
+
+
+@pytest.mark.backend("sqlite")
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("length INTEGER AS (length(data))", "generated column 'length'"),
+        ("length INTEGER AS (length(data)) STORED", "generated column 'length'"),
+        ("length INTEGER NOT NULL", "'length', which is NOT NULL and has no default"),
+    ],
+)
+async def test_sqlite_column_that_cannot_be_kept(
+    sqlite: Database, column: str, said: str
+) -> None:
+    create = RASA_DDL["sqlite"].replace("PRIMARY KEY", f"{column}, PRIMARY KEY")
+    await sqlite.arun(create)
+    with pytest.raises(errors.SchemaError, match=said):
+        await sqlite.store(auto_upgrade=True).open()
+    assert await sqlite.arun("SELECT sql FROM sqlite_master") == [(create,)]
+
+
+@pytest.mark.backend("sqlite")
+async def test_sqlite_columns_that_are_kept(sqlite: Database) -> None:
+    create = (
+        RASA_DDL["sqlite"].replace("sender_id", "SENDER_ID").replace("data", "Data")
+    )
+    extra = (
+        "Tag TEXT NOT NULL DEFAULT 'it''s', moment TEXT DEFAULT CURRENT_TIMESTAMP,"
+        " three INTEGER NOT NULL DEFAULT (1 + 2)"
+    )
+    await sqlite.arun(
+        create.replace("PRIMARY KEY", f"{extra}, PRIMARY KEY"),
+        "INSERT INTO events (sender_id, type_name, data, tag)"
+        " VALUES ('a', 'slot', '{}', 'old')",
+    )
+    async with sqlite.store(auto_upgrade=True) as store:
+        assert (await read(store, "a")).rows == [(None, "{}")]
+        assert await store._append(append(1, 1, sender_id="a"))
+    found = await sqlite.arun("SELECT tag, three FROM events ORDER BY position")
+    assert found == [("old", 3), ("it's", 3)]
+    assert await sqlite.arun("SELECT 1 FROM events WHERE moment IS NULL") == []
+    with pytest.raises(DBAPIError):
+        await sqlite.arun("UPDATE events SET tag = NULL")
 
 
 @pytest.mark.backend("mysql")

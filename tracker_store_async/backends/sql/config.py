@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -20,6 +19,10 @@ from tracker_store_async.backends.sql.config_url import (
     DRIVERS,
     normalise_dialect,
     url_parts,
+)
+from tracker_store_async.backends.sql.environment import (
+    pool_from_environment,
+    schema_from_environment,
 )
 from tracker_store_async.settings import (
     Count,
@@ -40,20 +43,10 @@ DEFAULT_POOL_SIZE = 50
 DEFAULT_MAX_OVERFLOW = 100
 """What Rasa gives PostgreSQL (`rasa/core/tracker_store.py`)."""
 
-_POOL_VARIABLES = {
-    "pool_size": (("SQL_POOL_SIZE", "POSTGRESQL_POOL_SIZE"), DEFAULT_POOL_SIZE),
-    "max_overflow": (
-        ("SQL_MAX_OVERFLOW", "POSTGRESQL_MAX_OVERFLOW"),
-        DEFAULT_MAX_OVERFLOW,
-    ),
+_POOL_DEFAULTS = {
+    "pool_size": DEFAULT_POOL_SIZE,
+    "max_overflow": DEFAULT_MAX_OVERFLOW,
 }
-"""Key to the variables that give its value, first one first, and its default.
-
-Rasa's code reads the `SQL_` names; its own constants, and some of its texts, call them
-by the `POSTGRESQL_` ones.
-"""
-
-_SCHEMA_VARIABLE = "POSTGRESQL_SCHEMA"
 
 Overflow = Annotated[int, Field(ge=0), BeforeValidator(reject_true_and_false)]
 
@@ -277,20 +270,9 @@ def _flag(values: dict[str, Any], key: str) -> bool | None:
 
 
 def _fill_from_environment(values: dict[str, Any]) -> None:
-    for key, (variables, default) in _POOL_VARIABLES.items():
+    for key, default in _POOL_DEFAULTS.items():
         if values.get(key) is None:
-            values[key] = _whole_number(variables, default)
+            found = pool_from_environment(key)
+            values[key] = default if found is None else found
     if values.get("schema_name") is None:
-        values["schema_name"] = os.environ.get(_SCHEMA_VARIABLE) or None
-
-
-def _whole_number(variables: tuple[str, ...], default: int) -> int:
-    for name in variables:
-        text = os.environ.get(name)
-        if text:
-            if not text.isdecimal():
-                raise ValueError(
-                    f"the environment variable {name} must be a whole number"
-                )
-            return int(text)
-    return default
+        values["schema_name"] = schema_from_environment()

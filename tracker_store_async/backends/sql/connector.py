@@ -23,6 +23,10 @@ from tracker_store_async.backends.sql.engine import (
     plain_dialect,
     take_driver_options,
 )
+from tracker_store_async.backends.sql.environment import (
+    pool_from_environment,
+    schema_from_environment,
+)
 from tracker_store_async.backends.sql.errors import code_of
 from tracker_store_async.errors import ConfigurationError
 
@@ -62,6 +66,8 @@ class Connector:
             if getattr(options, name) is None:
                 options = replace(options, **{name: value})
         self.dialect = plain_dialect(url)
+        if self.dialect == "postgresql":
+            options = _with_environment(options)
         check_options(options, self.dialect)
         _check_address(url, self.dialect, create)
         self.options = options
@@ -113,7 +119,11 @@ class OwnEngine(Connector):
             raise ConfigurationError(
                 "`engine` must come from sqlalchemy.ext.asyncio.create_async_engine"
             )
-        contradicting = options.given() - {"schema", "pgbouncer"}
+        contradicting = options.given() - {
+            "schema",
+            "pgbouncer",
+            "command_timeout_seconds",
+        }
         if contradicting:
             raise ConfigurationError(
                 f"`engine` brings its own `{min(contradicting)}`: set it there"
@@ -131,6 +141,21 @@ class OwnEngine(Connector):
 
     async def release(self, engine: AsyncEngine) -> None:
         """Leave the engine as it is."""
+
+
+def _with_environment(options: ConnectionOptions) -> ConnectionOptions:
+    """Fill what is not given from Rasa's variables, as the factory does too."""
+    try:
+        if options.pool_size is None:
+            options = replace(options, pool_size=pool_from_environment("pool_size"))
+        if options.max_overflow is None:
+            overflow = pool_from_environment("max_overflow")
+            options = replace(options, max_overflow=overflow)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    if options.schema is None:
+        options = replace(options, schema=schema_from_environment())
+    return options
 
 
 def _close_for_good(connection: object, record: ConnectionPoolEntry) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, func, literal, null, or_, select
 from sqlalchemy.exc import IntegrityError
 
-from tracker_store_async.backends.sql.errors import is_contended
+from tracker_store_async.backends.sql.errors import Kind, is_contended, kind_of
 from tracker_store_async.backends.sql.schema import COLUMN_LENGTH
 from tracker_store_async.errors import CorruptEventError
 from tracker_store_async.rows import ConversationSummary, StoredConversation
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.schema import Tables
-    from tracker_store_async.rows import Append, Listing, Read
+    from tracker_store_async.rows import Append, Listing, NewRow, Read
 
 MAX_POSITION = 2**31 - 1
 """The largest number that the columns of positions and versions hold."""
@@ -61,7 +61,9 @@ class CoreOperations:
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
-        return await self._in_transaction(lambda conn: self._append_on(conn, append))
+        return await self._in_transaction(
+            lambda conn: self._append_on(conn, append), undo_refused=True
+        )
 
     async def _append_on(self, conn: AsyncConnection, append: Append) -> bool:
         if append.expected_version:
@@ -69,8 +71,14 @@ class CoreOperations:
         else:
             is_mine = await self._begin(conn, append)
         if is_mine and append.rows:
-            await conn.execute(self.tables.events.insert(), event_values(append))
+            await self._insert_events(conn, append)
         return is_mine
+
+    async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:
+        await conn.execute(self.tables.events.insert(), event_values(append))
+
+    def check_size(self, sender_id: str, rows: Sequence[NewRow], snapshot: str) -> None:
+        """Refuse what could never be stored; most databases have no limit."""
 
     async def _advance(self, conn: AsyncConnection, append: Append) -> bool:
         table = self.tables.conversations
@@ -263,7 +271,7 @@ class CoreOperations:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection of SQLAlchemy's."""
-        async with self.engine.connect() as conn:
+        async with self.engine.connect() as conn, dropping_lost(conn):
             yield conn
 
     def _alive(self, now: float) -> ColumnElement[bool]:
@@ -277,13 +285,26 @@ class CoreOperations:
             yield conn
 
     async def _in_transaction(
-        self, work: Callable[[AsyncConnection], Awaitable[bool]]
+        self,
+        work: Callable[[AsyncConnection], Awaitable[bool]],
+        *,
+        undo_refused: bool = False,
     ) -> bool:
-        """Run a transaction to its end even if the caller is cancelled meanwhile."""
+        """Run a transaction to its end even if the caller is cancelled meanwhile.
+
+        Args:
+            work: What to do in it.
+            undo_refused: Whether to roll back when it returns False. An append that is
+                refused may have written half of it; a deletion that says no may have
+                erased what had expired.
+        """
 
         async def run() -> bool:
-            async with self.connection() as conn, conn.begin():
-                return await work(conn)
+            async with self.connection() as conn, conn.begin() as transaction:
+                is_done = await work(conn)
+                if undo_refused and not is_done:
+                    await transaction.rollback()
+                return is_done
 
         for attempt in range(CONTENTION_ATTEMPTS):
             try:
@@ -293,6 +314,20 @@ class CoreOperations:
                     raise
             await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError  # the last attempt returned or raised
+
+
+@asynccontextmanager
+async def dropping_lost(conn: AsyncConnection) -> AsyncIterator[None]:
+    """Keep a connection that turned out to be lost from going back to the pool.
+
+    SQLAlchemy sees to that itself only for errors that it knows as a driver's.
+    """
+    try:
+        yield
+    except Exception as error:
+        if kind_of(error) is Kind.LOST:
+            await conn.invalidate()
+        raise
 
 
 HEADER_COLUMNS = (

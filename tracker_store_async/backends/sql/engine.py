@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import ssl
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -48,6 +49,9 @@ _TIMEOUT_ARGUMENTS = {
 }
 
 
+DEFAULT_COMMAND_TIMEOUT_SECONDS = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
     """How to connect; see `SQLTrackerStore` for what each option means."""
@@ -59,6 +63,7 @@ class ConnectionOptions:
     pool_pre_ping: bool = False
     pool_timeout_seconds: float | None = None
     connect_timeout_seconds: float | None = None
+    command_timeout_seconds: float | None = None
     ssl_mode: SslMode | None = None
     ssl_ca_certs: str | None = None
     ssl_certfile: str | None = None
@@ -298,8 +303,16 @@ than one for the very values, and plan again at each use: reading 10 events then
 """
 
 
-async def _connect_postgresql(keep_plans: bool, **arguments: Any) -> Any:
-    """Connect with asyncpg, and have the server keep its plans.
+_BOUND_LOCKS = (
+    "SELECT CASE WHEN current_setting('lock_timeout') = '0'"
+    " THEN set_config('lock_timeout', '{milliseconds}', false) END"
+)
+"""Has PostgreSQL give up on a lock when the caller does. A bound that the role or the
+database has already stays."""
+
+
+async def _connect_postgresql(setup: str | None, **arguments: Any) -> Any:
+    """Connect with asyncpg, and set the session up.
 
     That is done here and not in an event of the pool, which would lose the connection
     of a caller who is cancelled meanwhile. asyncpg cancelled while it agrees on TLS
@@ -310,8 +323,8 @@ async def _connect_postgresql(keep_plans: bool, **arguments: Any) -> Any:
     async def connect() -> Any:
         connection = await asyncpg.connect(**arguments)
         try:
-            if keep_plans:
-                await connection.execute(_KEEP_PLANS)
+            if setup:
+                await connection.execute(setup)
         except BaseException:
             connection.terminate()
             raise
@@ -330,12 +343,29 @@ def _close_unwanted(connecting: asyncio.Future[Any]) -> None:
         connecting.result().terminate()
 
 
-async def _connect_mysql(connect_timeout: float, **arguments: Any) -> Any:
-    """Connect with asyncmy within a time that the handshake counts for as well."""
+async def _connect_mysql(
+    connect_timeout: float, lock_seconds: int, **arguments: Any
+) -> Any:
+    """Connect with asyncmy within a time that the handshake counts for as well.
+
+    The server is told to give up on a row's lock when the caller does: one round trip
+    for each new connection, none for an operation.
+    """
     import asyncmy
 
     async with asyncio.timeout(connect_timeout):
-        return await asyncmy.connect(connect_timeout=connect_timeout, **arguments)
+        connection: Any = await asyncmy.connect(
+            connect_timeout=connect_timeout, **arguments
+        )
+        try:
+            await connection.query(
+                "SET SESSION innodb_lock_wait_timeout ="
+                f" least(@@SESSION.innodb_lock_wait_timeout, {lock_seconds})"
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def is_file(url: URL) -> bool:
@@ -366,9 +396,10 @@ def _connect_args(
     arguments: dict[str, Any] = {name: options.connect_timeout_seconds or 10.0}
     if dialect == "mysql":
         arguments["async_creator_fn"] = _connect_mysql
+        arguments["lock_seconds"] = math.ceil(command_seconds(options))
     if dialect == "postgresql":
         arguments["async_creator_fn"] = _connect_postgresql
-        arguments["keep_plans"] = not options.pgbouncer
+        arguments["setup"] = None if options.pgbouncer else _setup(options)
     if tls is not None:
         arguments["ssl"] = tls
     elif options.ssl_mode == "disable" and dialect == "postgresql":
@@ -384,6 +415,16 @@ def _connect_args(
             "prepared_statement_name_func": str,
         }
     return arguments
+
+
+def _setup(options: ConnectionOptions) -> str:
+    milliseconds = math.ceil(command_seconds(options) * 1000)
+    return f"{_KEEP_PLANS}; {_BOUND_LOCKS.format(milliseconds=milliseconds)}"
+
+
+def command_seconds(options: ConnectionOptions) -> float:
+    """Return the longest time that one operation may take."""
+    return options.command_timeout_seconds or DEFAULT_COMMAND_TIMEOUT_SECONDS
 
 
 def make_tls_context(options: ConnectionOptions) -> ssl.SSLContext | None:

@@ -144,7 +144,37 @@ _ORACLE_DRIVER_CODES: dict[str, Kind] = {
     "DPY-6005": Kind.UNAVAILABLE,
 }
 
-_DRIVER_MODULES = ("asyncpg", "asyncmy", "oracledb", "sqlite3", "sqlalchemy")
+_PSYCOPG_TEXTS: tuple[tuple[str, Kind], ...] = (
+    ("authentication failed", Kind.ACCESS),
+    ("no password supplied", Kind.ACCESS),
+    ("pg_hba.conf", Kind.ACCESS),
+    ('fatal:  role "', Kind.ACCESS),
+    ('fatal:  database "', Kind.NO_DATABASE),
+    ("too many", Kind.BUSY),
+    ("connection slots", Kind.BUSY),
+    ("ssl error", Kind.TLS),
+    ("support ssl", Kind.TLS),
+    ("certificate", Kind.TLS),
+    ("connection failed", Kind.UNAVAILABLE),
+    ("connection attempts failed", Kind.UNAVAILABLE),
+    ("connection timeout", Kind.UNAVAILABLE),
+    ("[errno", Kind.UNAVAILABLE),
+    ("failed to resolve host", Kind.UNAVAILABLE),
+)
+"""psycopg: what it says without a code while it connects, first match first."""
+
+_PSYCOPG_CONNECTION_ERRORS = ("OperationalError", "ConnectionTimeout")
+"""psycopg's classes for a connection that never was, or is no more, when libpq gives no
+SQLSTATE."""
+
+_DRIVER_MODULES = (
+    "asyncpg",
+    "asyncmy",
+    "oracledb",
+    "psycopg",
+    "sqlite3",
+    "sqlalchemy",
+)
 """Where drivers' errors are defined; SQLAlchemy adapts some of them."""
 
 _CLOSED_TEXTS = ("connection closed", "no active connection", "is closed")
@@ -221,7 +251,12 @@ def _plain_kind(error: BaseException) -> Kind | None:
         # aiosqlite says so with a plain ValueError.
         is_closed = type(error) is ValueError and str(error).lower() in _CLOSED_TEXTS
         return Kind.LOST if is_closed else None
+    if type(error).__name__ == "InternalClientError":
+        # asyncpg's, on a connection that the server ended while it lay idle.
+        return Kind.LOST
     said = str(error).lower()
+    if module == "psycopg" and type(error).__name__ in _PSYCOPG_CONNECTION_ERRORS:
+        return next((kind for text, kind in _PSYCOPG_TEXTS if text in said), Kind.LOST)
     return Kind.LOST if any(text in said for text in _CLOSED_TEXTS) else Kind.DATA
 
 

@@ -17,8 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tracker_store_async import errors
 from tracker_store_async.backends.sql.schema import (
+    CONVERSATIONS,
     EVENTS,
     LAYOUT_VERSION,
+    OWN_COLUMNS,
     RASA_COLUMNS,
     UPGRADING,
     Tables,
@@ -45,7 +47,9 @@ class LayoutState(Enum):
     CURRENT = f"current ({LAYOUT_VERSION})"
     RASA = "Rasa's layout (upgrade needed)"
     UPGRADING = "Rasa's layout, half upgraded (run the upgrade again)"
+    PARTIAL = "events without their conversations (upgrade needed)"
     NEWER = "newer than this library"
+    TAKEN = "Rasa's layout, with a column of somebody else's by our name"
     FOREIGN = "tables of something else"
     NO_SCHEMA = "the schema does not exist"
 
@@ -65,6 +69,9 @@ class Layout:
         if self.detail:
             return f"{self.state.value}: {self.detail}"
         return str(self.state.value)
+
+
+RASA = Layout(LayoutState.RASA)
 
 
 def inspect_layout(connection: Connection, tables: Tables) -> Layout:
@@ -109,10 +116,28 @@ def _layout_without_version(
         return Layout(LayoutState.FOREIGN, detail=_foreign(tables.events, missing))
     if not inspector.has_table(EVENTS, schema=tables.events.schema):
         return Layout(LayoutState.NONE)
-    if _missing(connection, inspector, tables.events, tables.events.c.keys()):
-        return Layout(LayoutState.RASA)
+    missing = _missing(connection, inspector, tables.events, tables.events.c.keys())
+    if missing:
+        theirs = sorted(OWN_COLUMNS - missing)
+        return Layout(LayoutState.TAKEN, detail=theirs[0]) if theirs else RASA
+    if _is_partial(connection, inspector, tables):
+        return Layout(LayoutState.PARTIAL)
     # All of ours but the version, which is written last: creating it was cut short.
     return Layout(LayoutState.NONE)
+
+
+def _is_partial(connection: Connection, inspector: Inspector, tables: Tables) -> bool:
+    """Whether there are events but no conversations, as after a partial restore."""
+    if not _has_rows(connection, tables.events):
+        return False
+    head = tables.conversations
+    is_there = inspector.has_table(head.name, schema=head.schema)
+    return not (is_there and _has_rows(connection, head))
+
+
+def _has_rows(connection: Connection, table: Table) -> bool:
+    first = select(table.c.sender_id).limit(1)
+    return connection.execute(first).first() is not None
 
 
 def columns_of(connection: Connection, table: Table) -> set[str]:
@@ -159,22 +184,39 @@ def check_layout(layout: Layout, *, create_tables: bool, auto_upgrade: bool) -> 
             f"the database holds other tables by our names ({layout.detail}): use "
             "another database, or another schema"
         )
+    if state is LayoutState.TAKEN:
+        raise errors.SchemaError(
+            f"table {EVENTS!r} has Rasa's layout and a column {layout.detail!r}, which "
+            "the upgrade adds itself: rename that column first"
+        )
     if state is LayoutState.NONE and not create_tables:
         raise errors.SchemaError(
             "the tables are missing and `create_tables` is false: open the store once "
             "with `create_tables: true` and a role that may create tables"
         )
-    if state in (LayoutState.RASA, LayoutState.UPGRADING) and not auto_upgrade:
+    if state in _UPGRADABLE and not auto_upgrade:
         raise _upgrade_required(state)
 
 
+_UPGRADABLE = (LayoutState.RASA, LayoutState.UPGRADING, LayoutState.PARTIAL)
+
+_HOW_TO_UPGRADE = (
+    "`auto_upgrade: true` in endpoints.yml, SQLTrackerStore(auto_upgrade=True), "
+    "`await store.upgrade_schema()` or `tracker-store schema upgrade`"
+)
+
+
 def _upgrade_required(state: LayoutState) -> errors.SchemaUpgradeRequiredError:
+    if state is LayoutState.PARTIAL:
+        return errors.SchemaUpgradeRequiredError(
+            f"table {EVENTS!r} holds events but {CONVERSATIONS!r} is missing or empty, "
+            "as after a partial restore: restore it as well, or have it made anew from "
+            f"the events, without user ids and expiry, with {_HOW_TO_UPGRADE}"
+        )
     found = "is half upgraded from" if state is LayoutState.UPGRADING else "has"
     return errors.SchemaUpgradeRequiredError(
         f"table {EVENTS!r} {found} Rasa's layout: stop the Rasa processes that write "
-        "to it, make a backup, then upgrade it with `auto_upgrade: true` in "
-        "endpoints.yml, SQLTrackerStore(auto_upgrade=True), "
-        "`await store.upgrade_schema()` or `tracker-store schema upgrade`"
+        f"to it, make a backup, then upgrade it with {_HOW_TO_UPGRADE}"
     )
 
 
@@ -213,6 +255,8 @@ async def schema_lock(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
+            # Our own connections wait no longer than a command may take.
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY}
             )

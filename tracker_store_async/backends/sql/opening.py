@@ -21,7 +21,10 @@ from tracker_store_async.backends.sql.postgresql import (
     PostgresqlOperations,
 )
 from tracker_store_async.backends.sql.sqlite import SqliteOperations
-from tracker_store_async.backends.sql.upgrade import upgrade_from_rasa
+from tracker_store_async.backends.sql.upgrade import (
+    rebuild_conversations,
+    upgrade_from_rasa,
+)
 from tracker_store_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -97,6 +100,8 @@ async def ensure_layout(
         check_layout(layout, **allowed)
         if layout.state is LayoutState.NONE:
             await _create(connection, tables)
+        elif layout.state is LayoutState.PARTIAL:
+            await rebuild_conversations(connection, tables)
         elif layout.state is not LayoutState.CURRENT:
             await upgrade_from_rasa(connection, tables)
 

@@ -20,6 +20,7 @@ from tracker_store_async.backends.sql.core import (
     CONTENTION_ATTEMPTS,
     CoreOperations,
     check_whole,
+    dropping_lost,
 )
 from tracker_store_async.backends.sql.errors import is_contended
 from tracker_store_async.backends.sql.postgresql_statements import Statements
@@ -42,10 +43,12 @@ class PostgresqlOperations(CoreOperations):
     async def _insert_header(
         self, conn: AsyncConnection, values: dict[str, Any]
     ) -> bool:
-        # An error would end the transaction here.
-        statement = insert(self.tables.conversations).values(values)
-        found = await conn.execute(statement.on_conflict_do_nothing())
-        return found.rowcount == 1
+        # An error would end the transaction here. The row tells, not the number of
+        # rows: with psycopg that is -1 here, inserted or not.
+        table = self.tables.conversations
+        statement = insert(table).values(values).on_conflict_do_nothing()
+        found = await conn.execute(statement.returning(table.c.version))
+        return found.first() is not None
 
     async def server_version(self) -> str:
         """Ask the server for its version: one round trip."""
@@ -133,6 +136,7 @@ class AsyncpgOperations(PostgresqlOperations):
         async with AsyncExitStack() as stack:
             async with self._checkout.waiting():
                 conn = await stack.enter_async_context(self.engine.connect())
+            await stack.enter_async_context(dropping_lost(conn))
             yield conn
 
     @asynccontextmanager

@@ -59,6 +59,9 @@ RASA_COLUMNS = frozenset(
 )
 """The columns of Rasa's table `events`."""
 
+OWN_COLUMNS = frozenset({"position", "event_id"})
+"""The columns that ours has beyond them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tables:

@@ -11,6 +11,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tracker_store_async.backends.sql import engine as engines
 from tracker_store_async.backends.sql import errors as error_table
 from tracker_store_async.backends.sql.connector import Connector, OwnEngine
+from tracker_store_async.backends.sql.core import CoreOperations
 from tracker_store_async.backends.sql.engine import ConnectionOptions
 from tracker_store_async.backends.sql.layout import (
     Layout,
@@ -30,7 +31,7 @@ from tracker_store_async.store import TrackerStore
 from tracker_store_async.translation import Translated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -44,13 +45,12 @@ if TYPE_CHECKING:
         Append,
         ConversationSummary,
         Listing,
+        NewRow,
         Read,
         StoredConversation,
     )
 
 T = TypeVar("T")
-
-DEFAULT_COMMAND_TIMEOUT_SECONDS = 60.0
 
 
 class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
@@ -58,6 +58,10 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
 
     The tables are Rasa's `events`, with positions and event ids, and `conversations`.
     A database that Rasa wrote is recognised, and upgraded only when told to.
+
+    With PostgreSQL, and unless `engine` is given, `schema`, `pool_size` and
+    `max_overflow` that are None are taken from Rasa's environment variables
+    `POSTGRESQL_SCHEMA`, `SQL_POOL_SIZE` and `SQL_MAX_OVERFLOW`.
 
     Args:
         domain: Gives new trackers their slots.
@@ -81,6 +85,9 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         connect_timeout_seconds: Longest time to connect, and with SQLite to wait for
             another process that writes; None is 10.
         command_timeout_seconds: Longest time that one operation may take; None is 60.
+            A transaction under way then has two more seconds to end. PostgreSQL and
+            MySQL are told to wait no longer for a lock (MySQL counts whole seconds), so
+            that it usually ends at once; not with `engine` or `pgbouncer`.
         ssl_mode: What TLS has to prove: `disable`, `require` (encryption alone),
             `verify-ca` or `verify-full` (the host name as well). None is `verify-full`
             where `ssl_ca_certs` is given, and else what the driver does.
@@ -153,6 +160,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
             pool_pre_ping=pool_pre_ping,
             pool_timeout_seconds=pool_timeout_seconds,
             connect_timeout_seconds=connect_timeout_seconds,
+            command_timeout_seconds=command_timeout_seconds,
             ssl_mode=ssl_mode,
             ssl_ca_certs=ssl_ca_certs,
             ssl_certfile=ssl_certfile,
@@ -170,9 +178,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         else:
             self._connector = OwnEngine(engine, options)
         self.backend_name = self._connector.dialect
-        self._command_timeout_seconds = (
-            command_timeout_seconds or DEFAULT_COMMAND_TIMEOUT_SECONDS
-        )
+        self._command_timeout_seconds = engines.command_seconds(options)
         self._auto_upgrade = auto_upgrade
         self._create_tables = create_tables
         self._translated = Translated(self._connector.where, error_table)
@@ -329,6 +335,12 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         return await connection.run_sync(inspect_layout, tables)
 
     # -- primitives --------------------------------------------------------------------
+
+    def _check_size(
+        self, sender_id: str, rows: Sequence[NewRow], snapshot: str
+    ) -> None:
+        if isinstance(self._operations, CoreOperations):  # SQLite has no limit below
+            self._operations.check_size(sender_id, rows, snapshot)
 
     async def _append(self, append: Append) -> bool:
         return await self._bounded(self._opened.append(append))

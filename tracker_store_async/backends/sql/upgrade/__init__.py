@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tracker_store_async.backends.sql.upgrade.common import REBUILD
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,4 +31,19 @@ async def upgrade_from_rasa(connection: AsyncConnection, tables: Tables) -> None
     name = connection.dialect.name
     module = import_module(f"{__name__}.{'mysql' if name == 'mariadb' else name}")
     for step in module.STEPS:
+        await step(connection, tables)
+
+
+async def rebuild_conversations(connection: AsyncConnection, tables: Tables) -> None:
+    """Make `conversations` from events that are ours, as after a partial restore.
+
+    Args:
+        connection: Holds the schema lock.
+        tables: The layout to be there.
+    """
+    if connection.dialect.name in ("mysql", "mariadb"):
+        # Its steps can be repeated, and one of them may be what is missing.
+        await upgrade_from_rasa(connection, tables)
+        return
+    for step in REBUILD:
         await step(connection, tables)

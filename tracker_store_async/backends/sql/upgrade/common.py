@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import Select, and_, case, func, literal, null, select
+from sqlalchemy import Select, and_, case, func, not_, null, select
 
 from tracker_store_async.backends.sql.layout import write_version
 from tracker_store_async.backends.sql.schema import LAYOUT_VERSION
+from tracker_store_async.rows import MAX_SENDER_ID_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tracker_store_async.backends.sql.schema import Tables
+
+logger = logging.getLogger(__name__)
 
 Step: TypeAlias = "Callable[[AsyncConnection, Tables], Awaitable[None]]"
 
@@ -30,17 +35,49 @@ async def create_other_tables(connection: AsyncConnection, tables: Tables) -> No
 
 
 async def fill_conversations(connection: AsyncConnection, tables: Tables) -> None:
-    """Make the row of each conversation from its events."""
+    """Make the row of each conversation from its events.
+
+    What this library's methods would refuse gets none, so that no listing names it; its
+    events stay as they are.
+    """
     head = tables.conversations
     await connection.execute(head.delete())  # of an earlier try
-    statement = conversations_from_events(tables, time.time())
+    statement = conversations_from_events(tables, time.time(), connection.dialect.name)
     await connection.execute(head.insert().from_select(CONVERSATION_COLUMNS, statement))
+    sender_id = tables.events.c.sender_id
+    left_out = select(func.count(sender_id.distinct())).where(
+        not_(is_storable(sender_id, connection.dialect.name))
+    )
+    count = (await connection.execute(left_out)).scalar()
+    if count:
+        logger.warning(
+            "%s conversations have a sender id that is empty or too long: their events "
+            "stay in table %r, but no method reads or lists them.",
+            count,
+            tables.events.name,
+        )
+
+
+def is_storable(sender_id: ColumnElement[str], dialect: str) -> ColumnElement[bool]:
+    """Return whether this library accepts a sender id that a database holds."""
+    is_named = func.length(sender_id) > 0
+    if dialect != "sqlite":
+        return is_named  # the column ends where the library's limit is
+    # SQLite keeps any text; its length() ends at a NUL, which is refused as well.
+    return and_(
+        is_named,
+        func.length(sender_id) <= MAX_SENDER_ID_LENGTH,
+        func.instr(sender_id, func.char(0)) == 0,
+    )
 
 
 async def finish(connection: AsyncConnection, tables: Tables) -> None:
     """Say that the layout is ours now."""
     await write_version(connection, tables, LAYOUT_VERSION)
 
+
+REBUILD: list[Step] = [create_other_tables, fill_conversations, finish]
+"""What makes the other tables anew from events that have their positions."""
 
 CONVERSATION_COLUMNS = [
     "sender_id",
@@ -55,14 +92,16 @@ CONVERSATION_COLUMNS = [
 ]
 
 
-def conversations_from_events(tables: Tables, now: float) -> Select[Any]:
+def conversations_from_events(tables: Tables, now: float, dialect: str) -> Select[Any]:
     """Return the rows of `conversations` as a query over events that have positions.
 
     Args:
         tables: The layout.
         now: Time for conversations without any timestamp, in seconds since the epoch.
+        dialect: Name of the database.
     """
     event = tables.events
+    first = func.min(event.c.position)  # beyond 0 where a beginning was erased
     starts = session_starts(tables).subquery("starts")
     # NaN and the infinities, which PostgreSQL's column can hold, are no times.
     is_time = event.c.timestamp.between(-1e300, 1e300)
@@ -70,9 +109,9 @@ def conversations_from_events(tables: Tables, now: float) -> Select[Any]:
     return (
         select(
             event.c.sender_id,
-            func.count(),
-            literal(0),
-            func.coalesce(func.max(starts.c.start), 0),
+            func.max(event.c.position) + 1,
+            first,
+            func.coalesce(func.max(starts.c.start), first),
             null(),
             func.coalesce(func.min(moment), now),
             func.coalesce(func.max(moment), now),
@@ -80,6 +119,7 @@ def conversations_from_events(tables: Tables, now: float) -> Select[Any]:
             null(),
         )
         .select_from(event.outerjoin(starts, starts.c.sender_id == event.c.sender_id))
+        .where(is_storable(event.c.sender_id, dialect))
         .group_by(event.c.sender_id)
     )
 

@@ -18,6 +18,8 @@ from tracker_store_async.backends.sql.upgrade.common import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -48,7 +50,7 @@ _NUMBER = """
 UPDATE {events} AS e JOIN (
     SELECT id, row_number() OVER (PARTITION BY sender_id ORDER BY id) - 1 AS position,
         CASE WHEN json_valid(data) THEN json_extract(data, '$.timestamp') END AS moment
-    FROM {events} WHERE sender_id > :after AND sender_id <= :last
+    FROM {events} WHERE sender_id BETWEEN :first AND :last
 ) AS numbered ON numbered.id = e.id
 SET e.position = numbered.position, e.data = coalesce(e.data, ''), e.timestamp = CASE
     WHEN json_type(numbered.moment) IN ('DOUBLE', 'INTEGER', 'DECIMAL')
@@ -94,28 +96,21 @@ async def number_events(connection: AsyncConnection, tables: Tables) -> None:
 async def _number_all(connection: AsyncConnection, tables: Tables) -> None:
     quoted = connection.dialect.identifier_preparer.format_table(tables.events)
     update = text(_NUMBER.format(events=quoted))
-    after = ""
-    while True:
-        last = await _last_of_batch(connection, tables, after)
-        if last is None:
-            return
-        await connection.execute(update, {"after": after, "last": last})
-        after = last
+    # None, not "": Rasa has stored events without a sender id, too.
+    after: str | None = None
+    while batch := await _next_batch(connection, tables, after):
+        after = batch[-1]
+        await connection.execute(update, {"first": batch[0], "last": after})
 
 
-async def _last_of_batch(
-    connection: AsyncConnection, tables: Tables, after: str
-) -> str | None:
+async def _next_batch(
+    connection: AsyncConnection, tables: Tables, after: str | None
+) -> Sequence[str]:
     sender_id = tables.events.c.sender_id
-    batch = (
-        select(sender_id)
-        .where(sender_id > after)
-        .distinct()
-        .order_by(sender_id)
-        .limit(BATCH_SENDERS)
-    )
-    found = (await connection.execute(batch)).scalars().all()
-    return found[-1] if found else None
+    batch = select(sender_id).distinct().order_by(sender_id).limit(BATCH_SENDERS)
+    if after is not None:
+        batch = batch.where(sender_id > after)
+    return (await connection.execute(batch)).scalars().all()
 
 
 async def drop_rasa_index(connection: AsyncConnection, tables: Tables) -> None:

@@ -20,6 +20,7 @@ class Lifecycle(Protocol):
     """The part of a store that opens it once, on one loop, and closes it whole."""
 
     owns_broker: bool
+    _is_wrapped: bool = False  # then the broker is the wrapper's to open and close
     _publisher: Publisher | None
     _loop: asyncio.AbstractEventLoop | None
     _closed: bool
@@ -58,7 +59,7 @@ class Lifecycle(Protocol):
 
     async def _connect(self) -> None:
         await self._open()
-        if self._publisher is not None:
+        if self._publisher is not None and not self._is_wrapped:
             try:
                 await self._publisher.broker.open()
             except BaseException:
@@ -90,7 +91,7 @@ class Lifecycle(Protocol):
                 return
             self._loop = None
             try:
-                if self._publisher is not None:
+                if self._publisher is not None and not self._is_wrapped:
                     await self._publisher.drain()
                     if self.owns_broker:
                         await self._publisher.broker.close()

@@ -1,0 +1,167 @@
+"""`WrapperTrackerStore`: the base of what wraps a store, below `save`.
+
+A wrapper is a store of its own: its `save`, `retrieve` and all other shared bodies work
+on its own primitives, and these call the primitives of the wrapped store::
+
+    caller -> wrapper.save -> broker.publish (once) -> wrapper._append
+                                                    -> wrapped._append -> storage
+
+`save` is never forwarded, so an event is published once however many wrappers there
+are. Everything that a store is configured with stays with the wrapped store, and is
+read and set there through the wrapper. A subclass overrides primitives, and calls
+`super()` for what it leaves to the wrapped store.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.loading import TrackerLoader
+from tracker_store_async.locks import LoopLock
+from tracker_store_async.saving import Saver
+from tracker_store_async.store import TrackerStore, is_tracker_store
+from tracker_store_async.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracker_store_async.rows import (
+        Append,
+        ConversationSummary,
+        Health,
+        Listing,
+        NewRow,
+        Read,
+        StoredConversation,
+    )
+    from tracker_store_async.tracker import DialogueStateTracker
+
+
+def forwarded(name: str) -> Any:
+    """Return a property that reads and sets an attribute of the wrapped store.
+
+    Args:
+        name: The attribute.
+    """
+
+    def read(wrapper: WrapperTrackerStore) -> Any:
+        return getattr(wrapper._wrapped, name)
+
+    def write(wrapper: WrapperTrackerStore, value: Any) -> None:
+        setattr(wrapper._wrapped, name, value)
+
+    return property(read, write, doc=f"The wrapped store's `{name}`.")
+
+
+class WrapperTrackerStore(TrackerStore):
+    """Wraps a store and changes nothing.
+
+    It owns the store that it wraps: opening and closing it, or using it as a context
+    manager, does the same to the wrapped store, and to the broker in its place. Public
+    attributes that only the wrapped store has are found through it too.
+
+    Args:
+        wrapped: The store. It must not be open on another event loop.
+
+    Raises:
+        ConfigurationError: It is not a `TrackerStore`.
+    """
+
+    _wrapped: TrackerStore
+
+    # What a store is configured with, and what it counts.
+    backend_name = forwarded("backend_name")
+    domain = forwarded("domain")
+    event_broker = forwarded("event_broker")
+    max_event_history = forwarded("max_event_history")
+    on_conflict = forwarded("on_conflict")
+    record_exp = forwarded("record_exp")
+    conflict_count = forwarded("conflict_count")
+    _domain = forwarded("_domain")
+    _max_event_history = forwarded("_max_event_history")
+    _on_publish_error = forwarded("_on_publish_error")
+    _publisher = forwarded("_publisher")
+    _tells_logs_apart = forwarded("_tells_logs_apart")
+
+    def __init__(self, wrapped: TrackerStore) -> None:
+        # Not the Protocol's own: it would set the options of the wrapped store anew.
+        check_wrapped(wrapped, type(self).__name__)
+        self._wrapped = wrapped
+        self._loop_turns = Turns()
+        self._loader = TrackerLoader(self)
+        self._saver = Saver(self)
+        self._loop = None
+        self._closed = False
+        self._opening = LoopLock()
+        # One of them opens and closes the broker, and it is the one that is used.
+        self.owns_broker = wrapped.owns_broker
+        wrapped.owns_broker, wrapped._is_wrapped = False, True
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what only the wrapped store has, such as `serialise_tracker`."""
+        if name.startswith("_"):
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}"
+            )
+        return getattr(self._wrapped, name)
+
+    def _now(self) -> float:
+        return self._wrapped._now()
+
+    def _new_tracker(
+        self, sender_id: str, *, max_event_history: int | None = None
+    ) -> DialogueStateTracker:
+        return self._wrapped._new_tracker(
+            sender_id, max_event_history=max_event_history
+        )
+
+    def _check_size(
+        self, sender_id: str, rows: Sequence[NewRow], snapshot: str
+    ) -> None:
+        self._wrapped._check_size(sender_id, rows, snapshot)
+
+    # -- primitives --------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        await self._wrapped.open()
+
+    async def _close(self) -> None:
+        await self._wrapped.close()
+
+    async def _append(self, append: Append) -> bool:
+        await self._wrapped._ensure_open()
+        return await self._wrapped._append(append)
+
+    async def _read(self, read: Read) -> StoredConversation | None:
+        await self._wrapped._ensure_open()
+        return await self._wrapped._read(read)
+
+    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        await self._wrapped._ensure_open()
+        return await self._wrapped._delete(sender_id, before, now)
+
+    async def _list(self, listing: Listing) -> list[ConversationSummary]:
+        await self._wrapped._ensure_open()
+        return await self._wrapped._list(listing)
+
+    async def _health(self) -> Health:
+        await self._wrapped._ensure_open()
+        return await self._wrapped._health()
+
+
+def check_wrapped(store: object, wrapper: str) -> None:
+    """Check that an object is a store that can be wrapped.
+
+    Args:
+        store: The object.
+        wrapper: Name of the wrapper's class, for the error.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not is_tracker_store(store):
+        raise ConfigurationError(
+            f"{wrapper} wraps a TrackerStore, not {type(store).__name__}: a store with "
+            "Rasa's methods is wrapped in AwaitableTrackerStore first"
+        )

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from tracker_store_async.wrappers.awaitable import (
         AwaitableTrackerStore as AwaitableTrackerStore,
     )
+    from tracker_store_async.wrappers.failsafe import (
+        FailSafeTrackerStore as FailSafeTrackerStore,
+    )
 
 _MODULES = {
     "AvailableEndpoints": "config",
@@ -56,6 +59,7 @@ _MODULES = {
     "EventBroker": "broker",
     "EventMessage": "broker",
     "EventVerbosity": "tracker",
+    "FailSafeTrackerStore": "wrappers.failsafe",
     "Health": "rows",
     "InMemoryTrackerStore": "backends.memory",
     "SQLTrackerStore": "backends.sql",

@@ -44,11 +44,13 @@ class TrackerLoader:
             return None
         beginning = stored.session_start if start is None else start
         state = None
-        if last is not None and stored.first_position > beginning:
+        # Without `last` it is so only where a wrapper could not get hold of the rest.
+        is_part = start is None or last is not None
+        if is_part and stored.first_position > beginning:
             state = decode_snapshot(
                 stored.snapshot, stored.version, stored.session_start
             )
-            if state is None:
+            if state is None and last is not None:
                 # Rasa wrote this conversation: without a snapshot, only a replay of
                 # the whole session gives the state. The next save stores a snapshot.
                 stored = await self._store._fetch(sender_id, start=start, last=None)
@@ -58,7 +60,9 @@ class TrackerLoader:
         async with self._store._loop_turns:
             tracker = self._store._new_tracker(sender_id, max_event_history=last)
             tracker.user_id = stored.user_id
-            tracker.load_events(events, snapshot=state, truncated=state is not None)
+            # Truncated is what a read without `last` would complete.
+            is_truncated = state is not None and last is not None
+            tracker.load_events(events, snapshot=state, truncated=is_truncated)
             self._place(tracker, stored, events, whole=start is not None)
             return tracker
 

@@ -11,6 +11,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect, text
@@ -21,7 +22,11 @@ import tracker_store_async
 from tests.servers import fresh_database
 from tests.servers.base import run_now
 from tests.unit.legacy_stores import JSONTextStore
-from tracker_store_async import AwaitableTrackerStore, InMemoryTrackerStore
+from tracker_store_async import (
+    AwaitableTrackerStore,
+    FailSafeTrackerStore,
+    InMemoryTrackerStore,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -205,6 +210,41 @@ class LegacyStorage(Storage):
         return repr(self._texts)
 
 
+class FailSafeStorage(Storage):
+    """Another storage behind fail-safes, whose fallback is the memory by default.
+
+    Args:
+        primary: The storage.
+    """
+
+    def __init__(self, primary: Storage) -> None:
+        super().__init__()
+        self._primary = primary
+        self._memories: list[Any] = []
+
+    def _make(self, **options: Any) -> TrackerStore:
+        store = FailSafeTrackerStore(self._primary._make(**options))
+        self._memories.append((store._seen, store._fallbacks[0]))
+        return store
+
+    def wipe(self) -> None:
+        """Empty the storage."""
+        self._memories.clear()
+        self._primary.wipe()
+
+    def raw(self) -> str:
+        """Return what the storage holds, and what the fail-safes remember."""
+        seen = [one for memory, _ in self._memories for one in memory._seen.items()]
+        remembered = [(name, vars_of(conversation)) for name, conversation in seen]
+        kept = [vars(fallback) for _, fallback in self._memories]
+        return self._primary.raw() + repr(remembered) + repr(kept)
+
+
+def vars_of(conversation: Any) -> list[Any]:
+    """Return what a conversation holds, with what its `repr` leaves out."""
+    return [getattr(conversation, name) for name in type(conversation).__slots__]
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One entry of the table.
@@ -270,6 +310,17 @@ def legacy_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
     yield LegacyStorage()
 
 
+@contextmanager
+def failsafe_storage(
+    storage: Callable[[Servers, Path], AbstractContextManager[Storage]],
+    servers: Servers,
+    directory: Path,
+) -> Iterator[Storage]:
+    """Yield another storage behind fail-safes."""
+    with storage(servers, directory) as primary:
+        yield FailSafeStorage(primary)
+
+
 BEYOND_LEGACY_STORES: Mapping[str, tuple[str, ...]] = {
     "no conditional write: two wrappers can overwrite each other's events": (
         "test_concurrent_writers::test_through_a_store_object_each",
@@ -326,4 +377,9 @@ BACKENDS: Mapping[str, Backend] = {
     "mariadb": Backend("mysql", mysql_storage),
     "pgbouncer": Backend("pgbouncer", pgbouncer_storage),
     "awaitable": Backend("memory", legacy_storage, BEYOND_LEGACY_STORES),
+    "failsafe": Backend("memory", partial(failsafe_storage, memory_storage)),
+    "failsafe-sqlite": Backend("sqlite", partial(failsafe_storage, sqlite_storage)),
+    "failsafe-postgresql": Backend(
+        "postgresql", partial(failsafe_storage, postgresql_storage)
+    ),
 }

@@ -74,6 +74,21 @@ def check_seconds(name: str, seconds: float) -> float:
     return seconds
 
 
+def check_count(name: str, count: int) -> int:
+    """Return a number of things if it is one.
+
+    Args:
+        name: What the option is called, for the error.
+        count: The number.
+
+    Raises:
+        ConfigurationError: It is not an int, 1 or more.
+    """
+    if type(count) is not int or count < 1:
+        raise errors.ConfigurationError(f"{name} must be an int, 1 or more")
+    return count
+
+
 def check_page(page_size: int, cursor: str | None, user_id: str | None) -> None:
     """Check what `conversations` is asked for.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_store_async.config import EndpointConfig
 from tracker_store_async.errors import StoreUnavailableError
-from tracker_store_async.options import check_seconds
+from tracker_store_async.options import check_count, check_seconds
 from tracker_store_async.rows import Health, Read
 from tracker_store_async.store import TrackerStore
 from tracker_store_async.wrappers.base import WrapperTrackerStore
@@ -131,7 +131,10 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         if journal is None:
             self._fallbacks = [store or TrackerStore.create(None)]
             self._fallbacks[0]._is_wrapped = True  # it publishes nothing
-        self._seen = LastSeen(remembered_conversations, remembered_bytes)
+        self._seen = LastSeen(
+            check_count("remembered_conversations", remembered_conversations),
+            check_count("remembered_bytes", remembered_bytes),
+        )
         self._backlog = Backlog()
         self._turns = ConversationTurns()
         self._recovery: asyncio.Task[None] | None = None

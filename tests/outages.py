@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tracker_store_async import DialogueStateTracker, TrackerStore
+    from tracker_store_async.rows import StoredConversation
     from tracker_store_async.wrappers.failsafe import FailSafeTrackerStore
 
 
@@ -138,6 +139,8 @@ class Load:
         async with asyncio.timeout(seconds):
             while len(self.turns) < goal and not self.failures:
                 await asyncio.sleep(0.005)
+        if self.failures:
+            raise self.failures[0]
 
     async def _go_on(self, name: str) -> None:
         number = 0
@@ -164,7 +167,7 @@ class Load:
 
     def check_seen(self, name: str, tracker: DialogueStateTracker) -> None:
         """Check that a conversation with one writer is just what that has written."""
-        assert tracker.version == len(self.acknowledged[name])
+        assert (tracker.version or 0) == len(self.acknowledged[name])
 
 
 async def check_all_there(
@@ -189,9 +192,10 @@ async def check_all_there(
         await check_gapless(primary, name)
 
 
-async def check_gapless(primary: TrackerStore, name: str) -> None:
-    """Check that the positions of a conversation are 0, 1, 2 ... up to its version."""
+async def check_gapless(primary: TrackerStore, name: str) -> StoredConversation:
+    """Check that the positions of a conversation are 0, 1, 2 ...; return it whole."""
     found = await primary._read(Read(name, primary._now(), start=0))
     assert found is not None
     assert found.first_position == 0
     assert found.version == len(found.rows)
+    return found

@@ -83,6 +83,12 @@ def mysql_error(code: int) -> Exception:
         (UnicodeEncodeError("utf-8", SECRET, 0, 1, "no"), errors.StoreDataError),
         (asyncpg.ConnectionDoesNotExistError(SECRET), errors.StoreUnavailableError),
         (asyncpg.InterfaceError("connection is closed"), errors.StoreUnavailableError),
+        (
+            asyncpg.InternalClientError(
+                "cannot switch to state 12; another operation (2) is in progress"
+            ),
+            errors.StoreUnavailableError,
+        ),
         (asyncpg.TooManyConnectionsError(SECRET), errors.StoreUnavailableError),
         (asyncpg.AdminShutdownError(SECRET), errors.StoreUnavailableError),
         (asyncpg.ReadOnlySQLTransactionError(SECRET), errors.StoreUnavailableError),

@@ -15,6 +15,7 @@ from tracker_store_async.config import EndpointConfig
 from tracker_store_async.errors import StoreUnavailableError
 from tracker_store_async.options import check_count, check_seconds
 from tracker_store_async.rows import Health, Read
+from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 from tracker_store_async.wrappers.failsafe_backlog import Backlog
@@ -387,12 +388,16 @@ class FailSafeTrackerStore(WrapperTrackerStore):
 
     async def _open_fallbacks(self) -> None:
         if self._journal is not None:
-            self._files = await asyncio.to_thread(claim_files, self._journal)
+            # Else the locks of a caller who is cancelled meanwhile would be forgotten.
+            await settled(self._claim_files(self._journal))
             self._fallbacks = [_sqlite_store(file) for file in self._files]
         self._backlog.entries.clear()
         for fallback in self._fallbacks:
             await fallback.open()
             await self._backlog.load(fallback)
+
+    async def _claim_files(self, journal: str) -> None:
+        self._files = await asyncio.to_thread(claim_files, journal)
 
     async def _close(self) -> None:
         if self._recovery is not None:

@@ -147,6 +147,10 @@ _ORACLE_DRIVER_CODES: dict[str, Kind] = {
 _DRIVER_MODULES = ("asyncpg", "asyncmy", "oracledb", "sqlite3", "sqlalchemy")
 """Where drivers' errors are defined; SQLAlchemy adapts some of them."""
 
+_FATAL_WHILE_IDLE = "cannot switch to state"
+"""What asyncpg says when the server has ended the connection, such as in a crash, and
+that has not been noticed yet: nothing was sent."""
+
 _CLOSED_TEXTS = ("connection closed", "no active connection", "is closed")
 
 
@@ -222,6 +226,8 @@ def _plain_kind(error: BaseException) -> Kind | None:
         is_closed = type(error) is ValueError and str(error).lower() in _CLOSED_TEXTS
         return Kind.LOST if is_closed else None
     said = str(error).lower()
+    if module == "asyncpg" and said.startswith(_FATAL_WHILE_IDLE):
+        return Kind.LOST
     return Kind.LOST if any(text in said for text in _CLOSED_TEXTS) else Kind.DATA
 
 

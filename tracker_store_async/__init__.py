@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from tracker_store_async.wrappers.failsafe import (
         FailSafeTrackerStore as FailSafeTrackerStore,
     )
+    from tracker_store_async.wrappers.retrying import (
+        RetryingTrackerStore as RetryingTrackerStore,
+    )
 
 _MODULES = {
     "AvailableEndpoints": "config",
@@ -62,6 +65,7 @@ _MODULES = {
     "FailSafeTrackerStore": "wrappers.failsafe",
     "Health": "rows",
     "InMemoryTrackerStore": "backends.memory",
+    "RetryingTrackerStore": "wrappers.retrying",
     "SQLTrackerStore": "backends.sql",
     "SerializedTrackerAsDict": "serialization",
     "SerializedTrackerAsText": "serialization",

@@ -19,6 +19,7 @@ from tracker_store_async.backends.sql.config_url import (
     split_query,
     url_parts,
 )
+from tracker_store_async.credentials import SecretFile
 from tracker_store_async.settings import (
     Count,
     Name,
@@ -71,6 +72,8 @@ class SQLConfig(StoreConfig):
         db: Name of the database; with SQLite the path of the file.
         username: Name to log in with.
         password: Password to log in with.
+        password_file: File that holds the password; it is read again for each new
+            connection, so that a rotated secret is survived.
         login_db: Database to connect to first, to create `db` (PostgreSQL only).
         query: Further options for the driver.
         schema_name: Schema of the tables, `schema` in the file (PostgreSQL only).
@@ -112,6 +115,7 @@ class SQLConfig(StoreConfig):
     db: Name = "rasa.db"
     username: Name | None = None
     password: Secret | None = None
+    password_file: Name | None = None
     login_db: Name | None = None
     query: dict[str, Any] = Field(default_factory=dict)
     schema_name: Name | None = None
@@ -157,6 +161,12 @@ class SQLConfig(StoreConfig):
         return self
 
     @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("'password' and 'password_file' say the same; keep one")
+        return self
+
+    @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         files = (self.ssl_ca_certs, self.ssl_certfile, self.ssl_keyfile)
         if self.ssl_mode == "disable" and any(files):
@@ -174,6 +184,8 @@ class SQLConfig(StoreConfig):
         kwargs = super().store_kwargs()
         if "schema_name" in kwargs:
             kwargs["schema"] = kwargs.pop("schema_name")
+        if "password_file" in kwargs:
+            kwargs["password"] = SecretFile(kwargs.pop("password_file"))
         return kwargs
 
 
@@ -189,7 +201,8 @@ _POOL = frozenset(
     }
 )
 _FITTING = (
-    (frozenset({"host", "port", "username", "password"}) | _POOL, _SERVERS),
+    (frozenset({"host", "port", "username", "password", "password_file"}), _SERVERS),
+    (_POOL, _SERVERS),
     # Oracle's driver takes TLS from its connect descriptor: bring your own engine.
     (_TLS, _SERVERS - {"oracle"}),
     (frozenset({"login_db", "schema_name", "pgbouncer"}), frozenset({"postgresql"})),

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tracker_store_async.backends.sql.config_url import DRIVERS, split_query
+from tracker_store_async.credentials import current_password
 from tracker_store_async.errors import ConfigurationError, MissingExtraError
 from tracker_store_async.options import check_choice
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from tracker_store_async.credentials import PasswordSource
 
 SslMode: TypeAlias = Literal["disable", "require", "verify-ca", "verify-full"]
 SSL_MODES: tuple[str, ...] = get_args(SslMode)
@@ -59,6 +62,7 @@ class ConnectionOptions:
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     pgbouncer: bool = False
+    password_source: PasswordSource | None = None
 
     @property
     def checks_connections(self) -> bool:
@@ -75,6 +79,7 @@ _SERVERS = frozenset({"postgresql", "mysql", "oracle"})
 _APPLIES_TO = {
     "schema": frozenset({"postgresql"}),
     "pgbouncer": frozenset({"postgresql"}),
+    "password_source": _SERVERS,
     "pool_size": _SERVERS,
     "max_overflow": _SERVERS,
     "pool_recycle_seconds": _SERVERS,
@@ -283,7 +288,9 @@ than one for the very values, and plan again at each use: reading 10 events then
 """
 
 
-async def _connect_postgresql(keep_plans: bool, **arguments: Any) -> Any:
+async def _connect_postgresql(
+    keep_plans: bool, password_source: PasswordSource | None = None, **arguments: Any
+) -> Any:
     """Connect with asyncpg, and have the server keep its plans.
 
     That is done here and not in an event of the pool, which would lose the connection
@@ -293,6 +300,8 @@ async def _connect_postgresql(keep_plans: bool, **arguments: Any) -> Any:
     import asyncpg
 
     async def connect() -> Any:
+        if password_source is not None:
+            arguments["password"] = await current_password(password_source)
         connection = await asyncpg.connect(**arguments)
         try:
             if keep_plans:
@@ -315,12 +324,26 @@ def _close_unwanted(connecting: asyncio.Future[Any]) -> None:
         connecting.result().terminate()
 
 
-async def _connect_mysql(connect_timeout: float, **arguments: Any) -> Any:
+async def _connect_mysql(
+    connect_timeout: float,
+    password_source: PasswordSource | None = None,
+    **arguments: Any,
+) -> Any:
     """Connect with asyncmy within a time that the handshake counts for as well."""
     import asyncmy
 
     async with asyncio.timeout(connect_timeout):
+        if password_source is not None:
+            arguments["password"] = await current_password(password_source)
         return await asyncmy.connect(connect_timeout=connect_timeout, **arguments)
+
+
+async def _connect_oracle(password_source: PasswordSource, **arguments: Any) -> Any:
+    """Connect with python-oracledb and the password of now."""
+    import oracledb
+
+    arguments["password"] = await current_password(password_source)
+    return await oracledb.connect_async(**arguments)
 
 
 def is_file(url: URL) -> bool:
@@ -354,6 +377,9 @@ def _connect_args(
     if dialect == "postgresql":
         arguments["async_creator_fn"] = _connect_postgresql
         arguments["keep_plans"] = not options.pgbouncer
+    if options.password_source is not None:
+        arguments["password_source"] = options.password_source
+        arguments.setdefault("async_creator_fn", _connect_oracle)
     if tls is not None:
         arguments["ssl"] = tls
     elif options.ssl_mode == "disable" and dialect == "postgresql":

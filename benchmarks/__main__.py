@@ -5,6 +5,7 @@ from __future__ import annotations
 SCRIPTS = {
     "turn": "save and retrieve a 6-event turn, beside the raw driver doing the same",
     "loop": "how long 64 concurrent conversations ever stop the event loop",
+    "outage": "64 conversations while their primary is killed and comes back",
 }
 
 

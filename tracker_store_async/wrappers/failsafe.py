@@ -108,7 +108,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         journal: str | None = None,
         timeout_seconds: float | None = 5.0,
         probe_min_seconds: float = 0.1,
-        probe_max_seconds: float = 5.0,
+        probe_max_seconds: float = 1.0,
         remembered_conversations: int = 10_000,
         remembered_bytes: int = 64 * 2**20,
         tracker_store: TrackerStore | None = None,

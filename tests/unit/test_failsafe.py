@@ -725,3 +725,67 @@ async def test_the_probe_waits_for_nobody(store: FailSafeTrackerStore) -> None:
     await is_open(store)
     async with asyncio.timeout(2):
         await store.close()
+
+
+async def test_a_long_outage_is_replayed_in_pieces_that_tear_no_save_apart(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    await add(store, SENDER, *turn("before"))
+    other = SwitchedStore()
+    other._conversations, other._sorted_ids = primary._conversations, []
+    primary.is_down = True
+    for name in (SENDER, "new", "long"):
+        for number in range(60):
+            await add(store, name, *(new_session() if number == 40 else []), *turn("x"))
+    await add(store, "long", *[user("y" * 1000) for _ in range(300)])
+    await add(other, SENDER, *turn("theirs"))
+    pieces: dict[str, list[Any]] = {SENDER: [], "new": [], "long": []}
+    taken = primary._append
+
+    async def take(append: Any) -> bool:
+        if await taken(append):
+            pieces[append.sender_id].append(append)
+            return True
+        return False
+
+    primary._append = take  # type: ignore[method-assign]
+    await back(primary, store)
+    for name, found in pieces.items():
+        assert len(found) > 2
+        sizes = [len(append.rows) for append in found]
+        assert max(sizes) == (300 if name == "long" else 100)
+        tracker = await primary.retrieve_full_tracker(name)
+        assert tracker is not None
+        starts = [
+            position
+            for position, event in enumerate(tracker.events)
+            if event.type_name == "session_started"
+        ]
+        for append in found:
+            began = [at - 1 for at in starts if at < append.new_version]
+            assert append.session_start == (began or [0])[-1]
+        windowed = await primary.get_or_create_tracker(name, max_event_history=2)
+        assert state(windowed)["slots"] == state(await has(primary, name))["slots"]
+        ids = await stored_ids(primary, name)
+        assert len(ids) == len(set(ids)) == len(tracker.events)
+    assert store.conflict_count == 1
+    await other.close()
+
+
+async def test_a_replay_that_is_cut_between_two_pieces_goes_on(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    await add(store, SENDER, *turn("before"))
+    primary.is_down = True
+    for number in range(100):
+        await add(store, SENDER, *turn(str(number)))
+    primary.loses_answers = 3  # one piece each time, and away again
+    for _ in range(3):
+        primary.is_down = False
+        async with asyncio.timeout(5):
+            while not primary.is_down:
+                await asyncio.sleep(0.005)
+    await back(primary, store)
+    assert said(await has(primary)) == ["before", *map(str, range(100))]
+    assert await stored_ids(primary) == primary.event_broker.ids  # type: ignore[union-attr]
+    assert store.conflict_count == 0

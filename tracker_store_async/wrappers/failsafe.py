@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-REPLAYS_AT_ONCE = 16
-"""Conversations that are replayed at a time once the primary is back."""
+REPLAYS_AT_ONCE = 4
+"""Conversations that are replayed at a time once the primary is back: few, so that each
+of them waits for its own replay alone, and others are served meanwhile."""
 
 PROBE_SENDER_ID = "tracker-store-fail-safe-probe"
 """A conversation that does not exist; a probe asks for it."""
@@ -139,6 +140,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         self._backlog = Backlog()
         self._turns = ConversationTurns()
         self._recovery: asyncio.Task[None] | None = None
+        self._is_replaying = False
 
     @property
     def fallback_tracker_store(self) -> TrackerStore | None:
@@ -179,7 +181,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             return self._seen.read(read)
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
-        if not await self._is_served_by_primary(sender_id):
+        if not await self._is_served_by_primary(sender_id, at_once=True):
             raise self._refusal("nothing was erased")
         self._seen.forget(sender_id)
         try:
@@ -189,7 +191,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         for sender_id in list(self._backlog.entries):
-            if not await self._is_served_by_primary(sender_id):
+            if not await self._is_served_by_primary(sender_id, at_once=True):
                 break
         if self._breaker.is_open:
             raise self._refusal("what it holds cannot be listed")
@@ -260,15 +262,21 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         except Exception:
             logger.exception("on_tracker_store_error failed")
 
-    async def _is_served_by_primary(self, sender_id: str) -> bool:
+    async def _is_served_by_primary(
+        self, sender_id: str, *, at_once: bool = False
+    ) -> bool:
         """Whether the primary has all of a conversation; replay what it has not.
+
+        Args:
+            sender_id: The conversation.
+            at_once: Do not leave that to the replay that is under way.
 
         Raises:
             TrackerStoreError: The primary refuses what is replayed.
         """
         while sender_id in self._backlog.entries:
-            if self._breaker.is_open:
-                return False
+            if self._breaker.is_open or (self._is_replaying and not at_once):
+                return False  # its turn comes: all at once would keep each waiting
             try:
                 await self._replay(sender_id)
             except StoreUnavailableError as error:
@@ -337,7 +345,11 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 except Exception as error:  # noqa: BLE001  the others go on
                     refused[sender_id] = error
 
-        await asyncio.gather(*(work() for _ in range(REPLAYS_AT_ONCE)))
+        self._is_replaying = True
+        try:
+            await asyncio.gather(*(work() for _ in range(REPLAYS_AT_ONCE)))
+        finally:
+            self._is_replaying = False
         return refused
 
     def _note_recovery(self, seconds: float, refused: dict[str, Exception]) -> None:

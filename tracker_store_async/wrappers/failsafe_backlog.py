@@ -60,6 +60,8 @@ class Entry:
         user_id: The user that a save of the outage named, or None.
         provisional: Whether nothing was known of it when it was first written to.
         first: Its first save, if it began in the outage.
+        saves: How many events each save of the outage has, and where the latest session
+            starts after it. No save is torn apart when it is replayed.
     """
 
     sender_id: str
@@ -73,6 +75,7 @@ class Entry:
     user_id: str | None
     provisional: bool
     first: FirstSave | None
+    saves: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     @property
     def event_count(self) -> int:
@@ -148,6 +151,7 @@ class Backlog:
             user_id=envelope["user_id"],
             provisional=envelope["provisional"],
             first=None if first is None else FirstSave(**first),
+            saves=tuple((count, start) for count, start in envelope["saves"]),
         )
 
     async def append(
@@ -301,6 +305,7 @@ def _extended(entry: Entry, append: Append) -> Entry:
         session_start=append.session_start,
         expires_at=append.expires_at,
         user_id=append.user_id or entry.user_id,
+        saves=(*entry.saves, (len(append.rows), append.session_start)),
     )
 
 
@@ -316,6 +321,7 @@ def _envelope(entry: Entry, snapshot: str) -> str:
             "user_id": entry.user_id,
             "provisional": entry.provisional,
             "first": None if entry.first is None else asdict(entry.first),
+            "saves": entry.saves,
             "snapshot": snapshot,
         }
     )

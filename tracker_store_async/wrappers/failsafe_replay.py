@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_store_async.errors import ConcurrentSaveError
@@ -16,11 +17,12 @@ from tracker_store_async.saving import (
     MAX_ATTEMPTS,
     encode_batch,
     landed_run,
+    session_start_after,
 )
 from tracker_store_async.wrappers.failsafe_backlog import ALWAYS, new_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from tracker_store_async.rows import NewRow, StoredConversation
     from tracker_store_async.store import TrackerStore
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+PIECE_EVENTS = 100
+PIECE_BYTES = 200_000
+"""An outage may leave more of a conversation than a backend takes in one append."""
 
 
 @dataclass(slots=True)
@@ -108,6 +114,7 @@ class Replayer:
     def _requests(
         self, entry: Entry, held: StoredConversation, rows: Sequence[NewRow]
     ) -> Iterator[Append]:
+        saves = entry.saves
         version, first = entry.confirmed, entry.first
         if first is not None:
             yield Append(
@@ -120,9 +127,9 @@ class Replayer:
                 first.expires_at,
                 first.user_id,
             )
-            version, rows = version + first.count, rows[first.count :]
+            version, rows, saves = version + first.count, rows[first.count :], saves[1:]
         if rows:
-            yield Append(
+            whole = Append(
                 entry.sender_id,
                 version,
                 rows,
@@ -133,6 +140,7 @@ class Replayer:
                 entry.user_id,
                 entry.created_at if self._primary._tells_logs_apart else None,
             )
+            yield from in_pieces(whole, saves)
 
     # -- when something else is stored than was there before the outage ----------------
 
@@ -187,19 +195,26 @@ class Replayer:
         now = held.updated_at
         if stored is not None:
             now = max(now, stored.updated_at)
-        return await self._append(
-            Append(
-                entry.sender_id,
-                batch.version,
-                rows,
-                batch.session_start,
-                batch.snapshot,
-                now,
-                expires_at,
-                entry.user_id,
-                cursor.created_at if batch.version else None,
-            )
+        whole = Append(
+            entry.sender_id,
+            batch.version,
+            rows,
+            batch.session_start,
+            batch.snapshot,
+            now,
+            expires_at,
+            entry.user_id,
+            cursor.created_at if batch.version else None,
         )
+        counts = remaining(entry.saves, entry.event_count - len(rows))
+        saves = [
+            (count, session_start_after(cursor, end))
+            for count, end in zip(counts, accumulate(counts), strict=True)
+        ]
+        for piece in in_pieces(whole, saves):
+            if not await self._append(piece):
+                return False
+        return True
 
     async def _read_since(self, entry: Entry) -> StoredConversation | None:
         """Read what came after the last event that was confirmed before the outage."""
@@ -259,6 +274,51 @@ class Replayer:
         read = Read(sender_id, self._primary._now())
         erasures = self._seen.erasures
         self._seen.note_read(read, await self._read(sender_id, start=None), erasures)
+
+
+def in_pieces(whole: Append, saves: Iterable[tuple[int, int]]) -> Iterator[Append]:
+    """Split an append of many saves into such as every backend takes.
+
+    No save is torn apart. Until the last piece is stored the snapshot is that of a
+    later version, which is the same as none: the session is replayed for the state.
+
+    Args:
+        whole: The append.
+        saves: How many of its rows belong to each save, and where the latest session
+            starts after it.
+    """
+    begin = end = size_bytes = 0
+    session_start = whole.session_start
+    for count, start in saves:
+        rows = whole.rows[end : end + count]
+        added_bytes = sum(len(row.data) for row in rows)
+        is_full = end + count - begin > PIECE_EVENTS
+        if end > begin and (is_full or size_bytes + added_bytes > PIECE_BYTES):
+            yield _piece(whole, begin, end, session_start)
+            begin, size_bytes = end, 0
+        end, session_start = end + count, start
+        size_bytes += added_bytes
+    yield _piece(whole, begin, len(whole.rows), whole.session_start)
+
+
+def _piece(whole: Append, begin: int, end: int, session_start: int) -> Append:
+    return replace(
+        whole,
+        expected_version=whole.expected_version + begin,
+        rows=whole.rows[begin:end],
+        session_start=session_start,
+    )
+
+
+def remaining(saves: Iterable[tuple[int, int]], landed: int) -> list[int]:
+    """Return how many events of each save are left once so many have landed."""
+    left = []
+    for count, _ in saves:
+        done = min(count, landed)
+        landed -= done
+        if count > done:
+            left.append(count - done)
+    return left
 
 
 def _text(snapshot: str | bytes | None) -> str:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-REPLAYS_AT_ONCE = 4
+REPLAYS_AT_ONCE = 8
 """Conversations that are replayed at a time once the primary is back: few, so that each
 of them waits for its own replay alone, and others are served meanwhile."""
 

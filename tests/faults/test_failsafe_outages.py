@@ -189,7 +189,7 @@ async def test_two_that_fail_over_and_replay_against_one_primary(
     private: PrivatePostgreSQL | PrivateMariaDB, database: str
 ) -> None:
     server = private.server
-    names = [f"shared-{number}" for number in range(6)]
+    names = [f"shared-{number}" for number in range(4)]
     async with (
         FaultProxy(server.host, server.port) as one,
         FaultProxy(server.host, server.port) as other,
@@ -198,11 +198,11 @@ async def test_two_that_fail_over_and_replay_against_one_primary(
     ):
         loads = [SharedLoad(store, names) for store, _ in (first, second)]
         async with loads[0], loads[1]:
-            for proxy in (one, other, one, other):
-                await asyncio.gather(*(load.turns_more(20) for load in loads))
+            for proxy in (one, other, one):
+                await asyncio.gather(*(load.turns_more(10) for load in loads))
                 await proxy.refuse()
                 proxy.cut()
-                await asyncio.gather(*(load.turns_more(30) for load in loads))
+                await asyncio.gather(*(load.turns_more(10) for load in loads))
                 await proxy.accept()
             await asyncio.gather(*(load.turns_more(10) for load in loads))
         for store, _ in (first, second):

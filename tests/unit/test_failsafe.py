@@ -32,6 +32,8 @@ from tracker_store_async import (
     SQLTrackerStore,
     errors,
 )
+from tracker_store_async.rows import Append, Read
+from tracker_store_async.wrappers.failsafe_backlog import new_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -789,3 +791,109 @@ async def test_a_replay_that_is_cut_between_two_pieces_goes_on(
     assert said(await has(primary)) == ["before", *map(str, range(100))]
     assert await stored_ids(primary) == primary.event_broker.ids  # type: ignore[union-attr]
     assert store.conflict_count == 0
+
+
+async def test_one_that_lands_while_the_replay_looks_is_not_stored_again(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    """What was under way when the outage began may arrive at any moment."""
+    await add(store, SENDER, *turn("before"))
+    primary.is_down = True
+    await add(store, SENDER, *turn("late"))
+    entry = store._backlog.entries[SENDER]
+    held = await store._backlog.read(entry, Read(SENDER, 0.0, start=0))
+    assert held is not None
+    await add_behind(primary, "theirs")
+    rows = new_rows(held.rows[entry.confirmed :])
+    read, landed = primary._read, False
+
+    async def read_and_land(request: Any) -> Any:
+        nonlocal landed
+        found = await read(request)
+        if request.start is not None and not landed:
+            landed = True
+            taken = Append(SENDER, found.version, rows, 0, "{}", found.updated_at)
+            assert await InMemoryTrackerStore._append(primary, taken)
+        return found
+
+    primary._read = read_and_land  # type: ignore[method-assign]
+    await back(primary, store)
+    assert landed
+    assert said(await has(primary)) == ["before", "theirs", "late"]
+    ids = await stored_ids(primary)
+    assert len(ids) == len(set(ids))
+
+
+async def add_behind(primary: SwitchedStore, text: str) -> None:
+    """Add a turn as another process does, past the outage."""
+    other = SwitchedStore()
+    other._conversations, other._sorted_ids = primary._conversations, []
+    await add(other, SENDER, *turn(text))
+    await other.close()
+
+
+async def test_a_tracker_of_a_log_that_was_deleted_is_a_conflict_in_the_outage_too(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    clock = Clock()
+    clock.drive(store)
+    clock.drive(primary)
+    await add(store, SENDER, slot("people", 4), *turn("erased"))
+    old = await has(store)
+    await store.delete(SENDER)
+    clock.advance(1)
+    await add(store, SENDER, slot("city", "Bern"), *turn("anew"))
+    primary.is_down = True
+    update(old, turn("more"))
+    await store.save(old)
+    for each in (store, primary):
+        found = await has(each)
+        assert said(found) == ["anew", "more"]
+        assert found.get_slot("people") is None
+        await back(primary, store)
+
+
+async def test_what_was_being_read_as_it_was_deleted_is_not_remembered(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    await add(store, SENDER, *turn("erased"))
+    read, may_end = primary._read, asyncio.Event()
+
+    async def read_slowly(request: Any) -> Any:
+        found = await read(request)
+        await may_end.wait()
+        return found
+
+    primary._read = read_slowly  # type: ignore[method-assign]
+    reading = asyncio.create_task(store.retrieve(SENDER))
+    await asyncio.sleep(0.01)
+    assert await store.delete(SENDER)
+    may_end.set()
+    assert said(await reading) == ["erased"]
+    primary.is_down = True
+    assert await store.retrieve(SENDER) is None
+
+
+async def test_what_is_read_in_parts_is_remembered_as_a_whole(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    await add(store, SENDER, *turn("one"))
+    for text in ("two", "three"):
+        await add_behind(primary, text)
+        await store.get_or_create_tracker(SENDER, max_event_history=6)
+    primary.is_down = True
+    assert said(await has(store)) == ["one", "two", "three"]
+
+
+async def test_a_part_that_does_not_join_stands_alone(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    await add(store, SENDER, slot("people", 4), *turn("one"))
+    await add_behind(primary, "two")
+    await add_behind(primary, "three")
+    await store.get_or_create_tracker(SENDER, max_event_history=4)
+    primary.is_down = True
+    found = await has(store)
+    assert said(found) == ["three"]
+    assert found.get_slot("people") == 4
+    assert found.version == 13

@@ -183,11 +183,10 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
         if not await self._is_served_by_primary(sender_id, at_once=True):
             raise self._refusal("nothing was erased")
-        self._seen.forget(sender_id)
         try:
             return await self._ask(partial(super()._delete, sender_id, before, now))
         finally:
-            self._seen.forget(sender_id)
+            self._seen.forget(sender_id)  # and what was being read of it meanwhile
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         for sender_id in list(self._backlog.entries):

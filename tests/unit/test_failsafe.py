@@ -897,3 +897,33 @@ async def test_a_part_that_does_not_join_stands_alone(
     assert said(found) == ["three"]
     assert found.get_slot("people") == 4
     assert found.version == 13
+
+
+async def test_who_waits_for_a_replay_is_served_by_the_primary_then(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    """Else each conversation would go on in the fallback for ever under load."""
+    tracker = await store.get_or_create_tracker(SENDER)
+    primary.is_down = True
+    update(tracker, turn("during"))
+    await store.save(tracker)
+    append, begun, may_end = primary._append, asyncio.Event(), asyncio.Event()
+
+    async def append_slowly(request: Any) -> bool:
+        begun.set()
+        await may_end.wait()
+        return await append(request)
+
+    primary._append = append_slowly  # type: ignore[method-assign]
+    primary.is_down = False
+    await begun.wait()  # the replay is under way
+    update(tracker, turn("after"))
+    saving = asyncio.create_task(store.save(tracker))
+    reading = asyncio.create_task(store.retrieve(SENDER))
+    await asyncio.sleep(0.01)
+    assert not saving.done()
+    may_end.set()
+    await asyncio.gather(saving, reading)
+    assert store._replayer.replayed.conversations == 1
+    assert said(await has(primary)) == ["during", "after"]
+    await caught_up(store)

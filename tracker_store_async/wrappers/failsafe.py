@@ -155,30 +155,40 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     # -- primitives --------------------------------------------------------------------
 
     async def _append(self, append: Append) -> bool:
-        if await self._is_served_by_primary(append.sender_id):
-            with suppress(StoreUnavailableError):
-                accepted = await self._ask(partial(super()._append, append))
-                if accepted:
-                    self._seen.note_append(append)
-                return accepted
-        async with self._turns.turn(append.sender_id):
-            seen = self._seen.find(append.sender_id, append.now)
-            kept = await self._backlog.append(append, seen, self._fallbacks[0])
-        self._recover_soon()
-        return kept
+        while True:
+            if await self._is_served_by_primary(append.sender_id):
+                with suppress(StoreUnavailableError):
+                    accepted = await self._ask(partial(super()._append, append))
+                    if accepted:
+                        self._seen.note_append(append)
+                    return accepted
+            async with self._turns.turn(append.sender_id):
+                if self._was_replayed(append.sender_id):
+                    continue
+                seen = self._seen.find(append.sender_id, append.now)
+                kept = await self._backlog.append(append, seen, self._fallbacks[0])
+            self._recover_soon()
+            return kept
 
     async def _read(self, read: Read) -> StoredConversation | None:
-        if await self._is_served_by_primary(read.sender_id):
-            with suppress(StoreUnavailableError):
-                erasures = self._seen.erasures
-                found = await self._ask(partial(super()._read, read))
-                self._seen.note_read(read, found, erasures)
-                return found
-        async with self._turns.turn(read.sender_id):
-            entry = self._backlog.entries.get(read.sender_id)
-            if entry is not None:
-                return await self._backlog.read(entry, read)
-            return self._seen.read(read)
+        while True:
+            if await self._is_served_by_primary(read.sender_id):
+                with suppress(StoreUnavailableError):
+                    erasures = self._seen.erasures
+                    found = await self._ask(partial(super()._read, read))
+                    self._seen.note_read(read, found, erasures)
+                    return found
+            async with self._turns.turn(read.sender_id):
+                if self._was_replayed(read.sender_id):
+                    continue
+                entry = self._backlog.entries.get(read.sender_id)
+                if entry is not None:
+                    return await self._backlog.read(entry, read)
+                return self._seen.read(read)
+
+    def _was_replayed(self, sender_id: str) -> bool:
+        """Whether the primary has become the one to ask while we waited for a turn."""
+        return not self._breaker.is_open and sender_id not in self._backlog.entries
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
         if not await self._is_served_by_primary(sender_id, at_once=True):

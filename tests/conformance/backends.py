@@ -26,6 +26,7 @@ from tracker_store_async import (
     AwaitableTrackerStore,
     FailSafeTrackerStore,
     InMemoryTrackerStore,
+    RetryingTrackerStore,
 )
 
 if TYPE_CHECKING:
@@ -240,6 +241,26 @@ class FailSafeStorage(Storage):
         return self._primary.raw() + repr(remembered) + repr(kept)
 
 
+class ComposedStorage(Storage):
+    """The memory of this process, in wrappers that are wrapped themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory = MemoryStorage()
+
+    def _make(self, **options: Any) -> TrackerStore:
+        store = RetryingTrackerStore(self._memory._make(**options))
+        return RetryingTrackerStore(FailSafeTrackerStore(store))
+
+    def wipe(self) -> None:
+        """Start with a new memory."""
+        self._memory.wipe()
+
+    def raw(self) -> str:
+        """Return the memory's representation."""
+        return self._memory.raw()
+
+
 def vars_of(conversation: Any) -> list[Any]:
     """Return what a conversation holds, with what its `repr` leaves out."""
     return [getattr(conversation, name) for name in type(conversation).__slots__]
@@ -308,6 +329,12 @@ def pgbouncer_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
 def legacy_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
     """Yield the memory of a legacy store."""
     yield LegacyStorage()
+
+
+@contextmanager
+def composed_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield a memory in several wrappers."""
+    yield ComposedStorage()
 
 
 @contextmanager
@@ -382,4 +409,5 @@ BACKENDS: Mapping[str, Backend] = {
     "failsafe-postgresql": Backend(
         "postgresql", partial(failsafe_storage, postgresql_storage)
     ),
+    "composed": Backend("memory", composed_storage),
 }

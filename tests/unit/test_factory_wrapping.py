@@ -56,7 +56,7 @@ def test_nothing_is_wrapped_unasked() -> None:
     ("section", "inner"),
     [
         ({"type": "in_memory"}, InMemoryTrackerStore),
-        ({"type": "sql", "dialect": "postgresql", "host": "db"}, SQLTrackerStore),
+        ({"type": "sql", "dialect": "sqlite", "db": "x.db"}, SQLTrackerStore),
         ({"type": f"{__name__}.OwnStore"}, OwnStore),
         ({"type": "tests.unit.legacy_stores.JSONTextStore"}, AwaitableTrackerStore),
     ],

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PIECE_EVENTS = 100
+PIECE_EVENTS = 500
 PIECE_BYTES = 200_000
 """An outage may leave more of a conversation than a backend takes in one append."""
 

@@ -21,6 +21,11 @@ from tracker_store_async.wrappers.base import WrapperTrackerStore
 from tracker_store_async.wrappers.failsafe_backlog import Backlog
 from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker, pause_seconds
 from tracker_store_async.wrappers.failsafe_journal import JournalFile, claim_files
+from tracker_store_async.wrappers.failsafe_log import (
+    tell_recovery,
+    tell_what_is_left,
+    tell_what_waits,
+)
 from tracker_store_async.wrappers.failsafe_memory import LastSeen
 from tracker_store_async.wrappers.failsafe_options import (
     check_fallback,
@@ -322,7 +327,8 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             if self._breaker.is_open or self._backlog.entries.keys() - refused.keys():
                 continue
             if self._breaker.state == "half_open":
-                self._note_recovery(self._breaker.close(), refused)
+                done = self._replayer.replayed
+                tell_recovery(self._breaker.close(), done, refused)
             return
 
     async def _answers(self) -> bool:
@@ -361,26 +367,6 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             self._is_replaying = False
         return refused
 
-    def _note_recovery(self, seconds: float, refused: dict[str, Exception]) -> None:
-        done = self._replayer.replayed
-        logger.warning(
-            "The tracker store is back after %.1f s: replayed %d events of %d "
-            "conversations (%d of them had landed, %d conversations had been written "
-            "to by others).",
-            seconds,
-            done.events,
-            done.conversations,
-            done.landed,
-            done.conflicts,
-        )
-        for sender_id, error in refused.items():
-            logger.error(
-                "The tracker store refuses the events of the outage of conversation "
-                "%r, which stay in the fallback: %s",
-                sender_id,
-                error,
-            )
-
     # -- opening and closing -----------------------------------------------------------
 
     async def _open(self) -> None:
@@ -397,14 +383,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         except BaseException:
             await self._close_all()
             raise
-        if self._backlog.entries:
-            logger.warning(
-                "%d events of %d conversations of an earlier outage wait in the "
-                "fallback (%s) and are being replayed.",
-                self._backlog.event_count,
-                len(self._backlog.entries),
-                self._fallbacks[0].backend_name,
-            )
+        tell_what_waits(self._backlog, self._fallbacks[0].backend_name)
         self._recover_soon()
 
     async def _open_fallbacks(self) -> None:
@@ -427,31 +406,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             self._recovery = None
         if self._backlog.entries and not self._breaker.is_open:
             await self._replay_all()
-        self._say_what_is_left()
+        fallback = self._fallbacks[0].backend_name
+        tell_what_is_left(self._backlog, fallback, self._journal)
         await self._close_all()
-
-    def _say_what_is_left(self) -> None:
-        entries, events = self._backlog.entries, self._backlog.event_count
-        if not entries:
-            return
-        fallback = self._fallbacks[0]
-        if fallback.backend_name == "in_memory":
-            logger.critical(
-                "%d events of %d conversations were not replayed before the store was "
-                "closed and are LOST when this process ends: they are in memory only. "
-                "Set `journal` so that they survive.",
-                events,
-                len(entries),
-            )
-        else:
-            logger.warning(
-                "%d events of %d conversations were not replayed before the store was "
-                "closed. They are kept in %s, and replayed when a store is opened "
-                "with it again.",
-                events,
-                len(entries),
-                f"the journal {self._journal!r}" if self._files else "the fallback",
-            )
 
     async def _close_all(self) -> None:
         try:

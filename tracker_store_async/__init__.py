@@ -55,6 +55,12 @@ if TYPE_CHECKING:
     from tracker_store_async.wrappers.cached import (
         CachedTrackerStore as CachedTrackerStore,
     )
+    from tracker_store_async.wrappers.failsafe import (
+        FailSafeTrackerStore as FailSafeTrackerStore,
+    )
+    from tracker_store_async.wrappers.retrying import (
+        RetryingTrackerStore as RetryingTrackerStore,
+    )
 
 _MODULES = {
     "AvailableEndpoints": "config",
@@ -68,9 +74,11 @@ _MODULES = {
     "EventBroker": "broker",
     "EventMessage": "broker",
     "EventVerbosity": "tracker",
+    "FailSafeTrackerStore": "wrappers.failsafe",
     "Health": "rows",
     "InMemoryTrackerStore": "backends.memory",
     "MongoTrackerStore": "backends.mongo",
+    "RetryingTrackerStore": "wrappers.retrying",
     "SQLTrackerStore": "backends.sql",
     "SerializedTrackerAsDict": "serialization",
     "SerializedTrackerAsText": "serialization",

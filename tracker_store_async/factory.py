@@ -29,6 +29,7 @@ from tracker_store_async.domain import Domain
 from tracker_store_async.errors import ConfigurationError, TrackerStoreError
 from tracker_store_async.settings import Count, StoreConfig, parse_settings
 from tracker_store_async.store import TrackerStore, is_tracker_store
+from tracker_store_async.wrapping import take_wrapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -81,7 +82,7 @@ def create_tracker_store(
             store, as in Rasa. `type` is a built-in type, the name of an entry point, or
             the dotted path of a class, which is called with `host` (the url), `domain`,
             `event_broker` and the other keys. A class with Rasa's methods, sync or
-            async, is wrapped.
+            async, is wrapped. `retry` and `fail_safe` wrap a store of any type.
         domain: Gives new trackers their slots.
         event_broker: Gets every event before it is stored.
 
@@ -98,15 +99,20 @@ def create_tracker_store(
     builtin = registry.find_builtin(type_name, registry.STORES)
     if builtin is not None:
         name, registration = builtin
-        return _build_builtin_store(
+        wrapping = take_wrapping(settings, (), where=TRACKER_STORE, strict=strict)
+        store = _build_builtin_store(
             name, registration, settings, domain, event_broker, strict=strict
         )
+        return wrapping.apply(store, create_tracker_store)
     found = registry.load_third_party(
         type_name, registry.STORES, registry.STORE_ENTRY_POINTS, TRACKER_STORE
     )
-    return _build_third_party_store(
+    own = parameter_names(found)
+    wrapping = take_wrapping(settings, own, where=TRACKER_STORE, strict=strict)
+    store = _build_third_party_store(
         found, settings, domain, event_broker, strict=strict
     )
+    return wrapping.apply(store, create_tracker_store)
 
 
 def create_event_broker(

@@ -50,11 +50,13 @@ class TrackerLoader:
             return None
         beginning = stored.session_start if start is None else start
         state = None
-        if last is not None and stored.first_position > beginning:
+        # Without `last` it is so only where a wrapper could not get hold of the rest.
+        is_part = start is None or last is not None
+        if is_part and stored.first_position > beginning:
             state = decode_snapshot(
                 stored.snapshot, stored.version, stored.session_start
             )
-            if state is None:
+            if state is None and last is not None:
                 # Rasa wrote this conversation: without a snapshot, only a replay of
                 # the whole session gives the state. The next save stores a snapshot.
                 stored = await self._store._fetch(sender_id, start=start, last=None)
@@ -65,7 +67,9 @@ class TrackerLoader:
         tracker.user_id = stored.user_id
         rest = events if state is not None else await self._replay(tracker, events)
         async with self._store._loop_turns:
-            tracker.load_events(rest, snapshot=state, truncated=state is not None)
+            # Truncated is what a read without `last` would complete.
+            is_truncated = state is not None and last is not None
+            tracker.load_events(rest, snapshot=state, truncated=is_truncated)
             tracker.keep_assigned_slots()
             self.place(tracker, stored, events, whole=start is not None)
             return tracker

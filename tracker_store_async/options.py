@@ -56,6 +56,39 @@ def check_record_exp(record_exp: float | None) -> float | None:
     return record_exp
 
 
+def check_seconds(name: str, seconds: float) -> float:
+    """Return a duration in seconds if it is one.
+
+    Args:
+        name: What the option is called, for the error.
+        seconds: The duration.
+
+    Raises:
+        ConfigurationError: It is not a positive number.
+    """
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds < math.inf:
+        raise errors.ConfigurationError(
+            f"{name} must be a positive number of seconds, not {seconds!r}"
+        )
+    return seconds
+
+
+def check_count(name: str, count: int) -> int:
+    """Return a number of things if it is one.
+
+    Args:
+        name: What the option is called, for the error.
+        count: The number.
+
+    Raises:
+        ConfigurationError: It is not an int, 1 or more.
+    """
+    if type(count) is not int or count < 1:
+        raise errors.ConfigurationError(f"{name} must be an int, 1 or more")
+    return count
+
+
 def check_page(page_size: int, cursor: str | None, user_id: str | None) -> None:
     """Check what `conversations` is asked for.
 

@@ -114,6 +114,32 @@ def encode_row(event: Event, event_id: str) -> NewRow:
     )
 
 
+def derived_row(event_id: str | None, data: str | bytes) -> NewRow:
+    """Return the row of an event that is stored already, byte for byte, to be moved.
+
+    Args:
+        event_id: Its id; None where Rasa wrote it.
+        data: Its JSON text. Text of any other shape keeps its columns empty.
+    """
+    text = data if isinstance(data, str) else data.decode()
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        fields = None
+    fields = fields if isinstance(fields, dict) else {}
+    parse_data = fields.get("parse_data")
+    intent = parse_data.get("intent") if isinstance(parse_data, dict) else None
+    timestamp: Any = fields.get("timestamp")
+    return NewRow(
+        event_id,  # type: ignore[arg-type]  # as nullable as what is stored
+        text,
+        _text_or_none(fields.get("event")) or "",
+        float(timestamp) if _is_finite_number(timestamp) else None,
+        _text_or_none(intent.get("name")) if isinstance(intent, dict) else None,
+        _text_or_none(fields.get("name")),
+    )
+
+
 def _is_finite_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

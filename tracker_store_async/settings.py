@@ -74,16 +74,8 @@ class RequiredDriver(NamedTuple):
     extra: str
 
 
-class StoreConfig(BaseModel):
-    """The keys that every tracker store has.
-
-    Attributes:
-        max_event_history: Most events that `retrieve` reads and holds.
-        record_exp: Seconds after its latest save when a conversation expires; 0 is
-            never, as in Rasa.
-        on_conflict: What a save does about another writer's events.
-        on_publish_error: What a save does when the broker fails.
-    """
+class Section(BaseModel):
+    """The keys of a section, or of one that stands within another."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -95,6 +87,28 @@ class StoreConfig(BaseModel):
 
     shorthands: ClassVar[tuple[str, ...]] = ()
     """Keys that the class turns into fields before they are validated."""
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Show no password: neither a secret nor the one in a URL."""
+        for name, value in super().__repr_args__():
+            if isinstance(value, str):
+                yield name, mask_url(value)
+            elif isinstance(value, dict):
+                yield name, dict.fromkeys(value, "***")
+            else:
+                yield name, value
+
+
+class StoreConfig(Section):
+    """The keys that every tracker store has.
+
+    Attributes:
+        max_event_history: Most events that `retrieve` reads and holds.
+        record_exp: Seconds after its latest save when a conversation expires; 0 is
+            never, as in Rasa.
+        on_conflict: What a save does about another writer's events.
+        on_publish_error: What a save does when the broker fails.
+    """
 
     max_event_history: Count | None = None
     record_exp: Seconds | None = None
@@ -124,18 +138,8 @@ class StoreConfig(BaseModel):
             if value is not None
         }
 
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Show no password: neither a secret nor the one in a URL."""
-        for name, value in super().__repr_args__():
-            if isinstance(value, str):
-                yield name, mask_url(value)
-            elif isinstance(value, dict):
-                yield name, dict.fromkeys(value, "***")
-            else:
-                yield name, value
 
-
-ConfigT = TypeVar("ConfigT", bound=StoreConfig)
+ConfigT = TypeVar("ConfigT", bound=Section)
 
 
 def parse_settings(
@@ -177,7 +181,7 @@ def parse_settings(
 
 
 def _resolve_aliases(
-    model: type[StoreConfig], given: Mapping[str, Any], where: str
+    model: type[Section], given: Mapping[str, Any], where: str
 ) -> dict[str, str]:
     """Return field name to the name that the user wrote."""
     written: dict[str, str] = {}
@@ -192,7 +196,7 @@ def _resolve_aliases(
 
 
 def _report_unknown(
-    model: type[StoreConfig],
+    model: type[Section],
     unknown: list[str],
     where: str,
     type_name: str,

@@ -26,7 +26,9 @@ from tests.unit.legacy_stores import JSONTextStore
 from tracker_store_async import (
     AwaitableTrackerStore,
     CachedTrackerStore,
+    FailSafeTrackerStore,
     InMemoryTrackerStore,
+    RetryingTrackerStore,
 )
 
 if TYPE_CHECKING:
@@ -332,6 +334,61 @@ class MongoStorage(Storage):
         self._client.close()
 
 
+class FailSafeStorage(Storage):
+    """Another storage behind fail-safes, whose fallback is the memory by default.
+
+    Args:
+        primary: The storage.
+    """
+
+    def __init__(self, primary: Storage) -> None:
+        super().__init__()
+        self._primary = primary
+        self._memories: list[Any] = []
+
+    def _make(self, **options: Any) -> TrackerStore:
+        store = FailSafeTrackerStore(self._primary._make(**options))
+        self._memories.append((store._seen, store._fallbacks[0]))
+        return store
+
+    def wipe(self) -> None:
+        """Empty the storage."""
+        self._memories.clear()
+        self._primary.wipe()
+
+    def raw(self) -> str:
+        """Return what the storage holds, and what the fail-safes remember."""
+        seen = [one for memory, _ in self._memories for one in memory._seen.items()]
+        remembered = [(name, vars_of(conversation)) for name, conversation in seen]
+        kept = [vars(fallback) for _, fallback in self._memories]
+        return self._primary.raw() + repr(remembered) + repr(kept)
+
+
+class ComposedStorage(Storage):
+    """The memory of this process, in wrappers that are wrapped themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory = MemoryStorage()
+
+    def _make(self, **options: Any) -> TrackerStore:
+        store = RetryingTrackerStore(self._memory._make(**options))
+        return RetryingTrackerStore(FailSafeTrackerStore(store))
+
+    def wipe(self) -> None:
+        """Start with a new memory."""
+        self._memory.wipe()
+
+    def raw(self) -> str:
+        """Return the memory's representation."""
+        return self._memory.raw()
+
+
+def vars_of(conversation: Any) -> list[Any]:
+    """Return what a conversation holds, with what its `repr` leaves out."""
+    return [getattr(conversation, name) for name in type(conversation).__slots__]
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One entry of the table.
@@ -430,6 +487,23 @@ def cached(
     return cached_storage
 
 
+@contextmanager
+def composed_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield a memory in several wrappers."""
+    yield ComposedStorage()
+
+
+@contextmanager
+def failsafe_storage(
+    storage: Callable[[Servers, Path], AbstractContextManager[Storage]],
+    servers: Servers,
+    directory: Path,
+) -> Iterator[Storage]:
+    """Yield another storage behind fail-safes."""
+    with storage(servers, directory) as primary:
+        yield FailSafeStorage(primary)
+
+
 BEYOND_LEGACY_STORES: Mapping[str, tuple[str, ...]] = {
     "no conditional write: two wrappers can overwrite each other's events": (
         "test_concurrent_writers::test_through_a_store_object_each",
@@ -491,4 +565,10 @@ BACKENDS: Mapping[str, Backend] = {
     "mongo": Backend("mongo", mongo_storage),
     "mongo_pymongo": Backend("mongo", partial(mongo_storage, driver="pymongo")),
     "awaitable": Backend("memory", legacy_storage, BEYOND_LEGACY_STORES),
+    "failsafe": Backend("memory", partial(failsafe_storage, memory_storage)),
+    "failsafe-sqlite": Backend("sqlite", partial(failsafe_storage, sqlite_storage)),
+    "failsafe-postgresql": Backend(
+        "postgresql", partial(failsafe_storage, postgresql_storage)
+    ),
+    "composed": Backend("memory", composed_storage),
 }

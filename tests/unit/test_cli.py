@@ -398,6 +398,20 @@ def test_looking_creates_nothing(tmp_path: Path, command: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["endpoints.yml"]
 
 
+@pytest.mark.parametrize("command", ["show alice", "keys", "list", "check"])
+def test_looking_touches_no_journal(chats: Path, command: str) -> None:
+    (chats / "endpoints.yml").write_text(
+        "tracker_store: {type: sql, db: chats.db, retry: true, "
+        "fail_safe: {journal: journal.db}}"
+    )
+    run(*command.split(), cwd=chats)
+    assert sorted(path.name for path in chats.glob("journal*")) == []
+    (chats / "endpoints.yml").write_text(
+        "tracker_store: {type: sql, db: chats.db, fail_safe: {jurnal: journal.db}}"
+    )
+    assert "did you mean 'journal'?" in run(*command.split(), cwd=chats).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

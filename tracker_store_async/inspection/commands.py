@@ -25,6 +25,7 @@ from tracker_store_async.inspection.listing import summary_json, write_table
 from tracker_store_async.inspection.terminal import duration, json_text, printable
 from tracker_store_async.inspection.timeline import write_conversation
 from tracker_store_async.tracker import EventVerbosity
+from tracker_store_async.wrappers.failsafe import FailSafeTrackerStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -56,13 +57,21 @@ class NotFoundError(TrackerStoreError):
 
 
 def _build(target: Target, domain: Domain | None = None) -> TrackerStore:
-    """Return the store, without its event broker, so that it creates nothing."""
+    """Return the store, so that it creates nothing: without its broker and fail-safe.
+
+    A fail-safe would claim a journal, replay what it finds there, and hide that the
+    storage is away.
+    """
     settings = target.config.as_dict()
     if _is_sql(settings):
         settings |= _WRITING_KEYS
         for key in _CREATING_KEYS:
             settings.pop(key, None)
-    return create_tracker_store(EndpointConfig(**settings), domain)
+    store = create_tracker_store(EndpointConfig(**settings), domain)
+    if isinstance(store, FailSafeTrackerStore):  # its keys are checked by now
+        del settings["fail_safe"]
+        store = create_tracker_store(EndpointConfig(**settings), domain)
+    return store
 
 
 def _is_sql(settings: dict[str, Any]) -> bool:

@@ -183,6 +183,9 @@ class CachedTrackerStore(WrapperTrackerStore):
         stored = await self._fetch(sender_id, start=None, last=last)
         if stored is None:
             return None
+        if last is None and stored.first_position > stored.session_start:
+            # The store could not get hold of the rest, as in an outage.
+            return await super()._load(sender_id, start=None, last=last)
         events = await self._loader.decode(sender_id, stored)
         self.misses += 1
         async with self._loop_turns:

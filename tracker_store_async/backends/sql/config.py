@@ -24,6 +24,7 @@ from tracker_store_async.backends.sql.environment import (
     pool_from_environment,
     schema_from_environment,
 )
+from tracker_store_async.credentials import SecretFile
 from tracker_store_async.settings import (
     Count,
     Name,
@@ -68,6 +69,8 @@ class SQLConfig(StoreConfig):
             or empty where `query` has a `service_name` or `host` is a TNS name.
         username: Name to log in with.
         password: Password to log in with.
+        password_file: File that holds the password; it is read again for each new
+            connection, so that a rotated secret is survived.
         login_db: Database to connect to first, to create `db` (PostgreSQL only).
         query: Further options for the driver; see `config_query.py`.
         schema_name: Schema of the tables, `schema` in the file (PostgreSQL only).
@@ -116,6 +119,7 @@ class SQLConfig(StoreConfig):
     db: Text = "rasa.db"
     username: Name | None = None
     password: Secret | None = None
+    password_file: Name | None = None
     login_db: Name | None = None
     query: dict[str, Any] = Field(default_factory=dict)
     schema_name: Name | None = None
@@ -170,6 +174,12 @@ class SQLConfig(StoreConfig):
         return self
 
     @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("'password' and 'password_file' say the same; keep one")
+        return self
+
+    @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         files = (self.ssl_ca_certs, self.ssl_certfile, self.ssl_keyfile)
         if self.ssl_mode == "disable" and any(files):
@@ -187,6 +197,8 @@ class SQLConfig(StoreConfig):
         kwargs = super().store_kwargs()
         if "schema_name" in kwargs:
             kwargs["schema"] = kwargs.pop("schema_name")
+        if "password_file" in kwargs:
+            kwargs["password"] = SecretFile(kwargs.pop("password_file"))
         return kwargs
 
 
@@ -202,7 +214,8 @@ _POOL = frozenset(
     }
 )
 _FITTING = (
-    (frozenset({"host", "port", "username", "password"}) | _POOL, _SERVERS),
+    (frozenset({"host", "port", "username", "password", "password_file"}), _SERVERS),
+    (_POOL, _SERVERS),
     # Oracle's driver takes TLS from its connect descriptor: bring your own engine.
     (_TLS, _SERVERS - {"oracle"}),
     (frozenset({"login_db", "schema_name", "pgbouncer"}), frozenset({"postgresql"})),

@@ -70,6 +70,8 @@ class Connector:
             options = _with_environment(options)
         check_options(options, self.dialect)
         _check_address(url, self.dialect, create)
+        if options.password_source is not None and url.password is not None:
+            raise ConfigurationError("the password is given twice, once in the URL")
         self.options = options
         self._login_url = url if create else None
         self._url = url.set(database=create) if create else url

@@ -21,6 +21,7 @@ from tracker_store_async.backends.sql.config_query import (
     taken_from_query,
 )
 from tracker_store_async.backends.sql.config_url import DRIVERS
+from tracker_store_async.credentials import current_password
 from tracker_store_async.errors import ConfigurationError, MissingExtraError
 from tracker_store_async.options import check_choice
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from tracker_store_async.credentials import PasswordSource
 
 SslMode: TypeAlias = Literal["disable", "require", "verify-ca", "verify-full"]
 SSL_MODES: tuple[str, ...] = get_args(SslMode)
@@ -69,6 +72,7 @@ class ConnectionOptions:
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     pgbouncer: bool = False
+    password_source: PasswordSource | None = None
 
     @property
     def checks_connections(self) -> bool:
@@ -85,6 +89,7 @@ _SERVERS = frozenset({"postgresql", "mysql", "oracle"})
 _APPLIES_TO = {
     "schema": frozenset({"postgresql"}),
     "pgbouncer": frozenset({"postgresql"}),
+    "password_source": _SERVERS,
     "pool_size": _SERVERS,
     "max_overflow": _SERVERS,
     "pool_recycle_seconds": _SERVERS,
@@ -311,7 +316,9 @@ _BOUND_LOCKS = (
 database has already stays."""
 
 
-async def _connect_postgresql(setup: str | None, **arguments: Any) -> Any:
+async def _connect_postgresql(
+    setup: str | None, password_source: PasswordSource | None = None, **arguments: Any
+) -> Any:
     """Connect with asyncpg, and set the session up.
 
     That is done here and not in an event of the pool, which would lose the connection
@@ -321,6 +328,8 @@ async def _connect_postgresql(setup: str | None, **arguments: Any) -> Any:
     import asyncpg
 
     async def connect() -> Any:
+        if password_source is not None:
+            arguments["password"] = await current_password(password_source)
         connection = await asyncpg.connect(**arguments)
         try:
             if setup:
@@ -344,7 +353,10 @@ def _close_unwanted(connecting: asyncio.Future[Any]) -> None:
 
 
 async def _connect_mysql(
-    connect_timeout: float, lock_seconds: int, **arguments: Any
+    connect_timeout: float,
+    lock_seconds: int,
+    password_source: PasswordSource | None = None,
+    **arguments: Any,
 ) -> Any:
     """Connect with asyncmy within a time that the handshake counts for as well.
 
@@ -354,6 +366,8 @@ async def _connect_mysql(
     import asyncmy
 
     async with asyncio.timeout(connect_timeout):
+        if password_source is not None:
+            arguments["password"] = await current_password(password_source)
         connection: Any = await asyncmy.connect(
             connect_timeout=connect_timeout, **arguments
         )
@@ -366,6 +380,14 @@ async def _connect_mysql(
             connection.close()
             raise
         return connection
+
+
+async def _connect_oracle(password_source: PasswordSource, **arguments: Any) -> Any:
+    """Connect with python-oracledb and the password of now."""
+    import oracledb
+
+    arguments["password"] = await current_password(password_source)
+    return await oracledb.connect_async(**arguments)
 
 
 def is_file(url: URL) -> bool:
@@ -400,6 +422,9 @@ def _connect_args(
     if dialect == "postgresql":
         arguments["async_creator_fn"] = _connect_postgresql
         arguments["setup"] = None if options.pgbouncer else _setup(options)
+    if options.password_source is not None:
+        arguments["password_source"] = options.password_source
+        arguments.setdefault("async_creator_fn", _connect_oracle)
     if tls is not None:
         arguments["ssl"] = tls
     elif options.ssl_mode == "disable" and dialect == "postgresql":

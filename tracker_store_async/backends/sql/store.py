@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tracker_store_async.backends.sql.engine import SslMode
     from tracker_store_async.backends.sql.opening import Operations
     from tracker_store_async.broker import EventBroker
+    from tracker_store_async.credentials import PasswordSource
     from tracker_store_async.domain import Domain
     from tracker_store_async.options import OnConflict, OnPublishError
     from tracker_store_async.rows import (
@@ -71,7 +72,9 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         port: Port; None is the usual one.
         db: Name of the database; with SQLite the file, or `:memory:`.
         username: Name to log in with.
-        password: Password to log in with.
+        password: Password to log in with; or a function, sync or async, that returns
+            the one of now. It is called for each new connection, so that a rotated
+            secret, or a token that expires, is survived. A sync one runs in a thread.
         event_broker: Gets every event before it is stored, or None.
         login_db: Database to connect to first, to create `db` (PostgreSQL only).
         query: Further options for the driver.
@@ -118,7 +121,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         port: int | str | None = None,
         db: str | None = "rasa.db",
         username: str | None = None,
-        password: str | None = None,
+        password: str | PasswordSource | None = None,
         event_broker: EventBroker | None = None,
         login_db: str | None = None,
         query: Mapping[str, Any] | None = None,
@@ -152,6 +155,8 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
             on_publish_error=on_publish_error,
             record_exp=record_exp,
         )
+        source = password if callable(password) else None
+        secret = None if callable(password) else password
         options = ConnectionOptions(
             schema=schema,
             pool_size=pool_size,
@@ -166,11 +171,12 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
             ssl_certfile=ssl_certfile,
             ssl_keyfile=ssl_keyfile,
             pgbouncer=pgbouncer,
+            password_source=source,
         )
         self._connector: Connector
         if engine is None:
             url = engines.get_db_url(
-                dialect, host, port, db, username, password, login_db, query
+                dialect, host, port, db, username, secret, login_db, query
             )
             self._connector = Connector(url, options, create=login_db and db)
         elif host or username or login_db or query:

@@ -1,0 +1,431 @@
+"""`FailSafeTrackerStore`: the assistant goes on while its storage is away."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tracker_store_async.config import EndpointConfig
+from tracker_store_async.errors import StoreUnavailableError
+from tracker_store_async.options import check_count, check_seconds
+from tracker_store_async.rows import Health, Read
+from tracker_store_async.settling import settled
+from tracker_store_async.store import TrackerStore
+from tracker_store_async.wrappers.base import WrapperTrackerStore
+from tracker_store_async.wrappers.failsafe_backlog import Backlog
+from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker, pause_seconds
+from tracker_store_async.wrappers.failsafe_journal import JournalFile, claim_files
+from tracker_store_async.wrappers.failsafe_log import (
+    tell_recovery,
+    tell_what_is_left,
+    tell_what_waits,
+)
+from tracker_store_async.wrappers.failsafe_memory import LastSeen
+from tracker_store_async.wrappers.failsafe_options import (
+    check_fallback,
+    in_order,
+    one_of,
+)
+from tracker_store_async.wrappers.failsafe_replay import Replayed, Replayer
+from tracker_store_async.wrappers.legacy_calls import ConversationTurns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from tracker_store_async.rows import (
+        Append,
+        ConversationSummary,
+        Listing,
+        StoredConversation,
+    )
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+REPLAYS_AT_ONCE = 8
+"""Conversations that are replayed at a time once the primary is back: few, so that each
+of them waits for its own replay alone, and others are served meanwhile."""
+
+PROBE_SENDER_ID = "tracker-store-fail-safe-probe"
+"""A conversation that does not exist; a probe asks for it."""
+
+
+class FailSafeTrackerStore(WrapperTrackerStore):
+    """Wraps a store, the primary, and goes on without it while it is unavailable.
+
+    Only `StoreUnavailableError` counts as that: every other error reaches the caller.
+
+    During an outage
+
+    - saves go to the fallback, and are acknowledged once they are stored there;
+    - reads answer with the conversation as it was last seen through this object, and
+      with what the outage added. The latest sessions of the conversations used last are
+      remembered for that, in memory and within bounds;
+    - a conversation of which nothing is known begins anew and is marked as provisional
+      (`is_provisional`): the primary may hold more of it, and what the outage added is
+      then appended behind that;
+    - `delete`, `keys` and `conversations` raise `StoreUnavailableError`: nothing may
+      count as erased that is not, and no list leaves out conversations without a word.
+
+    When the primary answers again, everything is replayed in order, each event once (an
+    append whose answer was lost is recognised by its ids), behind what others wrote
+    meanwhile. A conversation is served from the primary only after its replay.
+
+    One log line says that the breaker opens, and one that it closes and what was
+    replayed. Every process has its own fallback; any number of them may share the
+    primary, and the path of a journal.
+
+    Args:
+        primary: The store to be made safe. (`tracker_store` is Rasa's name for it.)
+        fallback: Keeps what is saved during an outage; None is the memory of this
+            process. It is used for nothing else. Rasa's order of this and the next
+            argument is understood too.
+        on_tracker_store_error: Called with each error for which the fallback is used;
+            it may be async.
+        journal: Path of an SQLite file to be the fallback: a crash during the outage
+            loses nothing, and the next process replays it. Processes with the same path
+            use a file each.
+        timeout_seconds: Longest time that one request to the primary may take before
+            the primary counts as unavailable; None leaves that to the primary.
+        probe_min_seconds: First pause before the primary is tried again; the pauses
+            double, and vary by half.
+        probe_max_seconds: Longest of these pauses.
+        remembered_conversations: Most conversations to remember.
+        remembered_bytes: About how much memory that may take.
+        tracker_store: Rasa's name of `primary`.
+        fallback_tracker_store: Rasa's name of `fallback`.
+
+    Raises:
+        ConfigurationError: An argument is not what it should be.
+    """
+
+    def __init__(
+        self,
+        primary: TrackerStore | None = None,
+        fallback: TrackerStore | Callable[[Exception], Any] | None = None,
+        on_tracker_store_error: Callable[[Exception], Any] | TrackerStore | None = None,
+        *,
+        journal: str | None = None,
+        timeout_seconds: float | None = 5.0,
+        probe_min_seconds: float = 0.1,
+        probe_max_seconds: float = 1.0,
+        remembered_conversations: int = 10_000,
+        remembered_bytes: int = 64 * 2**20,
+        tracker_store: TrackerStore | None = None,
+        fallback_tracker_store: TrackerStore | None = None,
+    ) -> None:
+        super().__init__(one_of(primary, tracker_store, "primary"))
+        given, on_error = in_order(fallback, on_tracker_store_error)
+        store = one_of(given, fallback_tracker_store, "fallback")
+        if store is not None:
+            check_fallback(store, self._wrapped, journal)
+        if timeout_seconds is not None:
+            check_seconds("timeout_seconds", timeout_seconds)
+        check_seconds("probe_min_seconds", probe_min_seconds)
+        check_seconds("probe_max_seconds", probe_max_seconds)
+        self._on_error = on_error
+        self._journal = None if journal is None else str(journal)
+        self._timeout_seconds = timeout_seconds
+        self._probe_pauses = (probe_min_seconds, probe_max_seconds)
+        self._files: list[JournalFile] = []
+        self._fallbacks: list[TrackerStore] = []
+        if journal is None:
+            self._fallbacks = [store or TrackerStore.create(None)]
+            self._fallbacks[0]._is_wrapped = True  # it publishes nothing
+        self._seen = LastSeen(
+            check_count("remembered_conversations", remembered_conversations),
+            check_count("remembered_bytes", remembered_bytes),
+        )
+        self._backlog = Backlog()
+        self._turns = ConversationTurns()
+        self._recovery: asyncio.Task[None] | None = None
+        self._is_replaying = False
+
+    @property
+    def fallback_tracker_store(self) -> TrackerStore | None:
+        """The store that saves go to in an outage; None if the journal is not open."""
+        return self._fallbacks[0] if self._fallbacks else None
+
+    def is_provisional(self, sender_id: str) -> bool:
+        """Whether a conversation began in an outage, with nothing known of it."""
+        entry = self._backlog.entries.get(sender_id)
+        return entry is not None and entry.provisional
+
+    # -- primitives --------------------------------------------------------------------
+
+    async def _append(self, append: Append) -> bool:
+        while True:
+            if await self._is_served_by_primary(append.sender_id):
+                with suppress(StoreUnavailableError):
+                    accepted = await self._ask(partial(super()._append, append))
+                    if accepted:
+                        self._seen.note_append(append)
+                    return accepted
+            async with self._turns.turn(append.sender_id):
+                if self._was_replayed(append.sender_id):
+                    continue
+                seen = self._seen.find(append.sender_id, append.now)
+                kept = await self._backlog.append(append, seen, self._fallbacks[0])
+            self._recover_soon()
+            return kept
+
+    async def _read(self, read: Read) -> StoredConversation | None:
+        while True:
+            if await self._is_served_by_primary(read.sender_id):
+                with suppress(StoreUnavailableError):
+                    erasures = self._seen.erasures
+                    found = await self._ask(partial(super()._read, read))
+                    self._seen.note_read(read, found, erasures)
+                    return found
+            async with self._turns.turn(read.sender_id):
+                if self._was_replayed(read.sender_id):
+                    continue
+                entry = self._backlog.entries.get(read.sender_id)
+                if entry is not None:
+                    return await self._backlog.read(entry, read)
+                return self._seen.read(read)
+
+    def _was_replayed(self, sender_id: str) -> bool:
+        """Whether the primary has become the one to ask while we waited for a turn."""
+        return not self._breaker.is_open and sender_id not in self._backlog.entries
+
+    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        if not await self._is_served_by_primary(sender_id, at_once=True):
+            raise self._refusal("nothing was erased")
+        try:
+            return await self._ask(partial(super()._delete, sender_id, before, now))
+        finally:
+            self._seen.forget(sender_id)  # and what was being read of it meanwhile
+
+    async def _list(self, listing: Listing) -> list[ConversationSummary]:
+        for sender_id in list(self._backlog.entries):
+            if not await self._is_served_by_primary(sender_id, at_once=True):
+                break
+        if self._breaker.is_open:
+            raise self._refusal("what it holds cannot be listed")
+        return await self._ask(partial(super()._list, listing))
+
+    async def _health(self) -> Health:
+        started = time.perf_counter()
+        try:
+            health = await self._ask(super()._health)
+        except StoreUnavailableError as error:
+            shown = self._breaker.error or error
+            elapsed = time.perf_counter() - started
+            health = Health(self.backend_name, False, elapsed, error=str(shown))
+        return replace(
+            health, details={**health.details, "fail_safe": self._health_details()}
+        )
+
+    def _health_details(self) -> dict[str, Any]:
+        return {
+            "state": self._breaker.state,
+            "backlog_conversations": len(self._backlog.entries),
+            "backlog_events": self._backlog.event_count,
+            "provisional_conversations": self._backlog.provisional_count,
+            "remembered_conversations": len(self._seen),
+            "remembered_bytes": self._seen.size_bytes,
+            "fallback": self._fallbacks[0].backend_name,
+            "journal": str(self._files[0].path) if self._files else None,
+        }
+
+    def _refusal(self, what: str) -> StoreUnavailableError:
+        error = StoreUnavailableError(
+            f"the {self.backend_name} store is unavailable, so {what}: try again once "
+            "it is back"
+        )
+        error.__cause__ = self._breaker.error
+        return error
+
+    # -- the primary -------------------------------------------------------------------
+
+    async def _ask(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what the primary answers; open the breaker if it is unavailable."""
+        try:
+            return await self._breaker.call(work)
+        except StoreUnavailableError as error:
+            if not self._breaker.is_open:
+                self._note_outage(error)
+                await self._report(error)
+            raise
+
+    def _note_outage(self, error: StoreUnavailableError) -> None:
+        if self._breaker.open(error):
+            self._replayer.replayed = Replayed()
+            logger.error(
+                "The tracker store is unavailable: saves go to the fallback (%s) until "
+                "it is back. %s",
+                self._fallbacks[0].backend_name,
+                error,
+            )
+        self._recover_soon()
+
+    async def _report(self, error: StoreUnavailableError) -> None:
+        if self._on_error is None:
+            return
+        try:
+            result = self._on_error(error)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            logger.exception("on_tracker_store_error failed")
+
+    async def _is_served_by_primary(
+        self, sender_id: str, *, at_once: bool = False
+    ) -> bool:
+        """Whether the primary has all of a conversation; replay what it has not.
+
+        Args:
+            sender_id: The conversation.
+            at_once: Do not leave that to the replay that is under way.
+
+        Raises:
+            TrackerStoreError: The primary refuses what is replayed.
+        """
+        while sender_id in self._backlog.entries:
+            if self._breaker.is_open or (self._is_replaying and not at_once):
+                return False  # its turn comes: all at once would keep each waiting
+            try:
+                await self._replay(sender_id)
+            except StoreUnavailableError as error:
+                if not self._breaker.is_open:
+                    self._note_outage(error)
+                return False
+        return not self._breaker.is_open
+
+    async def _replay(self, sender_id: str) -> None:
+        async with self._turns.turn(sender_id):
+            entry = self._backlog.entries.get(sender_id)
+            if entry is not None:
+                await self._replayer.replay(entry)
+
+    # -- coming back -------------------------------------------------------------------
+
+    def _recover_soon(self) -> None:
+        """See to it that somebody waits for the primary and replays what is left."""
+        if self._recovery is not None and not self._recovery.done():
+            return
+        if self._breaker.state != "closed" or self._backlog.entries:
+            self._recovery = asyncio.create_task(self._recover())
+
+    async def _recover(self) -> None:
+        attempt = 0
+        while True:
+            if self._breaker.is_open:
+                await asyncio.sleep(pause_seconds(attempt, *self._probe_pauses))
+                attempt += 1
+                if not await self._answers():
+                    continue
+                self._breaker.half_open()
+            refused = await self._replay_all()
+            if self._breaker.is_open or self._backlog.entries.keys() - refused.keys():
+                continue
+            if self._breaker.state == "half_open":
+                done = self._replayer.replayed
+                tell_recovery(self._breaker.close(), done, refused)
+            return
+
+    async def _answers(self) -> bool:
+        """Ask the primary for anything."""
+        read = Read(PROBE_SENDER_ID, self._now(), last=0)
+        try:
+            await self._breaker.probe(partial(super()._read, read))
+        except StoreUnavailableError as error:
+            self._breaker.error = error
+            return False
+        except Exception:
+            # It is there; what is wrong, it tells the next caller.
+            logger.debug("The probe of the tracker store failed", exc_info=True)
+        return True
+
+    async def _replay_all(self) -> dict[str, Exception]:
+        """Replay what is left; return the errors of what the primary refuses."""
+        refused: dict[str, Exception] = {}
+        todo = iter(list(self._backlog.entries))
+
+        async def work() -> None:
+            for sender_id in todo:
+                if self._breaker.is_open:
+                    return
+                try:
+                    await self._replay(sender_id)
+                except StoreUnavailableError as error:
+                    self._note_outage(error)
+                except Exception as error:  # noqa: BLE001  the others go on
+                    refused[sender_id] = error
+
+        self._is_replaying = True
+        try:
+            await asyncio.gather(*(work() for _ in range(REPLAYS_AT_ONCE)))
+        finally:
+            self._is_replaying = False
+        return refused
+
+    # -- opening and closing -----------------------------------------------------------
+
+    async def _open(self) -> None:
+        self._breaker = CircuitBreaker(
+            f"the {self.backend_name} store", self._timeout_seconds
+        )
+        self._replayer = Replayer(
+            self._wrapped, self._breaker, self._backlog, self._seen
+        )
+        try:
+            await self._open_fallbacks()
+            with suppress(StoreUnavailableError):
+                await self._ask(super()._open)
+        except BaseException:
+            await self._close_all()
+            raise
+        tell_what_waits(self._backlog, self._fallbacks[0].backend_name)
+        self._recover_soon()
+
+    async def _open_fallbacks(self) -> None:
+        if self._journal is not None:
+            # Else the locks of a caller who is cancelled meanwhile would be forgotten.
+            await settled(self._claim_files(self._journal))
+            self._fallbacks = [_sqlite_store(file) for file in self._files]
+        self._backlog.entries.clear()
+        for fallback in self._fallbacks:
+            await fallback.open()
+            await self._backlog.load(fallback)
+
+    async def _claim_files(self, journal: str) -> None:
+        self._files = await asyncio.to_thread(claim_files, journal)
+
+    async def _close(self) -> None:
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.wait({self._recovery})
+            self._recovery = None
+        if self._backlog.entries and not self._breaker.is_open:
+            await self._replay_all()
+        fallback = self._fallbacks[0].backend_name
+        tell_what_is_left(self._backlog, fallback, self._journal)
+        await self._close_all()
+
+    async def _close_all(self) -> None:
+        try:
+            await self._breaker.give_up()
+            await self._wrapped.close()
+        finally:
+            for fallback in self._fallbacks:
+                await fallback.close()
+            for file in self._files:
+                file.release()
+            if self._files:
+                self._files, self._fallbacks = [], []
+                self._backlog.entries.clear()
+
+
+def _sqlite_store(file: JournalFile) -> TrackerStore:
+    config = EndpointConfig(type="sql", dialect="sqlite", db=str(file.path))
+    store = TrackerStore.create(config)
+    store._is_wrapped = True
+    return store

@@ -1,0 +1,90 @@
+"""What the fail-safe tells the log: one line that it begins, one that it is over."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tracker_store_async.wrappers.failsafe_backlog import Backlog
+    from tracker_store_async.wrappers.failsafe_replay import Replayed
+
+logger = logging.getLogger(__name__)
+
+
+def tell_recovery(
+    seconds: float, done: Replayed, refused: Mapping[str, Exception]
+) -> None:
+    """Tell that the primary is back, and what was replayed.
+
+    Args:
+        seconds: How long it was away.
+        done: What was replayed.
+        refused: The errors of what it refuses, by conversation.
+    """
+    logger.warning(
+        "The tracker store is back after %.1f s: replayed %d events of %d "
+        "conversations (%d of them had landed, %d conversations had been written "
+        "to by others).",
+        seconds,
+        done.events,
+        done.conversations,
+        done.landed,
+        done.conflicts,
+    )
+    for sender_id, error in refused.items():
+        logger.error(
+            "The tracker store refuses the events of the outage of conversation "
+            "%r, which stay in the fallback: %s",
+            sender_id,
+            error,
+        )
+
+
+def tell_what_waits(backlog: Backlog, fallback: str) -> None:
+    """Tell what an earlier outage has left.
+
+    Args:
+        backlog: What is left.
+        fallback: Name of the fallback's backend.
+    """
+    if backlog.entries:
+        logger.warning(
+            "%d events of %d conversations of an earlier outage wait in the "
+            "fallback (%s) and are being replayed.",
+            backlog.event_count,
+            len(backlog.entries),
+            fallback,
+        )
+
+
+def tell_what_is_left(backlog: Backlog, fallback: str, journal: str | None) -> None:
+    """Tell what was not replayed before the store is closed, loudly if it is lost.
+
+    Args:
+        backlog: What is left.
+        fallback: Name of the fallback's backend.
+        journal: Path of the journal, or None.
+    """
+    entries, events = backlog.entries, backlog.event_count
+    if not entries:
+        return
+    if fallback == "in_memory":
+        logger.critical(
+            "%d events of %d conversations were not replayed before the store was "
+            "closed and are LOST when this process ends: they are in memory only. "
+            "Set `journal` so that they survive.",
+            events,
+            len(entries),
+        )
+        return
+    logger.warning(
+        "%d events of %d conversations were not replayed before the store was "
+        "closed. They are kept in %s, and replayed when a store is opened "
+        "with it again.",
+        events,
+        len(entries),
+        "the fallback" if journal is None else f"the journal {journal!r}",
+    )

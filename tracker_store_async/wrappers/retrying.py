@@ -1,0 +1,93 @@
+"""`RetryingTrackerStore`: faults that pass are waited out, within a budget of time."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from tracker_store_async.errors import StoreUnavailableError
+from tracker_store_async.options import check_count, check_seconds
+from tracker_store_async.wrappers.base import WrapperTrackerStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tracker_store_async.rows import (
+        Append,
+        ConversationSummary,
+        Listing,
+        Read,
+        StoredConversation,
+    )
+    from tracker_store_async.store import TrackerStore
+
+T = TypeVar("T")
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+class RetryingTrackerStore(WrapperTrackerStore):
+    """Wraps a store and repeats what failed because the storage was unavailable.
+
+    Only `StoreUnavailableError` is retried: a lost connection, a timeout, a full pool,
+    a transaction that gave way. An append that landed although its answer was lost is
+    recognised by its ids, so repeating one is safe. A `delete` whose answer was lost,
+    and which had worked, returns False. `health` is not retried: it says how it is.
+
+    The pauses grow from 0.05 to 1 s, and each is a random part of that, so that callers
+    who failed together do not come back together.
+
+    Args:
+        wrapped: The store.
+        attempts: Most attempts, the first included.
+        budget_seconds: No attempt begins later than this after the first one began. How
+            long one takes is bounded by the store's own timeouts.
+
+    Raises:
+        ConfigurationError: An argument is not what it should be.
+    """
+
+    def __init__(
+        self,
+        wrapped: TrackerStore,
+        *,
+        attempts: int = 3,
+        budget_seconds: float = 2.0,
+    ) -> None:
+        super().__init__(wrapped)
+        self._attempts = check_count("attempts", attempts)
+        self._budget_seconds = check_seconds("budget_seconds", budget_seconds)
+
+    async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(StoreUnavailableError),
+            stop=stop_after_attempt(self._attempts)
+            | stop_before_delay(self._budget_seconds),
+            wait=wait_random_exponential(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS),
+            reraise=True,
+        )
+        return await retrying(work)
+
+    async def _open(self) -> None:
+        await self._retried(super()._open)
+
+    async def _append(self, append: Append) -> bool:
+        return await self._retried(partial(super()._append, append))
+
+    async def _read(self, read: Read) -> StoredConversation | None:
+        return await self._retried(partial(super()._read, read))
+
+    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        return await self._retried(partial(super()._delete, sender_id, before, now))
+
+    async def _list(self, listing: Listing) -> list[ConversationSummary]:
+        return await self._retried(partial(super()._list, listing))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import math
 import ssl
@@ -21,7 +20,11 @@ from tracker_store_async.backends.sql.config_query import (
     taken_from_query,
 )
 from tracker_store_async.backends.sql.config_url import DRIVERS
-from tracker_store_async.credentials import current_password
+from tracker_store_async.backends.sql.connecting import (
+    connect_mysql,
+    connect_oracle,
+    connect_postgresql,
+)
 from tracker_store_async.errors import ConfigurationError, MissingExtraError
 from tracker_store_async.options import check_choice
 
@@ -316,80 +319,6 @@ _BOUND_LOCKS = (
 database has already stays."""
 
 
-async def _connect_postgresql(
-    setup: str | None, password_source: PasswordSource | None = None, **arguments: Any
-) -> Any:
-    """Connect with asyncpg, and set the session up.
-
-    That is done here and not in an event of the pool, which would lose the connection
-    of a caller who is cancelled meanwhile. asyncpg cancelled while it agrees on TLS
-    leaves a future behind that nobody looks at: so it always ends what it began.
-    """
-    import asyncpg
-
-    async def connect() -> Any:
-        if password_source is not None:
-            arguments["password"] = await current_password(password_source)
-        connection = await asyncpg.connect(**arguments)
-        try:
-            if setup:
-                await connection.execute(setup)
-        except BaseException:
-            connection.terminate()
-            raise
-        return connection
-
-    connecting = asyncio.ensure_future(connect())
-    try:
-        return await asyncio.shield(connecting)
-    except asyncio.CancelledError:
-        connecting.add_done_callback(_close_unwanted)
-        raise
-
-
-def _close_unwanted(connecting: asyncio.Future[Any]) -> None:
-    if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().terminate()
-
-
-async def _connect_mysql(
-    connect_timeout: float,
-    lock_seconds: int,
-    password_source: PasswordSource | None = None,
-    **arguments: Any,
-) -> Any:
-    """Connect with asyncmy within a time that the handshake counts for as well.
-
-    The server is told to give up on a row's lock when the caller does: one round trip
-    for each new connection, none for an operation.
-    """
-    import asyncmy
-
-    async with asyncio.timeout(connect_timeout):
-        if password_source is not None:
-            arguments["password"] = await current_password(password_source)
-        connection: Any = await asyncmy.connect(
-            connect_timeout=connect_timeout, **arguments
-        )
-        try:
-            await connection.query(
-                "SET SESSION innodb_lock_wait_timeout ="
-                f" least(@@SESSION.innodb_lock_wait_timeout, {lock_seconds})"
-            )
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-async def _connect_oracle(password_source: PasswordSource, **arguments: Any) -> Any:
-    """Connect with python-oracledb and the password of now."""
-    import oracledb
-
-    arguments["password"] = await current_password(password_source)
-    return await oracledb.connect_async(**arguments)
-
-
 def is_file(url: URL) -> bool:
     """Return whether an SQLite URL names a file, not a database in memory."""
     database = url.database or ":memory:"
@@ -417,14 +346,14 @@ def _connect_args(
     name = _TIMEOUT_ARGUMENTS[dialect]
     arguments: dict[str, Any] = {name: options.connect_timeout_seconds or 10.0}
     if dialect == "mysql":
-        arguments["async_creator_fn"] = _connect_mysql
+        arguments["async_creator_fn"] = connect_mysql
         arguments["lock_seconds"] = math.ceil(command_seconds(options))
     if dialect == "postgresql":
-        arguments["async_creator_fn"] = _connect_postgresql
+        arguments["async_creator_fn"] = connect_postgresql
         arguments["setup"] = None if options.pgbouncer else _setup(options)
     if options.password_source is not None:
         arguments["password_source"] = options.password_source
-        arguments.setdefault("async_creator_fn", _connect_oracle)
+        arguments.setdefault("async_creator_fn", connect_oracle)
     if tls is not None:
         arguments["ssl"] = tls
     elif options.ssl_mode == "disable" and dialect == "postgresql":

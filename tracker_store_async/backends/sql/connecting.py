@@ -1,0 +1,85 @@
+"""Connecting with each driver: within bounded time, with the password of now."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.credentials import current_password
+
+if TYPE_CHECKING:
+    from tracker_store_async.credentials import PasswordSource
+
+
+async def connect_postgresql(
+    setup: str | None, password_source: PasswordSource | None = None, **arguments: Any
+) -> Any:
+    """Connect with asyncpg, and set the session up.
+
+    That is done here and not in an event of the pool, which would lose the connection
+    of a caller who is cancelled meanwhile. asyncpg cancelled while it agrees on TLS
+    leaves a future behind that nobody looks at: so it always ends what it began.
+    """
+    import asyncpg
+
+    async def connect() -> Any:
+        if password_source is not None:
+            arguments["password"] = await current_password(password_source)
+        connection = await asyncpg.connect(**arguments)
+        try:
+            if setup:
+                await connection.execute(setup)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    connecting = asyncio.ensure_future(connect())
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_close_unwanted)
+        raise
+
+
+def _close_unwanted(connecting: asyncio.Future[Any]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().terminate()
+
+
+async def connect_mysql(
+    connect_timeout: float,
+    lock_seconds: int,
+    password_source: PasswordSource | None = None,
+    **arguments: Any,
+) -> Any:
+    """Connect with asyncmy within a time that the handshake counts for as well.
+
+    The server is told to give up on a row's lock when the caller does: one round trip
+    for each new connection, none for an operation.
+    """
+    import asyncmy
+
+    async with asyncio.timeout(connect_timeout):
+        if password_source is not None:
+            arguments["password"] = await current_password(password_source)
+        connection: Any = await asyncmy.connect(
+            connect_timeout=connect_timeout, **arguments
+        )
+        try:
+            await connection.query(
+                "SET SESSION innodb_lock_wait_timeout ="
+                f" least(@@SESSION.innodb_lock_wait_timeout, {lock_seconds})"
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+async def connect_oracle(password_source: PasswordSource, **arguments: Any) -> Any:
+    """Connect with python-oracledb and the password of now."""
+    import oracledb
+
+    arguments["password"] = await current_password(password_source)
+    return await oracledb.connect_async(**arguments)

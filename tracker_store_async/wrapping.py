@@ -56,6 +56,18 @@ class FailSafeConfig(Section):
     remembered_bytes: Count | None = None
 
 
+class CacheConfig(Section):
+    """The keys of `cache`.
+
+    Attributes:
+        max_trackers: Most conversations to keep.
+        max_bytes: Most bytes to keep, counted as the stored text of the events.
+    """
+
+    max_trackers: Count | None = None
+    max_bytes: Count | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Wrapping:
     """What a store is to be wrapped in.
@@ -63,15 +75,19 @@ class Wrapping:
     Attributes:
         retry: How faults are retried, or None.
         fail_safe: How outages are survived, or None.
+        cache: How much is kept decoded, or None.
     """
 
     retry: RetryConfig | None
     fail_safe: FailSafeConfig | None
+    cache: CacheConfig | None
 
     def apply(
         self, store: TrackerStore, create: Callable[[dict[str, Any]], TrackerStore]
     ) -> TrackerStore:
-        """Return the store in its wrappers: retries within, the fail-safe around them.
+        """Return the store in its wrappers.
+
+        Retries are within, the fail-safe is around them, and the cache outside.
 
         Args:
             store: The store.
@@ -91,13 +107,17 @@ class Wrapping:
             if "fallback" in options:
                 options["fallback"] = create(options["fallback"])
             store = FailSafeTrackerStore(store, **options)
+        if self.cache is not None:
+            from tracker_store_async.wrappers.cached import CachedTrackerStore
+
+            store = CachedTrackerStore(store, **_given(self.cache))
         return store
 
 
 def take_wrapping(
     settings: dict[str, Any], own: Collection[str], *, where: str, strict: bool
 ) -> Wrapping:
-    """Take the keys `retry` and `fail_safe` out of a section.
+    """Take the keys `retry`, `fail_safe` and `cache` out of a section.
 
     Args:
         settings: The section; the keys are removed.
@@ -121,7 +141,11 @@ def take_wrapping(
         place = f"{where}.{name}"
         return parse_settings(model, keys, where=place, type_name=name, strict=strict)
 
-    return Wrapping(take("retry", RetryConfig), take("fail_safe", FailSafeConfig))
+    return Wrapping(
+        take("retry", RetryConfig),
+        take("fail_safe", FailSafeConfig),
+        take("cache", CacheConfig),
+    )
 
 
 def _given(section: Section) -> dict[str, Any]:

@@ -373,7 +373,7 @@ class ComposedStorage(Storage):
 
     def _make(self, **options: Any) -> TrackerStore:
         store = RetryingTrackerStore(self._memory._make(**options))
-        return RetryingTrackerStore(FailSafeTrackerStore(store))
+        return CachedTrackerStore(RetryingTrackerStore(FailSafeTrackerStore(store)))
 
     def wipe(self) -> None:
         """Start with a new memory."""

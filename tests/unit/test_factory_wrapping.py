@@ -9,6 +9,7 @@ import pytest
 from tests.conformance.kit import FailingBroker
 from tracker_store_async import (
     AwaitableTrackerStore,
+    CachedTrackerStore,
     FailSafeTrackerStore,
     InMemoryTrackerStore,
     RetryingTrackerStore,
@@ -143,3 +144,23 @@ def test_the_broker_and_the_domain_are_the_inner_stores() -> None:
     broker = FailingBroker()
     store = create_tracker_store({"type": "in_memory", "retry": True}, None, broker)
     assert store.event_broker is broker
+
+
+def test_a_cache_is_outermost() -> None:
+    section = {"type": "in_memory", "fail_safe": True, "cache": {"max_trackers": "7"}}
+    store = create_tracker_store(section)
+    assert isinstance(store, CachedTrackerStore)
+    assert store.max_trackers == 7
+    assert isinstance(store._wrapped, FailSafeTrackerStore)
+
+
+def test_what_cannot_be_cached_says_so() -> None:
+    section = {"type": "tests.unit.legacy_stores.JSONTextStore", "cache": True}
+    with pytest.raises(errors.ConfigurationError, match="out of date"):
+        create_tracker_store(section)
+
+
+@pytest.mark.parametrize("key", ["max_tracker", "max_bytes"])
+def test_a_wrong_key_of_the_cache_is_named(key: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=f"cache.*{key}"):
+        create_tracker_store({"type": "in_memory", "cache": {key: 0}})

@@ -16,7 +16,7 @@ from tests.unit.command import output_of
 from tracker_store_async import AvailableEndpoints, create_tracker_store, errors
 from tracker_store_async.registry import STORES
 from tracker_store_async.settings import Section, StoreConfig
-from tracker_store_async.wrapping import FailSafeConfig, RetryConfig
+from tracker_store_async.wrapping import CacheConfig, FailSafeConfig, RetryConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -143,7 +143,14 @@ def test_every_key_of_every_type_is_documented(name: str) -> None:
 
 
 def test_the_keys_of_all_types_are_documented() -> None:
-    expected = {"type", "strict", "retry", "fail_safe", *StoreConfig.model_fields}
+    expected = {
+        "type",
+        "strict",
+        "retry",
+        "fail_safe",
+        "cache",
+        *StoreConfig.model_fields,
+    }
     [row] = re.findall(r"^\| all \| (.*) \|$", README, re.MULTILINE)
     assert words(row) == expected
     table = CONFIGURATION.split("## Keys that every type has")[1].split("\n## ")[0]
@@ -153,7 +160,8 @@ def test_the_keys_of_all_types_are_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "config"), [("retry", RetryConfig), ("fail_safe", FailSafeConfig)]
+    ("name", "config"),
+    [("retry", RetryConfig), ("fail_safe", FailSafeConfig), ("cache", CacheConfig)],
 )
 def test_the_keys_of_wrappers_are_documented(name: str, config: type[Section]) -> None:
     table = CONFIGURATION.split(f"| key of `{name}` |")[1].split("\n\n")[0]

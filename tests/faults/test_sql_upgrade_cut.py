@@ -149,17 +149,17 @@ async def test_mysql_cut_in_the_middle_of_numbering(
     with database("mysql", servers, tmp_path) as target:
         make_rasa_database(target, ROWS)
         seen = []
-        last_of_batch = module._last_of_batch
+        next_batch = module._next_batch
 
         async def fail_at_the_third(*arguments: Any) -> Any:
             seen.append(arguments)
             if len(seen) == 3:
                 raise CutError
-            return await last_of_batch(*arguments)
+            return await next_batch(*arguments)
 
         with monkeypatch.context() as patched:
             patched.setattr(module, "BATCH_SENDERS", 2)
-            patched.setattr(module, "_last_of_batch", fail_at_the_third)
+            patched.setattr(module, "_next_batch", fail_at_the_third)
             with pytest.raises(CutError):
                 await target.store(auto_upgrade=True).open()
         counted = await target.arun("SELECT count(*), count(position) FROM events")

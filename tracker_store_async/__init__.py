@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tracker_store_async.backends.memory import (
         InMemoryTrackerStore as InMemoryTrackerStore,
     )
+    from tracker_store_async.backends.redis import (
+        RedisTrackerStore as RedisTrackerStore,
+    )
     from tracker_store_async.backends.sql import SQLTrackerStore as SQLTrackerStore
     from tracker_store_async.broker import EventBroker as EventBroker
     from tracker_store_async.broker import EventMessage as EventMessage
@@ -58,6 +61,7 @@ _MODULES = {
     "EventVerbosity": "tracker",
     "Health": "rows",
     "InMemoryTrackerStore": "backends.memory",
+    "RedisTrackerStore": "backends.redis",
     "SQLTrackerStore": "backends.sql",
     "SerializedTrackerAsDict": "serialization",
     "SerializedTrackerAsText": "serialization",

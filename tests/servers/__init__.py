@@ -23,13 +23,19 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.servers import libraries, mysql, pgbouncer, postgresql
+from tests.servers import libraries, mysql, pgbouncer, postgresql, redis
 from tests.servers.base import Server, ServerMissingError, Servers, fresh_database
 from tests.servers.mysql import MySQLServer, PrivateMariaDB, private_mariadb
 from tests.servers.postgresql import (
     PostgreSQLServer,
     PrivatePostgreSQL,
     private_postgresql,
+)
+from tests.servers.redis import (
+    PrivateRedis,
+    RedisServer,
+    private_cluster,
+    private_redis,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +48,10 @@ MANAGERS: Mapping[str, Callable[[Servers], AbstractContextManager[Server]]] = {
     "postgresql": postgresql.find_or_start,
     "mysql": mysql.find_or_start,
     "pgbouncer": pgbouncer.find_or_start,
+    "redis": redis.find_or_start,
+    "redis8": redis.newer_redis,
+    "redis_cluster": redis.cluster,
+    "valkey": redis.valkey,
     "oracle": libraries.oracle,
 }
 
@@ -83,12 +93,16 @@ __all__ = [
     "PostgreSQLServer",
     "PrivateMariaDB",
     "PrivatePostgreSQL",
+    "PrivateRedis",
+    "RedisServer",
     "Server",
     "ServerMissingError",
     "Servers",
     "available_servers",
     "fresh_database",
+    "private_cluster",
     "private_mariadb",
     "private_postgresql",
+    "private_redis",
     "required_keys",
 ]

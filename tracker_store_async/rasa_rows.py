@@ -87,6 +87,6 @@ def slice_of(conversation: StoredConversation, read: Read) -> StoredConversation
 
 
 def _has_time(event: Mapping[str, Any]) -> bool:
-    moment = event.get("timestamp")
+    moment: Any = event.get("timestamp")
     is_number = isinstance(moment, int | float) and not isinstance(moment, bool)
     return is_number and abs(moment) < 1e300 and math.isfinite(moment)

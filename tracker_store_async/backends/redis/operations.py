@@ -1,4 +1,4 @@
-"""Append, read, delete and list: what the store's primitives do on an open connection."""
+"""Append, read, delete and list: what the primitives do on an open connection."""
 
 from __future__ import annotations
 
@@ -138,7 +138,8 @@ class Operations:
             return None
         if len(answer) == 3:
             return decode_conversation(read, answer)
-        found = conversation_of_rasa(read.sender_id, *answer, read.now)
+        value, remaining = answer
+        found = conversation_of_rasa(read.sender_id, value, remaining, read.now)
         return None if found is None else slice_of(found, read)
 
     # -- delete ------------------------------------------------------------------------
@@ -171,10 +172,11 @@ class Operations:
         if not isinstance(answer, list):
             return bool(answer)
         # Rasa's value holds what is to be erased: it is taken over first, as it is.
-        found = conversation_of_rasa(sender_id, *answer, now)
+        value, remaining = answer
+        found = conversation_of_rasa(sender_id, value, remaining, now)
         if found is None or not 0 < before <= found.session_start:
             return False
-        if not await self._take_over_as_it_is(sender_id, answer[0], found, now):
+        if not await self._take_over_as_it_is(sender_id, value, found, now):
             return False
         return bool(await self.commands.run(CUT, keys, *arguments))
 

@@ -1,4 +1,4 @@
-"""How an event and a header lie in Redis, and how Rasa's value becomes a conversation."""
+"""How events and headers lie in Redis, and what Rasa's value stands for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def encode_row(event_id: str | None, data: str | bytes) -> bytes:
     """
     if event_id is None:
         line = ""
-    elif event_id.isascii() and event_id.isprintable() and event_id[:1] not in ("", '"'):
+    elif (
+        event_id.isascii() and event_id.isprintable() and event_id[:1] not in ("", '"')
+    ):
         line = event_id
     else:
         line = json.dumps(event_id)

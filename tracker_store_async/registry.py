@@ -55,7 +55,11 @@ STORES: dict[str, Registration] = {
     "sql": Registration(
         f"{_BACKENDS}.sql:SQLTrackerStore", f"{_BACKENDS}.sql.config:SQLConfig"
     ),
-    "redis": Registration(None, f"{_BACKENDS}.redis_config:RedisConfig", "redis"),
+    "redis": Registration(
+        f"{_BACKENDS}.redis:RedisTrackerStore",
+        f"{_BACKENDS}.redis_config:RedisConfig",
+        "redis",
+    ),
     "mongod": Registration(
         f"{_BACKENDS}.mongo:MongoTrackerStore",
         f"{_BACKENDS}.mongo_config:MongoConfig",

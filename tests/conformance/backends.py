@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 from sqlalchemy import inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -22,6 +23,7 @@ import tracker_store_async
 from tests.servers import fresh_database
 from tests.servers.base import run_now
 from tests.servers.mongo import MongoServer
+from tests.servers.redis import RedisServer
 from tests.unit.legacy_stores import JSONTextStore
 from tracker_store_async import (
     AwaitableTrackerStore,
@@ -389,6 +391,59 @@ def vars_of(conversation: Any) -> list[Any]:
     return [getattr(conversation, name) for name in type(conversation).__slots__]
 
 
+class RedisStorage(Storage):
+    """Keys with a prefix of our own on a Redis or Valkey, or on a cluster."""
+
+    def __init__(self, server: RedisServer, mode: str = "standalone") -> None:
+        super().__init__()
+        self.server = server
+        self.prefix = f"test{uuid4().hex[:12]}"
+        self.client = server.client() if mode == "standalone" else None
+        if self.client is None:
+            self.client = server.cluster_client()
+        self._options = {
+            "host": server.host,
+            "port": server.port,
+            "username": server.username or None,
+            "password": server.password or None,
+            "deployment_mode": mode,
+        }
+
+    def _make(self, **options: Any) -> TrackerStore:
+        return tracker_store_async.RedisTrackerStore(
+            key_prefix=self.prefix, **self._options, **options
+        )
+
+    def keys(self) -> list[bytes]:
+        """Return the keys that hold our prefix."""
+        return sorted(self.client.scan_iter(match=f"*{self.prefix}*", count=1000))
+
+    def wipe(self) -> None:
+        """Remove our keys, but for the layout's version."""
+        for key in self.keys():
+            if not key.endswith(b":layout"):
+                self.client.delete(key)
+
+    def raw(self) -> str:
+        """Return every key of ours with its value."""
+        readers = {
+            b"string": lambda key: self.client.get(key),
+            b"hash": lambda key: self.client.hgetall(key),
+            b"list": lambda key: self.client.lrange(key, 0, -1),
+            b"zset": lambda key: self.client.zrange(key, 0, -1, withscores=True),
+            b"none": lambda key: None,
+        }
+        return "\n".join(
+            f"{key!r} {readers[self.client.type(key)](key)!r}" for key in self.keys()
+        )
+
+    def end(self) -> None:
+        """Remove our keys and close our own client."""
+        for key in self.keys():
+            self.client.delete(key)
+        self.client.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One entry of the table.
@@ -465,6 +520,18 @@ def mongo_storage(
     with fresh_database(server) as name:
         storage = MongoStorage(server, name, driver)
         yield storage
+        storage.end()
+
+
+@contextmanager
+def redis_storage(
+    servers: Servers, directory: Path, key: str = "redis", mode: str = "standalone"
+) -> Iterator[Storage]:
+    """Yield keys on a Redis, a Valkey or a cluster."""
+    storage = RedisStorage(cast(RedisServer, servers.get(key)), mode)
+    try:
+        yield storage
+    finally:
         storage.end()
 
 
@@ -564,6 +631,12 @@ BACKENDS: Mapping[str, Backend] = {
     "dynamo": Backend("dynamo", dynamo_storage),
     "mongo": Backend("mongo", mongo_storage),
     "mongo_pymongo": Backend("mongo", partial(mongo_storage, driver="pymongo")),
+    "redis": Backend("redis", redis_storage),
+    "redis8": Backend("redis8", partial(redis_storage, key="redis8")),
+    "redis_cluster": Backend(
+        "redis_cluster", partial(redis_storage, key="redis_cluster", mode="cluster")
+    ),
+    "valkey": Backend("valkey", partial(redis_storage, key="valkey")),
     "awaitable": Backend("memory", legacy_storage, BEYOND_LEGACY_STORES),
     "failsafe": Backend("memory", partial(failsafe_storage, memory_storage)),
     "failsafe-sqlite": Backend("sqlite", partial(failsafe_storage, sqlite_storage)),

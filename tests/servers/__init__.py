@@ -24,7 +24,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.servers import dynamo, libraries, mongo, mysql, pgbouncer, postgresql
+from tests.servers import dynamo, libraries, mongo, mysql, pgbouncer, postgresql, redis
 from tests.servers.base import Server, ServerMissingError, Servers, fresh_database
 from tests.servers.dynamo import DynamoServer, PrivateDynamo, private_dynamo
 from tests.servers.mongo import MongoServer, PrivateMongo, private_mongo
@@ -33,6 +33,12 @@ from tests.servers.postgresql import (
     PostgreSQLServer,
     PrivatePostgreSQL,
     private_postgresql,
+)
+from tests.servers.redis import (
+    PrivateRedis,
+    RedisServer,
+    private_cluster,
+    private_redis,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +52,10 @@ MANAGERS: Mapping[str, Callable[[Servers], AbstractContextManager[Server]]] = {
     "mysql": mysql.find_or_start,
     "pgbouncer": pgbouncer.find_or_start,
     "mongo": mongo.find_or_start,
+    "redis": redis.find_or_start,
+    "redis8": redis.newer_redis,
+    "redis_cluster": redis.cluster,
+    "valkey": redis.valkey,
     "oracle": libraries.oracle,
     "dynamo": dynamo.find_or_start,
 }
@@ -97,14 +107,18 @@ __all__ = [
     "PrivateMariaDB",
     "PrivateMongo",
     "PrivatePostgreSQL",
+    "PrivateRedis",
+    "RedisServer",
     "Server",
     "ServerMissingError",
     "Servers",
     "available_servers",
     "fresh_database",
+    "private_cluster",
     "private_dynamo",
     "private_mariadb",
     "private_mongo",
     "private_postgresql",
+    "private_redis",
     "required_keys",
 ]

@@ -59,6 +59,8 @@ class TestRedis:
             "deployment_mode": "standalone",
             "endpoints": (),
             "sentinel_service": "mymaster",
+            "ssl_check_hostname": True,
+            "delete_rasa_data": False,
         }
 
     def test_every_key_of_rasa(self):
@@ -78,6 +80,8 @@ class TestRedis:
             "deployment_mode": "standalone",
             "endpoints": (),
             "sentinel_service": "mymaster",
+            "ssl_check_hostname": True,
+            "delete_rasa_data": False,
         }
 
     @pytest.mark.parametrize("host", ["::1", "[::1]", "[::1]:6379", "redis://[::1]"])
@@ -146,6 +150,9 @@ class TestRedis:
             ({"deployment_mode": "cluster", "url": "unix:///s"}, "unix socket needs"),
             ({"ssl_ca_certs": "ca.crt"}, "need 'use_ssl: true'"),
             ({"use_ssl": True, "ssl_keyfile": "k"}, "needs 'ssl_certfile'"),
+            ({"max_connections": 0}, "must be greater than or equal to 1"),
+            ({"command_timeout_seconds": 0}, "must be greater than 0"),
+            ({"delete_rasa_data": "maybe"}, "must be true or false"),
             ({"key_prefx": "a"}, "did you mean 'key_prefix'?"),
         ],
     )

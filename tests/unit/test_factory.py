@@ -261,17 +261,17 @@ class TestFiles:
     def test_no_broker_section(self):
         assert not load_tracker_store(DATA / "in_memory.yml").owns_broker
 
-    def test_redis_deployment_example_is_validated(self):
-        with pytest.raises(ConfigurationError) as raised:
-            load_tracker_store(DATA / "redis.yml")
-        assert str(raised.value).startswith(
-            "tracker_store: type redis is not part of this version yet"
-        )
+    def test_redis_deployment_example_is_made(self, monkeypatch):
+        monkeypatch.setenv("REDIS_PASSWORD", "s3cr3t")
+        store = load_tracker_store(DATA / "redis.yml")
+        assert repr(store) == "<RedisTrackerStore: redis at localhost:6379>"
+        assert "s3cr3t" not in repr(store._options)
+        assert store.record_exp == 86400.0
 
-    @pytest.mark.parametrize("name", ["rasa_redis"])
-    def test_rasas_other_types_are_recognised(self, name):
-        with pytest.raises(ConfigurationError, match="not part of this version yet"):
-            load_tracker_store(DATA / f"{name}.yml")
+    @pytest.mark.parametrize("name", ["rasa_redis", "rasa_mongod", "rasa_dynamo"])
+    def test_rasas_other_types_are_built(self, name, monkeypatch):
+        store = load_tracker_store(DATA / f"{name}.yml")
+        assert is_tracker_store(store)
 
 
 class TestRegistry:

@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from tracker_store_async.settings import (
     Name,
     Port,
+    RequiredDriver,
+    Seconds,
     Secret,
     StoreConfig,
     merge_url_parts,
@@ -17,6 +19,8 @@ from tracker_store_async.settings import (
 )
 
 DatabaseNumber = Annotated[int, Field(ge=0), BeforeValidator(reject_true_and_false)]
+
+MaxConnections = Annotated[int, Field(ge=1), BeforeValidator(reject_true_and_false)]
 
 
 class RedisConfig(StoreConfig):
@@ -37,7 +41,14 @@ class RedisConfig(StoreConfig):
         deployment_mode: What `host` or `endpoints` are.
         endpoints: `host:port` of cluster nodes or sentinels.
         sentinel_service: Name of the master that the sentinels watch.
+        sentinel_username: Name to log in to the sentinels with.
+        sentinel_password: Password to log in to the sentinels with.
         unix_socket_path: Path of the server's socket, in place of host and port.
+        ssl_check_hostname: Whether the server's certificate must name the host.
+        max_connections: Most connections, and commands under way.
+        connect_timeout_seconds: Longest time to connect.
+        command_timeout_seconds: Longest time that one command may take.
+        delete_rasa_data: Whether taking a conversation over removes Rasa's value.
     """
 
     aliases: ClassVar = {"url": "host"}
@@ -55,7 +66,18 @@ class RedisConfig(StoreConfig):
     deployment_mode: Literal["standalone", "cluster", "sentinel"] = "standalone"
     endpoints: tuple[str, ...] = ()
     sentinel_service: Name = "mymaster"
+    sentinel_username: Name | None = None
+    sentinel_password: Secret | None = None
     unix_socket_path: Name | None = None
+    ssl_check_hostname: bool = True
+    max_connections: MaxConnections | None = None
+    connect_timeout_seconds: Seconds | None = None
+    command_timeout_seconds: Seconds | None = None
+    delete_rasa_data: bool = False
+
+    def required_driver(self) -> RequiredDriver:
+        """Return the driver: it is the same for every deployment."""
+        return RequiredDriver("redis", "redis")
 
     @model_validator(mode="before")
     @classmethod

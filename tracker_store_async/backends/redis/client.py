@@ -1,0 +1,197 @@
+"""Connecting to a server, a cluster or sentinels, and sending one command whole."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import ConnectionPool, Redis, RedisCluster, SSLConnection
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import NoScriptError
+
+from tracker_store_async.backends.redis.options import split
+from tracker_store_async.settling import settled
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from tracker_store_async.backends.redis.options import ConnectionOptions
+    from tracker_store_async.backends.redis.scripts import Script
+
+SETTLE_SECONDS = 1.0
+"""Longest time that a cancelled caller waits for the answer of its command."""
+
+CLUSTER_RETRIES = 3
+"""Times that a command is sent again to a cluster that is changing."""
+
+
+class Connector:
+    """Makes clients of redis-py, which connect when they are used.
+
+    Args:
+        options: Where and how to connect.
+    """
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        self._options = options
+
+    def connect(self) -> tuple[Redis | RedisCluster, list[Any]]:
+        """Return a client, which connects later, and what to close with it."""
+        if self._options.deployment_mode == "cluster":
+            return self._cluster(), []
+        if self._options.deployment_mode == "sentinel":
+            return self._behind_sentinels()
+        return self._standalone(), []
+
+    @property
+    def _timeouts(self) -> dict[str, Any]:
+        return {
+            "socket_timeout": self._options.command_timeout_seconds,
+            "socket_connect_timeout": self._options.connect_timeout_seconds,
+        }
+
+    @property
+    def _shared(self) -> dict[str, Any]:
+        login = {"username": self._options.username, "password": self._options.password}
+        return login | self._timeouts
+
+    def _standalone(self) -> Redis:
+        options = self._shared | {
+            "db": self._options.db,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        if self._options.unix_socket_path is not None:
+            options |= {
+                "connection_class": UnixDomainSocketConnection,
+                "path": self._options.unix_socket_path,
+            }
+        else:
+            options |= {
+                "host": self._options.host,
+                "port": self._options.port,
+                "socket_keepalive": True,
+            }
+            if self._options.tls:
+                options |= {"connection_class": SSLConnection, **self._options.tls}
+        pool = ConnectionPool(max_connections=self._options.max_connections, **options)
+        return Redis.from_pool(pool)
+
+    def _cluster(self) -> RedisCluster:
+        endpoints = self._options.endpoints or (
+            f"{self._options.host}:{self._options.port}",
+        )
+        tls = {"ssl": True, **self._options.tls} if self._options.tls else {}
+        return RedisCluster(
+            startup_nodes=[ClusterNode(*split(each)) for each in endpoints],
+            retry=Retry(ExponentialBackoff(1.0, 0.05), CLUSTER_RETRIES),
+            # the turns of `Commands` are the bound: a node raises at its own
+            max_connections=2**31,
+            **self._shared,
+            **tls,
+        )
+
+    def _behind_sentinels(self) -> tuple[Redis, list[Any]]:
+        tls = {"ssl": True, **self._options.tls} if self._options.tls else {}
+        login = {
+            "username": self._options.sentinel_username,
+            "password": self._options.sentinel_password,
+        }
+        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+            [split(each) for each in self._options.endpoints],
+            sentinel_kwargs={
+                **login,
+                **self._timeouts,
+                # one that hangs must not take all the time there is
+                "socket_timeout": self._options.connect_timeout_seconds,
+                "retry": Retry(NoBackoff(), 0),
+                **tls,
+            },
+        )
+        client = sentinel.master_for(
+            self._options.sentinel_service,
+            db=self._options.db,
+            max_connections=self._options.max_connections,
+            retry=Retry(NoBackoff(), 0),
+            **self._shared,
+            **tls,
+        )
+        return client, list(sentinel.sentinels)
+
+
+class Commands:
+    """Sends commands, each to its end, and at most so many at a time.
+
+    redis-py loses or mixes up a connection when a command is cancelled at the wrong
+    moment. So a command runs in a task of its own and a cancelled caller waits for it;
+    if no answer comes, redis-py drops the connection as it reads.
+
+    Args:
+        client: A client of redis-py whose answers are bytes.
+        max_connections: Most commands under way.
+        timeout_seconds: Longest time that one may take, waiting for its turn included.
+    """
+
+    def __init__(
+        self,
+        client: Redis | RedisCluster,
+        max_connections: int,
+        timeout_seconds: float,
+    ) -> None:
+        self.client = client
+        self.is_cluster = isinstance(client, RedisCluster)
+        self._turns = asyncio.Semaphore(max_connections)
+        self._timeout_seconds = timeout_seconds
+
+    async def run(self, script: Script, keys: Sequence[bytes], *args: Any) -> Any:
+        """Run a script: one round trip, two where the server does not know it yet."""
+        return await self._whole(self._script(script, (len(keys), *keys, *args)))
+
+    async def send(self, *command: Any, **options: Any) -> Any:
+        """Send one command and return the answer."""
+        return await self._whole(self.client.execute_command(*command, **options))
+
+    async def info(self, **options: Any) -> dict[str, Any]:
+        """Return what the server says of itself."""
+
+        async def ask() -> dict[str, Any]:
+            return dict(await self.client.info("server", **options))
+
+        answer: dict[str, Any] = await self._whole(ask())
+        return answer
+
+    async def send_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands together and return their answers."""
+        if not commands:
+            return []
+        return list(await self._whole(self._pipeline(commands)))
+
+    async def _script(self, script: Script, rest: tuple[Any, ...]) -> Any:
+        try:
+            return await self.client.execute_command("EVALSHA", script.sha, *rest)
+        except NoScriptError:
+            return await self.client.execute_command("EVAL", script.text, *rest)
+
+    async def _pipeline(self, commands: Sequence[Sequence[Any]]) -> Any:
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute()
+
+    async def _whole(self, work: Coroutine[Any, Any, Any]) -> Any:
+        async def in_turn() -> Any:
+            async with asyncio.timeout(self._timeout_seconds):
+                try:
+                    await self._turns.acquire()
+                except BaseException:
+                    work.close()
+                    raise
+                try:
+                    return await work
+                finally:
+                    self._turns.release()
+
+        return await settled(in_turn(), SETTLE_SECONDS)

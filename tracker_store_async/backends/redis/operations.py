@@ -1,0 +1,219 @@
+"""Append, read, delete and list: what the primitives do on an open connection."""
+
+from __future__ import annotations
+
+import math
+from hashlib import sha1
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.backends.redis.index import Index
+from tracker_store_async.backends.redis.keys import shard_of
+from tracker_store_async.backends.redis.rows import (
+    conversation_of_rasa,
+    decode_conversation,
+    encode_row,
+)
+from tracker_store_async.backends.redis.scripts import APPEND, CUT, DELETE, READ
+from tracker_store_async.errors import TrackerDeserialisationError
+from tracker_store_async.rasa_rows import slice_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tracker_store_async.backends.redis.client import Commands
+    from tracker_store_async.backends.redis.keys import Keys
+    from tracker_store_async.rows import (
+        Append,
+        ConversationSummary,
+        Listing,
+        Read,
+        StoredConversation,
+    )
+
+MAX_TTL_MS = 10**15
+"""Longest time to live that Redis can add to its clock (some 30,000 years)."""
+
+
+class Operations:
+    """The primitives on an open connection.
+
+    Args:
+        commands: The open connection.
+        keys: The names of the keys.
+        delete_rasa_data: Whether taking Rasa's value over removes it.
+    """
+
+    def __init__(
+        self, commands: Commands, keys: Keys, *, delete_rasa_data: bool
+    ) -> None:
+        self.commands = commands
+        self._keys = keys
+        self._delete_rasa_data = delete_rasa_data
+        self.index = Index(commands, keys, conversation_of_rasa)
+
+    def _keys_of(self, sender_id: str) -> tuple[bytes, ...]:
+        """Return the keys for a script: the index's too where it lies on the server."""
+        keys = self._keys.of(sender_id)
+        if self.commands.is_cluster:
+            return keys
+        return (*keys, self._keys.shard(shard_of(sender_id)))
+
+    # -- append ------------------------------------------------------------------------
+
+    async def append(self, append: Append) -> bool:
+        """Store everything if the version is the expected one; False if it is not."""
+        if not append.expected_version:
+            return await self._begin(append)
+        answer = await self._append(append)
+        if isinstance(answer, list):
+            return await self._take_over(append, *answer)
+        return bool(answer)
+
+    async def _begin(self, append: Append) -> bool:
+        if self.commands.is_cluster:
+            await self.index.add([append.sender_id])
+        answer = await self._append(append)
+        if isinstance(answer, list):
+            return await self._take_over(append, *answer)
+        if answer and self.commands.is_cluster:
+            await self.index.add([append.sender_id])
+        return bool(answer)
+
+    async def _take_over(self, append: Append, value: bytes, ttl_ms: int) -> bool:
+        """Store what Rasa's value holds and what is appended, if it is still that."""
+        found = conversation_of_rasa(append.sender_id, value, ttl_ms, append.now)
+        version = 0 if found is None else found.version
+        if version != append.expected_version:
+            return False
+        if found is not None and append.created_at not in (None, found.created_at):
+            return False
+        if self.commands.is_cluster:
+            await self.index.add([append.sender_id])
+        stored = bool(await self._append(append, value, found))
+        if stored and self.commands.is_cluster:
+            await self.index.add([append.sender_id])
+        return stored
+
+    async def _append(
+        self,
+        append: Append,
+        value: bytes | None = None,
+        found: StoredConversation | None = None,
+    ) -> Any:
+        rows = [encode_row(*row) for row in found.rows] if found else []
+        rows += [encode_row(row.event_id, row.data) for row in append.rows]
+        expires_at = append.expires_at
+        return await self.commands.run(
+            APPEND,
+            self._keys_of(append.sender_id),
+            append.expected_version,
+            append.new_version,
+            append.session_start,
+            append.snapshot,
+            repr(append.now),
+            "" if expires_at is None else repr(expires_at),
+            "" if expires_at is None else ttl_ms(expires_at - append.now),
+            0 if append.user_id is None else 1,
+            append.user_id or "",
+            "" if append.created_at is None else repr(append.created_at),
+            repr(found.created_at if found else append.now),
+            "" if value is None else sha1(value).hexdigest(),  # noqa: S324
+            int(value is not None and self._delete_rasa_data),
+            append.sender_id,
+            *rows,
+        )
+
+    # -- read --------------------------------------------------------------------------
+
+    async def read(self, read: Read) -> StoredConversation | None:
+        """Return header and rows as of one moment, or None: one round trip."""
+        answer = await self.commands.run(
+            READ,
+            self._keys.of(read.sender_id),
+            repr(read.now),
+            "" if read.start is None else read.start,
+            "" if read.last is None else read.last,
+        )
+        if answer is None:
+            return None
+        if len(answer) == 3:
+            return decode_conversation(read, answer)
+        value, remaining = answer
+        found = conversation_of_rasa(read.sender_id, value, remaining, read.now)
+        return None if found is None else slice_of(found, read)
+
+    # -- delete ------------------------------------------------------------------------
+
+    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        """Erase a conversation or its beginning; return whether there was anything."""
+        if before is not None:
+            return await self._cut(sender_id, before, now)
+        if not self.commands.is_cluster:
+            return await self._delete(sender_id, now)
+        number = await self.index.announce_removal(sender_id)
+        had_any = await self._delete(sender_id, now)
+        await self.index.end_removal(sender_id, number)
+        return had_any
+
+    async def _delete(self, sender_id: str, now: float) -> bool:
+        keys = self._keys_of(sender_id)
+        answer = await self.commands.run(DELETE, keys, repr(now), sender_id)
+        if not isinstance(answer, list):
+            return bool(answer)
+        try:
+            return conversation_of_rasa(sender_id, answer[0], -1, now) is not None
+        except TrackerDeserialisationError:
+            return True
+
+    async def _cut(self, sender_id: str, before: int, now: float) -> bool:
+        keys = self._keys_of(sender_id)
+        arguments = (repr(now), before, sender_id)
+        answer = await self.commands.run(CUT, keys, *arguments)
+        if not isinstance(answer, list):
+            return bool(answer)
+        # Rasa's value holds what is to be erased: it is taken over first, as it is.
+        value, remaining = answer
+        found = conversation_of_rasa(sender_id, value, remaining, now)
+        if found is None or not 0 < before <= found.session_start:
+            return False
+        if not await self._take_over_as_it_is(sender_id, value, found, now):
+            return False
+        return bool(await self.commands.run(CUT, keys, *arguments))
+
+    async def _take_over_as_it_is(
+        self, sender_id: str, value: bytes, found: StoredConversation, now: float
+    ) -> bool:
+        if self.commands.is_cluster:
+            await self.index.add([sender_id])
+        rows = [encode_row(*row) for row in found.rows]
+        expires_at = found.expires_at
+        answer = await self.commands.run(
+            APPEND,
+            self._keys_of(sender_id),
+            *(found.version, found.version, found.session_start, ""),
+            repr(found.updated_at),
+            "" if expires_at is None else repr(expires_at),
+            "" if expires_at is None else ttl_ms(expires_at - now),
+            *(0, "", "", repr(found.created_at)),
+            sha1(value).hexdigest(),  # noqa: S324
+            *(0, sender_id, *rows),
+        )
+        return bool(answer)
+
+    # -- list --------------------------------------------------------------------------
+
+    async def page(self, listing: Listing) -> list[ConversationSummary]:
+        """Return the next page."""
+        return await self.index.page(listing)
+
+
+def ttl_ms(seconds: float) -> int:
+    """Return the time to live in ms, rounded up, as Redis can take it."""
+    return min(MAX_TTL_MS, max(1, math.ceil(min(seconds, 1e12) * 1000)))
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """Return what the server says it is."""
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info.get('redis_version', '')}".strip()

@@ -1,0 +1,289 @@
+"""`RedisTrackerStore`: options, opening and closing; the work is in the other files."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal
+
+from tracker_store_async.backends.redis.keys import Keys
+from tracker_store_async.backends.redis.options import ConnectionOptions
+from tracker_store_async.backends.redis.scripts import SCHEMA_VERSION
+from tracker_store_async.errors import (
+    ConfigurationError,
+    MissingExtraError,
+    SchemaError,
+    SchemaTooNewError,
+    StoreClosedError,
+)
+from tracker_store_async.rows import Health
+from tracker_store_async.serialization import SerializedTrackerAsText
+from tracker_store_async.settling import settled
+from tracker_store_async.store import TrackerStore
+from tracker_store_async.translation import Translated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from redis.asyncio import Redis, RedisCluster
+
+    from tracker_store_async.backends.redis.client import Commands
+    from tracker_store_async.backends.redis.operations import Operations
+    from tracker_store_async.broker import EventBroker
+    from tracker_store_async.domain import Domain
+    from tracker_store_async.options import OnConflict, OnPublishError
+    from tracker_store_async.rows import (
+        Append,
+        ConversationSummary,
+        Listing,
+        Read,
+        StoredConversation,
+    )
+
+COMMAND_SECONDS = 60.0
+CONNECT_SECONDS = 10.0
+DEFAULT_MAX_CONNECTIONS = 50
+CLOSE_SECONDS = 5.0
+
+
+class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
+    """Keeps conversations in Redis or Valkey: one server, a cluster, or with sentinels.
+
+    What Rasa wrote is read, and taken over by the first save in the same step.
+
+    Args:
+        domain: Gives new trackers their slots.
+        host: Host name.
+        port: Port.
+        db: Number of the database.
+        username: Name of the ACL user.
+        password: Password.
+        event_broker: Gets every event before it is stored, or None.
+        record_exp: Seconds after its latest save when a conversation expires, or None.
+        key_prefix: Letters and digits in front of every key.
+        use_ssl: Whether to use TLS.
+        ssl_keyfile: File with the client's private key.
+        ssl_certfile: File with the client's certificate.
+        ssl_ca_certs: File with the certificates that the server is checked against;
+            None takes the system's.
+        ssl_check_hostname: Whether the certificate must name the host.
+        deployment_mode: `standalone`, `cluster` or `sentinel`.
+        endpoints: `host:port` of cluster nodes or sentinels.
+        sentinel_service: Name of the master that the sentinels watch.
+        sentinel_username: Name to log in to the sentinels with, or None.
+        sentinel_password: Password to log in to the sentinels with, or None.
+        unix_socket_path: Path of the server's socket, in place of host and port.
+        max_connections: Most connections, and commands under way; None is 50.
+        connect_timeout_seconds: Longest time to connect; None is 10.
+        command_timeout_seconds: Longest time that one command may take; None is 60.
+        delete_rasa_data: Whether taking a conversation over removes Rasa's value.
+        client: A `redis.asyncio.Redis` or `RedisCluster` of your own in place of all
+            that says where and how to connect. It is never closed here, and must not
+            decode responses.
+        max_event_history: Most events that `retrieve` reads and holds, or None.
+        on_conflict: What a save does about another writer's events.
+        on_publish_error: What a save does when the broker fails.
+
+    Raises:
+        ConfigurationError: An option is wrong or contradicts another one.
+    """
+
+    backend_name = "redis"
+
+    def __init__(
+        self,
+        domain: Domain | None = None,
+        host: str = "localhost",
+        port: int = 6379,
+        db: int = 0,
+        username: str | None = None,
+        password: str | None = None,
+        event_broker: EventBroker | None = None,
+        record_exp: float | None = None,
+        key_prefix: str | None = None,
+        use_ssl: bool = False,
+        ssl_keyfile: str | None = None,
+        ssl_certfile: str | None = None,
+        ssl_ca_certs: str | None = None,
+        *,
+        ssl_check_hostname: bool = True,
+        deployment_mode: Literal["standalone", "cluster", "sentinel"] = "standalone",
+        endpoints: Sequence[str] = (),
+        sentinel_service: str = "mymaster",
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
+        unix_socket_path: str | None = None,
+        max_connections: int | None = None,
+        connect_timeout_seconds: float | None = None,
+        command_timeout_seconds: float | None = None,
+        delete_rasa_data: bool = False,
+        client: Redis | RedisCluster | None = None,
+        max_event_history: int | None = None,
+        on_conflict: OnConflict = "rebase",
+        on_publish_error: OnPublishError = "raise",
+    ) -> None:
+        super().__init__(
+            domain,
+            event_broker,
+            max_event_history=max_event_history,
+            on_conflict=on_conflict,
+            on_publish_error=on_publish_error,
+            record_exp=record_exp,
+        )
+        if key_prefix is not None and not key_prefix.isalnum():
+            raise ConfigurationError("key_prefix must be letters and digits only")
+        tls = {
+            "ssl_keyfile": ssl_keyfile,
+            "ssl_certfile": ssl_certfile,
+            "ssl_ca_certs": ssl_ca_certs,
+            "ssl_check_hostname": ssl_check_hostname,
+        }
+        self._options = ConnectionOptions(
+            host=host,
+            port=int(port),
+            db=db,
+            username=username,
+            password=password,
+            tls=tls if use_ssl else {},
+            deployment_mode=deployment_mode,
+            endpoints=tuple(endpoints),
+            sentinel_service=sentinel_service,
+            sentinel_username=sentinel_username,
+            sentinel_password=sentinel_password,
+            unix_socket_path=unix_socket_path,
+            max_connections=max_connections or DEFAULT_MAX_CONNECTIONS,
+            connect_timeout_seconds=connect_timeout_seconds or CONNECT_SECONDS,
+            command_timeout_seconds=command_timeout_seconds or COMMAND_SECONDS,
+        )
+        self._options.check()
+        self._where = self._options.where if client is None else "redis, own client,"
+        self._translated: AbstractContextManager[None] = nullcontext()
+        self._keys = Keys(key_prefix)
+        self._delete_rasa_data = delete_rasa_data
+        self._own_client = client
+        self._operations: Operations | None = None
+        self._to_close: list[Any] = []
+        if client is not None and client.get_encoder().decode_responses:
+            raise ConfigurationError("`client` must not decode responses")
+
+    def __repr__(self) -> str:
+        """Say where it connects, without credentials."""
+        return f"<{type(self).__name__}: {self._where}>"
+
+    # -- opening and closing -----------------------------------------------------------
+
+    async def _open(self) -> None:
+        try:
+            await settled(self._open_whole())
+        except asyncio.CancelledError:
+            await self._close()  # it may have come up after all
+            raise
+
+    async def _open_whole(self) -> None:
+        try:
+            # Only here, so that the public name can be imported without the driver.
+            from tracker_store_async.backends.redis import client as clients
+            from tracker_store_async.backends.redis import errors as error_table
+            from tracker_store_async.backends.redis.operations import Operations
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "redis":
+                raise
+            raise MissingExtraError(
+                "RedisTrackerStore needs the package 'redis': "
+                "pip install 'tracker-store-async[redis]'"
+            ) from error
+        self._translated = Translated(self._where, error_table)
+        client = self._own_client
+        to_close: list[Any] = []
+        if client is None:
+            with self._translated:
+                client, to_close = clients.Connector(self._options).connect()
+            to_close = [client, *to_close]
+        self._to_close = to_close
+        try:
+            commands = clients.Commands(
+                client,
+                self._options.max_connections,
+                self._options.command_timeout_seconds,
+            )
+            with self._translated:
+                if commands.is_cluster:
+                    await client.initialize()
+                await self._check_layout(commands)
+        except BaseException:
+            await self._close()
+            raise
+        self._operations = Operations(
+            commands, self._keys, delete_rasa_data=self._delete_rasa_data
+        )
+
+    async def _check_layout(self, commands: Commands) -> None:
+        """Refuse a layout that a later version of this library wrote."""
+        found = await commands.send("GET", self._keys.layout)
+        if found is None:
+            await commands.send("SETNX", self._keys.layout, SCHEMA_VERSION)
+            found = b"%d" % SCHEMA_VERSION
+        if not found.isdigit():
+            raise SchemaError(
+                f"{self._where} has no version of a layout under "
+                f"{self._keys.layout.decode()}: set another key_prefix"
+            )
+        if int(found) > SCHEMA_VERSION:
+            raise SchemaTooNewError(
+                f"{self._where} holds version {int(found)} of the layout, this "
+                f"version of the library knows {SCHEMA_VERSION}: upgrade it"
+            )
+
+    async def _close(self) -> None:
+        to_close, self._to_close = self._to_close, []
+        self._operations = None
+        for each in to_close:
+            with self._translated:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await each.aclose()
+
+    # -- primitives --------------------------------------------------------------------
+
+    async def _append(self, append: Append) -> bool:
+        with self._translated:
+            return await self._opened.append(append)
+
+    async def _read(self, read: Read) -> StoredConversation | None:
+        with self._translated:
+            return await self._opened.read(read)
+
+    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        with self._translated:
+            # On a cluster it is several commands: once begun they all run.
+            return await settled(self._opened.delete(sender_id, before, now))
+
+    async def _list(self, listing: Listing) -> list[ConversationSummary]:
+        with self._translated:
+            return await self._opened.page(listing)
+
+    async def _health(self) -> Health:
+        commands = self._opened.commands
+        options = {"target_nodes": "random"} if commands.is_cluster else {}
+        started = time.perf_counter()
+        from tracker_store_async.backends.redis.operations import version_of
+
+        with self._translated:
+            answer = await commands.info(**options)
+            latency_seconds = time.perf_counter() - started
+            layout = await commands.send("GET", self._keys.layout)
+        return Health(
+            backend=self.backend_name,
+            reachable=True,
+            latency_seconds=latency_seconds,
+            server_version=version_of(answer),
+            schema_version=int(layout) if layout else None,
+            details={"deployment_mode": self._options.deployment_mode},
+        )
+
+    @property
+    def _opened(self) -> Operations:
+        if self._operations is None:
+            raise StoreClosedError("the store was closed while it was in use")
+        return self._operations

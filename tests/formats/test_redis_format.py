@@ -61,7 +61,7 @@ async def test_the_keys_and_their_bytes(
         for key in (
             f"{tag}:head",
             f"{tag}:rows",
-            f"{{{prefix}:trackers:4}}",
+            f"{{{prefix}:trackers:13}}",
             f"{prefix}:trackers:layout",
         )
     )
@@ -79,7 +79,7 @@ async def test_the_keys_and_their_bytes(
         b'"id-\\u00e9"\n{"event":"user","text":"h\xc3\xa9"}',
         b'plain\n{"event":"bot"}',
     ]
-    assert raw.zrange(f"{{{prefix}:trackers:4}}", 0, -1, withscores=True) == [
+    assert raw.zrange(f"{{{prefix}:trackers:13}}", 0, -1, withscores=True) == [
         (b"alice", 0.0)
     ]
     assert raw.get(f"{prefix}:trackers:layout") == b"1"

@@ -21,7 +21,7 @@ from tracker_store_async.errors import (
 )
 from tracker_store_async.factory import create_tracker_store, load_tracker_store
 from tracker_store_async.settings import Port, RequiredDriver, StoreConfig
-from tracker_store_async.store import TrackerStore
+from tracker_store_async.store import TrackerStore, is_tracker_store
 
 DATA = Path(__file__).parent.parent / "data" / "endpoints"
 

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
 STRINGS: dict[str, str] = golden.load("redis")["strings"]
 OLD = [
-    {"event": "user", "timestamp": 10.5, "text": "old"},
+    {"event": "user", "timestamp": 10.5, "text": "old", "parse_data": {}},
     {"event": "action", "timestamp": 11.0, "name": "action_session_start"},
     {"event": "session_started", "timestamp": 11.5},
-    {"event": "user", "timestamp": 12.25, "text": "xyzzy"},
+    {"event": "user", "timestamp": 12.25, "text": "xyzzy", "parse_data": {}},
 ]
+
+MORE = {"event": "user", "timestamp": 13.0, "text": "more", "parse_data": {}}
 
 
 @pytest.fixture(
@@ -134,7 +136,7 @@ async def test_rasa_wrote_meanwhile(rasa: RedisStorage) -> None:
     write(rasa, "a")
     async with rasa.store() as store:
         tracker = await store.get_or_create_tracker("a")
-        write(rasa, "a", [*OLD, {"event": "user", "timestamp": 13.0, "text": "more"}])
+        write(rasa, "a", [*OLD, MORE])
         tracker.update(user("new"))
         await store.save(tracker)
         assert said(await store.retrieve("a")) == ["xyzzy", "more", "new"]

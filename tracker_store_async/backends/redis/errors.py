@@ -16,6 +16,7 @@ class Kind(Enum):
     """What went wrong."""
 
     UNAVAILABLE = "cannot be reached"
+    LOST = "lost the connection; what it was asked to do may be done"
     BUSY = "cannot serve us at the moment"
     READ_ONLY = "is read-only at the moment: a replica, or too few replicas answer"
     FULL = "has no memory left: raise maxmemory, or set record_exp"
@@ -94,10 +95,22 @@ def kind_of(error: BaseException) -> Kind | None:
         isinstance(each, ssl.SSLError) for each in chain
     ):
         return Kind.TLS
+    if isinstance(error, AttributeError) and _was_raised_by_redis(error):
+        # On a cluster whose nodes change, redis-py disconnects a connection that it is
+        # just making; then it trips over the writer that is gone.
+        return Kind.LOST
     for kind_of_error, kind in _CLASSES:
         if isinstance(error, kind_of_error):
             return kind
     return _said_kind(error, chain)
+
+
+def _was_raised_by_redis(error: BaseException) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return str(module).startswith("redis.")
 
 
 def _said_kind(error: BaseException, chain: list[BaseException]) -> Kind | None:

@@ -6,8 +6,10 @@ import argparse
 import os
 
 BACKENDS = ["in_memory", "sqlite", "postgresql"]
-ON_DEMAND = ["dynamo", "mongo"]  # measured when named: they need servers of their own
+# measured when named: they need servers of their own
+ON_DEMAND = ["redis", "mongo", "dynamo"]
 DEFAULT_DYNAMO_URL = "http://127.0.0.1:8000"
+DEFAULT_REDIS_URL = "redis://127.0.0.1:6379"
 DEFAULT_MONGO_URL = "mongodb://127.0.0.1:27017"
 DEFAULT_URL = "postgresql://postgres@127.0.0.1:5432/test"
 
@@ -38,6 +40,11 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="DynamoDB Local; tables of random names come and go",
     )
     result.add_argument(
+        "--redis-url",
+        default=os.environ.get("TRACKER_STORE_TEST_REDIS_URL", DEFAULT_REDIS_URL),
+        help="Redis server; keys with a random prefix come and go",
+    )
+    result.add_argument(
         "--mongo-url",
         default=os.environ.get("TRACKER_STORE_TEST_MONGO_URL", DEFAULT_MONGO_URL),
         help="MongoDB server; a database of a random name comes and goes",
@@ -48,5 +55,9 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def url_of(backend: str, options: argparse.Namespace) -> str:
     """Return the URL of the server that a backend is measured on."""
-    named = {"dynamo": options.dynamo_url, "mongo": options.mongo_url}
+    named = {
+        "redis": options.redis_url,
+        "dynamo": options.dynamo_url,
+        "mongo": options.mongo_url,
+    }
     return str(named.get(backend, options.url))

@@ -334,6 +334,11 @@ def contestants(backend: str, url: str, folder: Path) -> tuple[Ours, Contestant]
     if backend == "sqlite":
         ours = SQLTrackerStore(dialect="sqlite", db=str(folder / "ours.db"))
         return Ours(ours), RawSqlite(folder / "raw.db")
+    if backend == "redis":
+        from benchmarks.redis_contestants import OursOnRedis, RawRedis
+
+        prefix = f"benchmark{uuid4().hex[:8]}"
+        return OursOnRedis(url, prefix), RawRedis(url, f"{prefix}raw")
     schema = f"benchmark_{uuid4().hex[:8]}"
     if backend == "dynamo":
         from benchmarks.dynamo import OursOnDynamo, RawDynamo

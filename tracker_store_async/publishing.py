@@ -34,7 +34,7 @@ class Publisher:
 
     def __init__(self, broker: EventBroker, policy: OnPublishError) -> None:
         self.broker = broker
-        self.policy = policy
+        self.policy = getattr(broker, "on_publish_error", None) or policy
         self.backlog: deque[EventMessage] = deque()
         self.dropped = 0
         self._backlog_turn = LoopLock()
@@ -78,7 +78,7 @@ class Publisher:
         except Exception as error:
             raise errors.PublishError(
                 f"the event broker {type(self.broker).__name__} did not confirm the "
-                f"events of conversation {sender_id!r} ({type(error).__name__}); "
+                f"events of conversation {sender_id!r} ({_reason(error)}); "
                 "nothing was stored: save the tracker again once the broker is back, "
                 "or set on_publish_error='best_effort'"
             ) from error
@@ -104,7 +104,7 @@ class Publisher:
             logger.warning(
                 "The event broker %s failed (%s); %d events wait in the backlog.",
                 type(self.broker).__name__,
-                type(error).__name__,
+                _reason(error),
                 len(self.backlog) + len(messages),
             )
             self._keep(messages)
@@ -146,3 +146,9 @@ class Publisher:
                 excess,
                 self.dropped,
             )
+
+
+def _reason(error: Exception) -> str:
+    """Say what went wrong: in words of our own, which hold no secret, or by name."""
+    ours = isinstance(error, errors.TrackerStoreError)
+    return str(error) if ours else type(error).__name__

@@ -66,8 +66,20 @@ STORES: dict[str, Registration] = {
 
 BROKERS: dict[str, Registration] = {
     "recording": Registration(f"{_BROKERS}.recording:RecordingBroker"),
-    "pika": Registration(None, aliases=("rabbitmq",)),
-    "kafka": Registration(None),
+    "pika": Registration(
+        f"{_BROKERS}.pika:PikaEventBroker",
+        f"{_BROKERS}.pika_config:PikaConfig",
+        "pika",
+        ("rabbitmq",),
+    ),
+    "kafka": Registration(
+        f"{_BROKERS}.kafka:KafkaEventBroker",
+        f"{_BROKERS}.kafka_config:KafkaConfig",
+        "kafka",
+    ),
+    "nats": Registration(
+        f"{_BROKERS}.nats:NatsEventBroker", f"{_BROKERS}.nats_config:NatsConfig", "nats"
+    ),
     "sql": Registration(None),
     "file": Registration(None),
 }

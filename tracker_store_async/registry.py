@@ -68,8 +68,18 @@ BROKERS: dict[str, Registration] = {
     "recording": Registration(f"{_BROKERS}.recording:RecordingBroker"),
     "pika": Registration(None, aliases=("rabbitmq",)),
     "kafka": Registration(None),
-    "sql": Registration(None),
-    "file": Registration(None),
+    "nats": Registration(None),
+    "sql": Registration(
+        f"{_BROKERS}.sql:SQLEventBroker", f"{_BROKERS}.sql_config:SQLBrokerConfig"
+    ),
+    "file": Registration(
+        f"{_BROKERS}.file:FileEventBroker", f"{_BROKERS}.file_config:FileBrokerConfig"
+    ),
+    "redis": Registration(
+        f"{_BROKERS}.redis:RedisEventBroker",
+        f"{_BROKERS}.redis_config:RedisBrokerConfig",
+        "redis",
+    ),
 }
 
 _HINTS = dict.fromkeys(

@@ -74,16 +74,8 @@ class RequiredDriver(NamedTuple):
     extra: str
 
 
-class StoreConfig(BaseModel):
-    """The keys that every tracker store has.
-
-    Attributes:
-        max_event_history: Most events that `retrieve` reads and holds.
-        record_exp: Seconds after its latest save when a conversation expires; 0 is
-            never, as in Rasa.
-        on_conflict: What a save does about another writer's events.
-        on_publish_error: What a save does when the broker fails.
-    """
+class SectionConfig(BaseModel):
+    """The base of what a section of `endpoints.yml` may hold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -93,22 +85,12 @@ class StoreConfig(BaseModel):
     shorthands: ClassVar[tuple[str, ...]] = ()
     """Keys that the class turns into fields before they are validated."""
 
-    max_event_history: Count | None = None
-    record_exp: Seconds | None = None
-    on_conflict: OnConflict = "rebase"
-    on_publish_error: OnPublishError = "raise"
-
-    @field_validator("record_exp", mode="before")
-    @classmethod
-    def _zero_is_never(cls, value: Any) -> Any:
-        return None if value in (0, "0") and value is not False else value
-
     def required_driver(self) -> RequiredDriver | None:
         """Return what has to be installed for this configuration, or None."""
         return None
 
-    def store_kwargs(self) -> dict[str, Any]:
-        """Return the keyword arguments of the store's constructor."""
+    def constructor_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of the constructor: every field with a value."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -127,7 +109,33 @@ class StoreConfig(BaseModel):
                 yield name, value
 
 
-ConfigT = TypeVar("ConfigT", bound=StoreConfig)
+class StoreConfig(SectionConfig):
+    """The keys that every tracker store has.
+
+    Attributes:
+        max_event_history: Most events that `retrieve` reads and holds.
+        record_exp: Seconds after its latest save when a conversation expires; 0 is
+            never, as in Rasa.
+        on_conflict: What a save does about another writer's events.
+        on_publish_error: What a save does when the broker fails.
+    """
+
+    max_event_history: Count | None = None
+    record_exp: Seconds | None = None
+    on_conflict: OnConflict = "rebase"
+    on_publish_error: OnPublishError = "raise"
+
+    @field_validator("record_exp", mode="before")
+    @classmethod
+    def _zero_is_never(cls, value: Any) -> Any:
+        return None if value in (0, "0") and value is not False else value
+
+    def store_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of the store's constructor."""
+        return self.constructor_kwargs()
+
+
+ConfigT = TypeVar("ConfigT", bound=SectionConfig)
 
 
 def parse_settings(
@@ -169,7 +177,7 @@ def parse_settings(
 
 
 def _resolve_aliases(
-    model: type[StoreConfig], given: Mapping[str, Any], where: str
+    model: type[SectionConfig], given: Mapping[str, Any], where: str
 ) -> dict[str, str]:
     """Return field name to the name that the user wrote."""
     written: dict[str, str] = {}
@@ -184,7 +192,7 @@ def _resolve_aliases(
 
 
 def _report_unknown(
-    model: type[StoreConfig],
+    model: type[SectionConfig],
     unknown: list[str],
     where: str,
     type_name: str,

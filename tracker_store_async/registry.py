@@ -80,8 +80,17 @@ BROKERS: dict[str, Registration] = {
     "nats": Registration(
         f"{_BROKERS}.nats:NatsEventBroker", f"{_BROKERS}.nats_config:NatsConfig", "nats"
     ),
-    "sql": Registration(None),
-    "file": Registration(None),
+    "sql": Registration(
+        f"{_BROKERS}.sql:SQLEventBroker", f"{_BROKERS}.sql_config:SQLBrokerConfig"
+    ),
+    "file": Registration(
+        f"{_BROKERS}.file:FileEventBroker", f"{_BROKERS}.file_config:FileBrokerConfig"
+    ),
+    "redis": Registration(
+        f"{_BROKERS}.redis:RedisEventBroker",
+        f"{_BROKERS}.redis_config:RedisBrokerConfig",
+        "redis",
+    ),
 }
 
 _HINTS = dict.fromkeys(

@@ -8,8 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-import aio_pika
-from aio_pika import DeliveryMode, ExchangeType, Message, exceptions
+from aio_pika import Connection, DeliveryMode, ExchangeType, Message, exceptions
+from aio_pika.connection import make_url
 from aiormq.exceptions import ConnectionNotAllowed
 
 from tracker_store_async import errors
@@ -182,17 +182,20 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
     async def _connect(self) -> _Link:
         host, port, virtual_host = self._server
         username, password = self._login
-        connection = await aio_pika.connect(
-            host=host,
-            port=port,
-            login=username,
-            password=password,
-            virtualhost=virtual_host,
-            ssl=self._use_ssl,
+        connection = Connection(
+            make_url(
+                host=host,
+                port=port,
+                login=username,
+                password=password,
+                virtualhost=virtual_host,
+                ssl=self._use_ssl,
+            ),
             ssl_context=await self._tls_context(),
             client_properties={"connection_name": "tracker-store-async"},
         )
         try:
+            await connection.connect()
             await self._declare(connection)
             channel = await connection.channel(
                 publisher_confirms=True, on_return_raises=True
@@ -202,6 +205,7 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
                 cast("UnderlayChannel", await channel.get_underlay_channel()),
             )
         except BaseException:
+            # even where there is none yet: a forgotten one closes itself with a warning
             await connection.close()
             raise
 

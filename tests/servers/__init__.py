@@ -23,7 +23,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.servers import libraries, mysql, pgbouncer, postgresql
+from tests.servers import (
+    kafka,
+    libraries,
+    mysql,
+    nats,
+    pgbouncer,
+    postgresql,
+    rabbitmq,
+)
 from tests.servers.base import Server, ServerMissingError, Servers, fresh_database
 from tests.servers.mysql import MySQLServer, PrivateMariaDB, private_mariadb
 from tests.servers.postgresql import (
@@ -43,6 +51,9 @@ MANAGERS: Mapping[str, Callable[[Servers], AbstractContextManager[Server]]] = {
     "mysql": mysql.find_or_start,
     "pgbouncer": pgbouncer.find_or_start,
     "oracle": libraries.oracle,
+    "rabbitmq": rabbitmq.find_or_start,
+    "nats": nats.find_or_start,
+    "kafka": kafka.find_or_start,
 }
 
 ALIASES = {"mariadb": "mysql", "postgres": "postgresql", "in_memory": "memory"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,9 +28,17 @@ if TYPE_CHECKING:
 
     from tracker_store_async.broker import EventMessage
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_TOPIC = "rasa_core_events"
-INIT_PRODUCER_ID = 22
-"""Number of the request that an idempotent producer begins with."""
+
+_CANNOT_BE_IDEMPOTENT = (
+    kafka_errors.UnknownError,
+    kafka_errors.UnsupportedVersionError,
+    kafka_errors.IncompatibleBrokerVersion,
+    kafka_errors.ClusterAuthorizationFailedError,
+)
+"""How a server, or its rules, refuses an idempotent producer."""
 
 _REFUSALS = (
     kafka_errors.MessageSizeTooLargeError,
@@ -129,6 +138,7 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
         self.topic = topic
         self.partition_by_sender = partition_by_sender
         self.enable_idempotence = enable_idempotence
+        self._idempotent = enable_idempotence is not False
         self._security_protocol = security_protocol.upper()
         self._ssl_files = (ssl_cafile, ssl_certfile, ssl_keyfile)
         self._ssl_check_hostname = ssl_check_hostname
@@ -151,7 +161,19 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
 
     async def _connect(self) -> _Link:
         tls = await self._tls_context()
-        idempotent = await self._probe(tls)
+        await self._probe(tls)
+        if not self._idempotent:
+            return await self._start(tls, idempotent=False)
+        try:
+            return await self._start(tls, idempotent=True)
+        except _CANNOT_BE_IDEMPOTENT:
+            if self.enable_idempotence:
+                raise
+            self._idempotent = False
+            logger.info("%s has no idempotent producers for us", self._where)
+            return await self._start(tls, idempotent=False)
+
+    async def _start(self, tls: ssl.SSLContext | None, *, idempotent: bool) -> _Link:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._servers,
             ssl_context=tls,
@@ -168,10 +190,10 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
             raise
         return link
 
-    async def _probe(self, tls: ssl.SSLContext | None) -> bool:
-        """Connect to the first server that answers; return whether it is idempotent.
+    async def _probe(self, tls: ssl.SSLContext | None) -> None:
+        """Connect to the first server that answers; else raise what went wrong.
 
-        The producer's own bootstrapping says of any failure that it failed.
+        The producer's own bootstrapping says of any failure only that it failed.
         """
         failure: Exception | None = None
         for server in self._servers:
@@ -183,9 +205,8 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
             except (OSError, TimeoutError, kafka_errors.KafkaError) as error:
                 failure = failure or error
                 continue
-            able = INIT_PRODUCER_ID in (connection._versions or {})
             connection.close()
-            return able if self.enable_idempotence is None else self.enable_idempotence
+            return
         assert failure is not None  # noqa: S101 - there is at least one server
         raise failure
 

@@ -106,8 +106,15 @@ class _Link:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        with suppress(redis_errors.RedisError, OSError):
-            await self.connection.disconnect()
+        await _disconnect(self.connection)
+
+
+async def _disconnect(connection: Connection) -> None:
+    """Close the connection, and let the loop close its socket."""
+    with suppress(redis_errors.RedisError, OSError):
+        await connection.disconnect(nowait=True)
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 class RedisEventBroker(ConnectedBroker[_Link, list[Any]]):
@@ -191,8 +198,7 @@ class RedisEventBroker(ConnectedBroker[_Link, list[Any]]):
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
-            with suppress(redis_errors.RedisError, OSError):
-                await connection.disconnect(nowait=True)
+            await _disconnect(connection)
             raise
         return _Link(connection)
 

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.brokers.channels import BROKERS
+from tests.brokers.channels import BROKERS, Broker
+from tests.brokers.wire_channels import kafka_channel, nats_channel, rabbitmq_channel
 from tests.servers import ServerMissingError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from tests.brokers.channels import Channel
+
+BROKERS |= {
+    "rabbitmq": Broker(rabbitmq_channel(), tls=rabbitmq_channel(tls=True)),
+    "nats": Broker(nats_channel(), tls=nats_channel(tls=True)),
+    # Faults have tests of their own: Kafka sends its clients past a proxy.
+    "noida-db": Broker(kafka_channel("noida-db"), has_server=False),
+    "tansu": Broker(kafka_channel("tansu"), has_server=False),
+}
 
 WITH_SERVER = [name for name, broker in BROKERS.items() if broker.has_server]
 WITH_TLS = [name for name, broker in BROKERS.items() if broker.tls is not None]

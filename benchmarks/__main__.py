@@ -4,6 +4,7 @@ from __future__ import annotations
 
 SCRIPTS = {
     "turn": "save and retrieve a 6-event turn, beside the raw driver doing the same",
+    "broker_outage": "RabbitMQ is killed while 64 conversations save: what is lost",
     "loop": "how long 64 concurrent conversations ever stop the event loop",
 }
 
@@ -11,7 +12,7 @@ SCRIPTS = {
 def main() -> None:
     """Print the scripts and what each measures."""
     for name, purpose in SCRIPTS.items():
-        print(f"python -m benchmarks.{name:<8} {purpose}")
+        print(f"python -m benchmarks.{name:<14} {purpose}")
     print("\nEach has --help, takes --backend and --url, and writes --json FILE.")
 
 

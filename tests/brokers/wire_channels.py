@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,7 @@ class KafkaChannel(WireChannel):
         import aiokafka
 
         address = f"{self.server.host}:{self.server.port}"
-        end = f"{END} {id(object())}".encode()
+        end = f"{END} {uuid.uuid4()}".encode()
         producer = aiokafka.AIOKafkaProducer(bootstrap_servers=address)
         consumer = aiokafka.AIOKafkaConsumer(
             bootstrap_servers=address, auto_offset_reset="earliest"

@@ -163,7 +163,5 @@ def _noida(directory: Path, port: int) -> list[str]:
     shutil.copy(Path(noida_db.__file__).parent / "noida-db", program)
     program.chmod(0o755)
     data = directory / "data"
-    return [str(program), "start", "--only", "kafka"] + [
-        *("--data-dir", str(data)),
-        *("--kafka-port", str(port)),
-    ]
+    options = ["--data-dir", str(data), "--kafka-port", str(port)]
+    return [str(program), "start", "--only", "kafka", *options]

@@ -6,7 +6,6 @@ import signal
 import ssl
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.servers.base import (
@@ -32,6 +31,7 @@ from tests.servers.tls import Certificates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.servers.base import Servers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 MESSAGE_ID_HEADER = "Nats-Msg-Id"
 DEFAULT_NAME = "rasa_core_events"
+GIVE_UP_SECONDS = 0.2
 HEADER_BYTES = 64
 """What a header costs beside its name and value, and the block that holds them."""
 
@@ -51,11 +53,29 @@ class _Prepared:
         return len(self.body) + names + HEADER_BYTES * (len(self.headers) + 1)
 
 
+class _Client(Client):
+    """A client that sends its login only through TLS where TLS is asked for.
+
+    The plain one encrypts if the server requires it, and else talks in the clear.
+    """
+
+    wants_tls = False
+
+    async def _process_info(
+        self, info: dict[str, Any], initial_connection: bool = False
+    ) -> None:
+        if self.wants_tls and not info.get("tls_required"):
+            if not info.get("tls_available"):
+                raise nats.errors.SecureConnWantedError
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection=initial_connection)
+
+
 @dataclass(slots=True)
 class _Link:
     """One connection, and the acknowledgements that are awaited on it."""
 
-    client: Client
+    client: _Client
     inbox: str = ""
     sent: int = 0
     waiting: dict[str, asyncio.Future[Msg]] = field(default_factory=dict)
@@ -153,7 +173,8 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
     # -- the connection ----------------------------------------------------------------
 
     async def _connect(self) -> _Link:
-        link, seen = _Link(Client()), list[Exception]()
+        link, seen = _Link(_Client()), list[Exception]()
+        link.client.wants_tls = self._use_ssl
 
         async def note(error: Exception) -> None:
             seen.append(error)
@@ -177,10 +198,10 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
             link.inbox = link.client.new_inbox()
             await link.client.subscribe(f"{link.inbox}.*", cb=link.take_reply)
         except nats.errors.NoServersError as error:
-            await link.client.close()
+            await _give_up(link.client)
             raise (seen[-1] if seen else error) from None
         except BaseException:
-            await link.client.close()
+            await _give_up(link.client)
             raise
         return link
 
@@ -207,6 +228,10 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
         return bool(link.client.is_connected)
 
     def _explain(self, error: Exception) -> errors.PublishError:
+        if isinstance(error, nats.errors.SecureConnWantedError):
+            return errors.BrokerAccessError(
+                f"{self._where} offers no TLS: leave use_ssl out, or set it up there"
+            )
         text = str(error).lower()
         if isinstance(error, nats.errors.AuthorizationError) or "authoriz" in text:
             return errors.BrokerAccessError(
@@ -217,7 +242,7 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
                 f"{self._where} does not let this user publish to {self.subject!r} and "
                 "manage streams"
             )
-        if "secure" in text or "tls" in text:
+        if isinstance(error, nats.errors.SecureConnRequiredError):
             return errors.BrokerAccessError(
                 f"{self._where} and we do not agree on TLS: set use_ssl and the ssl_ "
                 "files as the server wants them"
@@ -298,3 +323,16 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
                 f"an event of {largest} bytes is larger than {self._where} takes "
                 f"({limit} bytes): raise max_payload there"
             )
+
+
+async def _give_up(client: Client) -> None:
+    """Release a client whose connecting has failed.
+
+    After a failed handshake it waits for an end of the connection that never comes.
+    """
+    writer = getattr(client._transport, "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
+    with suppress(TimeoutError, OSError, nats.errors.Error):
+        async with asyncio.timeout(GIVE_UP_SECONDS):
+            await client.close()

@@ -91,9 +91,11 @@ class Lifecycle(Protocol):
             self._loop = None
             try:
                 if self._publisher is not None:
-                    await self._publisher.drain()
-                    if self.owns_broker:
-                        await self._publisher.broker.close()
+                    try:
+                        await self._publisher.drain()
+                    finally:
+                        if self.owns_broker:
+                            await self._publisher.broker.close()
             finally:
                 await self._close_to_the_end()
 

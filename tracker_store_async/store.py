@@ -491,7 +491,7 @@ class TrackerStore(Lifecycle, Protocol):
         if self._publisher is not None:
             cursor = tracker._log
             await self._publisher.publish(
-                tracker.sender_id, cursor.version or 0, cursor.pending
+                tracker.sender_id, cursor.version or 0, cursor.pending, tracker.user_id
             )
 
     async def _fetch(

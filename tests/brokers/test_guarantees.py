@@ -6,13 +6,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from tests import golden
 from tests.brokers.kit import batch, ids, message, seen
 from tracker_store_async import EventMessage, errors
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.brokers.channels import Channel
 
 SECRET = "what the user said"
@@ -94,6 +94,7 @@ async def test_many_and_large_events(channel: Channel) -> None:
 
 async def test_nothing_to_publish(channel: Channel) -> None:
     broker = channel.broker()
+    await broker.open()
     await broker.publish_many([])
     assert await channel.read() == []
 

@@ -38,6 +38,13 @@ RASA_COLUMNS = ("id", "sender_id", "data")
 ROWS_PER_STATEMENT = 1000
 """Most rows of one statement: databases bound the number of parameters."""
 
+_NOT_MENDED = {
+    error_table.Kind.ACCESS,
+    error_table.Kind.TLS,
+    error_table.Kind.NO_DATABASE,
+}
+"""What another attempt to connect would meet again."""
+
 Row = dict[str, Any]
 
 
@@ -185,7 +192,7 @@ class SQLEventBroker(ConnectedBroker[_Link, Row]):
 
     def _explain(self, error: Exception) -> errors.PublishError:
         ours = error_table.translate(error, self._where)
-        if isinstance(ours, errors.StoreAccessError):
+        if error_table.kind_of(error) in _NOT_MENDED:
             return errors.BrokerAccessError(str(ours))
         if isinstance(ours, errors.StoreDataError | errors.SchemaError):
             return errors.BrokerRefusedError(str(ours))

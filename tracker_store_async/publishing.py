@@ -79,21 +79,31 @@ class Publisher:
         Raises:
             PublishError: The broker failed and the policy is `raise`.
         """
-        messages, entries = [], []
-        for offset, entry in enumerate(pending):
-            if entry.published_by is self:
-                continue
-            messages.append(message_of(sender_id, version + offset, entry, user_id))
-            entries.append(entry)
-        if not messages:
+        found = self.unpublished(sender_id, version, pending, user_id)
+        if not found:
             return
+        messages = [message for message, _ in found]
         if self.policy == "raise":
             await self._publish_or_raise(sender_id, messages)
         else:
             await self._publish_or_keep(messages)
         # Nothing is awaited in between: what is confirmed, or kept, is marked.
-        for entry in entries:
+        for _, entry in found:
             entry.published_by = self
+
+    def unpublished(
+        self,
+        sender_id: str,
+        version: int,
+        pending: Sequence[PendingEvent],
+        user_id: str | None = None,
+    ) -> list[tuple[EventMessage, PendingEvent]]:
+        """Return what this publisher has not published; the arguments of `publish`."""
+        return [
+            (message_of(sender_id, version + offset, entry, user_id), entry)
+            for offset, entry in enumerate(pending)
+            if entry.published_by is not self
+        ]
 
     async def _publish_or_raise(
         self, sender_id: str, messages: list[EventMessage]

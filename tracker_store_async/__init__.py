@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tracker_store_async.broker import EventMessage as EventMessage
     from tracker_store_async.config import AvailableEndpoints as AvailableEndpoints
     from tracker_store_async.config import EndpointConfig as EndpointConfig
+    from tracker_store_async.consuming import RepeatFilter as RepeatFilter
     from tracker_store_async.domain import Domain as Domain
     from tracker_store_async.factory import create_event_broker as create_event_broker
     from tracker_store_async.factory import (
@@ -58,6 +59,7 @@ _MODULES = {
     "EventVerbosity": "tracker",
     "Health": "rows",
     "InMemoryTrackerStore": "backends.memory",
+    "RepeatFilter": "consuming",
     "SQLTrackerStore": "backends.sql",
     "SerializedTrackerAsDict": "serialization",
     "SerializedTrackerAsText": "serialization",

@@ -111,7 +111,7 @@ class Saver:
         async with store._loop_turns:
             batch = encode_batch(tracker)
             store._check_size(tracker.sender_id, batch.rows, batch.snapshot)
-        await store._publish(tracker)
+        outbox = await store._publish_or_collect(tracker)
         now = store._now()
         request = Append(
             sender_id=tracker.sender_id,
@@ -123,9 +123,12 @@ class Saver:
             expires_at=None if store.record_exp is None else now + store.record_exp,
             user_id=tracker.user_id,
             created_at=cursor.created_at if batch.version else None,
+            outbox=outbox,
         )
         if not await store._append(request):
             return False
+        if outbox and store._relay is not None:
+            store._relay.wake()
         cursor.confirm(batch.event_ids, request.new_version, batch.session_start)
         cursor.store = store
         if not batch.version and store._tells_logs_apart:

@@ -315,8 +315,8 @@ def mysql_channel(*, tls: bool = False) -> Any:
 
     @contextmanager
     def start(directory: Path) -> Iterator[Channel]:
-        with private_mariadb(tls=tls) as private, fresh_database(private.server) as n:
-            yield SQLServerChannel(private, "mysql", n)
+        with private_mariadb(tls=tls) as own, fresh_database(own.server) as name:
+            yield SQLServerChannel(own, "mysql", name)
 
     return start
 

@@ -94,6 +94,7 @@ async def test_many_and_large_events(channel: Channel) -> None:
 
 async def test_nothing_to_publish(channel: Channel) -> None:
     broker = channel.broker()
+    await broker.open()
     await broker.publish_many([])
     assert await channel.read() == []
 

@@ -36,7 +36,14 @@ if TYPE_CHECKING:
 TABLE = "events"
 RASA_COLUMNS = ("id", "sender_id", "data")
 ROWS_PER_STATEMENT = 1000
-"""Most rows of one statement: databases bound the number of parameters."""
+"""Most rows of one statement: SQLite bounds the number of parameters."""
+
+_NOT_MENDED = {
+    error_table.Kind.ACCESS,
+    error_table.Kind.TLS,
+    error_table.Kind.NO_DATABASE,
+}
+"""What another attempt to connect would meet again."""
 
 Row = dict[str, Any]
 
@@ -58,8 +65,8 @@ class SQLEventBroker(ConnectedBroker[_Link, Row]):
     The table is Rasa's `events` (`id`, `sender_id`, `data`). One that is created here
     also has `message_id`, `position`, `type` and `environment`, and a consumer can drop
     repeats by the first; one that Rasa created is used as it is. The rows of one save
-    are inserted with one statement, all or none, together with those of other saves
-    that wait. A conversation's rows are in order of `id`.
+    are inserted in one round trip, together with those of other saves that wait. A
+    conversation's rows are in order of `id`.
 
     Args:
         dialect: `sqlite`, `postgresql`, `mysql` or `mariadb`.
@@ -175,17 +182,20 @@ class SQLEventBroker(ConnectedBroker[_Link, Row]):
             raise problem from redacted(error, error_table)
 
     async def _execute(self, link: _Link, values: list[Row]) -> None:
-        if len(values) <= ROWS_PER_STATEMENT:
-            await link.connection.execute(link.table.insert().values(values))
+        insert = link.table.insert()
+        if self._connector.dialect != "sqlite":
+            # Prepared once, and sent with all rows at once: by asyncpg as one
+            # transaction, by MySQL's driver as one statement.
+            await link.connection.execute(insert, values)
             return
-        async with link.engine.begin() as connection:
-            for at in range(0, len(values), ROWS_PER_STATEMENT):
-                chunk = values[at : at + ROWS_PER_STATEMENT]
-                await connection.execute(link.table.insert().values(chunk))
+        # SQLite would commit each row of such a batch.
+        for at in range(0, len(values), ROWS_PER_STATEMENT):
+            chunk = values[at : at + ROWS_PER_STATEMENT]
+            await link.connection.execute(insert.values(chunk))
 
     def _explain(self, error: Exception) -> errors.PublishError:
         ours = error_table.translate(error, self._where)
-        if isinstance(ours, errors.StoreAccessError):
+        if error_table.kind_of(error) in _NOT_MENDED:
             return errors.BrokerAccessError(str(ours))
         if isinstance(ours, errors.StoreDataError | errors.SchemaError):
             return errors.BrokerRefusedError(str(ours))

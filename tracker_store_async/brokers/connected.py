@@ -188,7 +188,7 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
         self._check_open()
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect_until_it_works())
-            self._connecting.add_done_callback(_retrieve)
+            self._connecting.add_done_callback(retrieve)
         connecting = self._connecting
         try:
             return await asyncio.shield(connecting)
@@ -257,7 +257,7 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
     async def _disconnect_in_time(self, link: LinkT) -> None:
         """Disconnect to the end, though the caller be cancelled meanwhile."""
         task = asyncio.create_task(self._disconnect(link))
-        task.add_done_callback(_retrieve)
+        task.add_done_callback(retrieve)
         done, _ = await asyncio.wait({task}, timeout=CLOSE_SECONDS)
         if not done:
             task.cancel()
@@ -278,7 +278,7 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
 _goodbyes: set[asyncio.Task[None]] = set()
 
 
-def _retrieve(task: asyncio.Task[Any]) -> None:
+def retrieve(task: asyncio.Future[Any]) -> None:
     """Take note of a task's error, for which nobody may be left to wait."""
     if not task.cancelled():
         task.exception()

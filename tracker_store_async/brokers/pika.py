@@ -17,6 +17,7 @@ from tracker_store_async.brokers.connected import (
     DEFAULT_TIMEOUT_SECONDS,
     ConnectedBroker,
     explain_connection_error,
+    retrieve,
 )
 from tracker_store_async.brokers.envelope import (
     POSITION,
@@ -50,6 +51,7 @@ class _Link:
 
     connection: AbstractConnection
     channel: UnderlayChannel
+    lost: asyncio.Future[Any]
 
 
 class PikaEventBroker(ConnectedBroker[_Link, Message]):
@@ -200,10 +202,10 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
             channel = await connection.channel(
                 publisher_confirms=True, on_return_raises=True
             )
-            return _Link(
-                connection,
-                cast("UnderlayChannel", await channel.get_underlay_channel()),
-            )
+            underlay = cast("UnderlayChannel", await channel.get_underlay_channel())
+            lost: asyncio.Future[Any] = asyncio.ensure_future(underlay.closing)
+            lost.add_done_callback(retrieve)
+            return _Link(connection, underlay, lost)
         except BaseException:
             # even where there is none yet: a forgotten one closes itself with a warning
             await connection.close()
@@ -296,26 +298,46 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
 
     async def _send(self, link: _Link, batch: Sequence[Message]) -> int:
         # Tasks start, and so reach the channel's lock, in the order of their creation.
-        outcomes = await asyncio.gather(
-            *(
-                link.channel.basic_publish(
-                    message.body,
-                    exchange=self.exchange_name,
-                    properties=message.properties,
-                    mandatory=True,
-                    wait=False,
+        sending = [
+            asyncio.create_task(self._send_one(link, message)) for message in batch
+        ]
+        for task in sending:
+            task.add_done_callback(retrieve)
+        try:
+            waiting = set(sending)
+            while waiting and not link.lost.done():
+                done, _ = await asyncio.wait(
+                    {*waiting, link.lost}, return_when=asyncio.FIRST_COMPLETED
                 )
-                for message in batch
-            ),
-            return_exceptions=True,
+                waiting -= done
+        finally:
+            # What begins on a connection that has just ended would wait for ever.
+            for task in sending:
+                task.cancel()
+        return await self._count_confirmed(link, sending)
+
+    async def _send_one(self, link: _Link, message: Message) -> None:
+        await link.channel.basic_publish(
+            message.body,
+            exchange=self.exchange_name,
+            properties=message.properties,
+            mandatory=True,
+            wait=False,
         )
-        for confirmed, outcome in enumerate(outcomes):
-            if isinstance(outcome, exceptions.PublishError | exceptions.DeliveryError):
-                await self._forget(link)  # so that the next one declares the queues
-                raise self._refusal(outcome)
-            if isinstance(outcome, BaseException):
+
+    async def _count_confirmed(
+        self, link: _Link, sending: Sequence[asyncio.Task[None]]
+    ) -> int:
+        for confirmed, task in enumerate(sending):
+            if not task.done() or task.cancelled():
                 return confirmed
-        return len(batch)
+            error = task.exception()
+            if isinstance(error, exceptions.PublishError | exceptions.DeliveryError):
+                await self._forget(link)  # so that the next one declares the queues
+                raise self._refusal(error)
+            if error is not None:
+                return confirmed
+        return len(sending)
 
     def _refusal(self, error: Exception) -> errors.PublishError:
         if isinstance(error, exceptions.PublishError):

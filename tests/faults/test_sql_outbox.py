@@ -89,6 +89,20 @@ async def test_what_a_closed_store_left_the_next_one_publishes(url: str) -> None
         assert other.ids == await stored_ids(store, "alice")
 
 
+async def test_a_store_opens_while_the_broker_is_down(url: str) -> None:
+    class Closed(FailingBroker):
+        async def open(self) -> None:
+            if self.is_down:
+                raise ConnectionError("no broker")
+
+    broker = Closed()
+    broker.is_down = True
+    async with store_on(url, broker) as store:
+        await add(store, "alice", user("one"))
+        broker.is_down = False
+        await until(broker, 1)
+
+
 async def test_a_failed_save_publishes_nothing(url: str) -> None:
     broker = FailingBroker()
     async with store_on(url, broker, on_conflict="raise") as store:
@@ -152,9 +166,7 @@ async def test_what_is_erased_is_not_published(url: str) -> None:
 async def test_streamed_events_are_not_published_twice(url: str) -> None:
     broker = FailingBroker()
     async with store_on(url, broker) as store:
-        tracker = await store.get_or_create_tracker(
-            "alice", append_action_listen=False
-        )
+        tracker = await store.get_or_create_tracker("alice", append_action_listen=False)
         tracker.update(user("one"))
         await store.stream_events(tracker)
         tracker.update(user("two"))
@@ -190,9 +202,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2]))
 """
 
 
-async def test_killed_between_publishing_and_removing(
-    url: str, tmp_path: Path
-) -> None:
+async def test_killed_between_publishing_and_removing(url: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     for dies_at, ended in ((2, -signal.SIGKILL), (0, 0)):
         process = await asyncio.create_subprocess_exec(

@@ -63,9 +63,10 @@ class Lifecycle(Protocol):
         await self._open()
         if self._publisher is not None:
             try:
-                await self._publisher.broker.open()
                 outbox = self._open_outbox()
-                if outbox is not None:
+                if outbox is None:
+                    await self._publisher.broker.open()
+                else:
                     self._relay = Relay(outbox, self._publisher.broker)
             except BaseException:
                 await self._close()

@@ -64,6 +64,10 @@ class Outbox(Protocol):
 class Relay:
     """Publishes what stands in the outbox; one relay at a time, over all processes.
 
+    It opens the broker when there is something to publish, so that a store can be
+    opened while the broker is down. An event that the broker refuses for good stops the
+    relay, which says so in the log: to leave it out would be to lose it.
+
     Args:
         outbox: Where the messages are.
         broker: Gets them.
@@ -73,6 +77,7 @@ class Relay:
         self._outbox = outbox
         self._broker = broker
         self._owner = uuid.uuid4().hex
+        self._is_open = False
         self._is_wanted = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -84,15 +89,16 @@ class Relay:
         """Publish what is there, in a bounded time, and let another relay go on."""
         self._task.cancel()
         await asyncio.wait({self._task})
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._publish_all()
-                await self._outbox.release(self._owner)
-        except Exception as error:  # noqa: BLE001  what is left is stored
-            logger.warning(
-                "The outbox still holds events, which the next relay will publish: %s",
-                type(error).__name__,
-            )
+        for step in (self._publish_all(), self._outbox.release(self._owner)):
+            try:
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await step
+            except Exception as error:  # noqa: BLE001  what is left is stored
+                logger.warning(
+                    "The outbox may still hold events, which the next relay will "
+                    "publish (%s).",
+                    type(error).__name__,
+                )
 
     async def _run(self) -> None:
         pause = 0.0
@@ -129,5 +135,8 @@ class Relay:
                 for _, sender_id, entry in found
             ]
             async with asyncio.timeout(PUBLISH_SECONDS):
+                if not self._is_open:
+                    await self._broker.open()
+                    self._is_open = True
                 await self._broker.publish_many(messages)
             await settled(self._outbox.remove([key for key, _, _ in found]))

@@ -89,6 +89,20 @@ async def test_what_a_closed_store_left_the_next_one_publishes(url: str) -> None
         assert other.ids == await stored_ids(store, "alice")
 
 
+async def test_a_store_opens_while_the_broker_is_down(url: str) -> None:
+    class Closed(FailingBroker):
+        async def open(self) -> None:
+            if self.is_down:
+                raise ConnectionError("no broker")
+
+    broker = Closed()
+    broker.is_down = True
+    async with store_on(url, broker) as store:
+        await add(store, "alice", user("one"))
+        broker.is_down = False
+        await until(broker, 1)
+
+
 async def test_a_failed_save_publishes_nothing(url: str) -> None:
     broker = FailingBroker()
     async with store_on(url, broker, on_conflict="raise") as store:

@@ -193,6 +193,7 @@ class RedisEventBroker(ConnectedBroker[_Link, list[Any]]):
         connection: Connection
         if self._use_ssl:
             connection = SSLConnection(**self._arguments, **self._tls)
+            await self._load_tls_files(connection)
         else:
             connection = Connection(**self._arguments)
         try:
@@ -201,6 +202,17 @@ class RedisEventBroker(ConnectedBroker[_Link, list[Any]]):
             await _disconnect(connection)
             raise
         return _Link(connection)
+
+    async def _load_tls_files(self, connection: SSLConnection) -> None:
+        """Load the files in a thread: redis-py would do so on the loop."""
+        try:
+            await asyncio.to_thread(connection.ssl_context.get)
+        except OSError as error:
+            raise errors.ConfigurationError(
+                "event_broker: the TLS files cannot be loaded: 'ssl_cafile', "
+                "'ssl_certfile' and 'ssl_keyfile' must exist and hold PEM certificates "
+                "and the matching key"
+            ) from error
 
     async def _disconnect(self, link: _Link) -> None:
         await link.end()

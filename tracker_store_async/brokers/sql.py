@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,11 +118,15 @@ class SQLEventBroker(ConnectedBroker[_Link, Row]):
 
     async def _connect_whole(self) -> _Link:
         engine = await self._connector.connect()
+        raw: AsyncConnection | None = None
         try:
             raw = await engine.connect()
             connection = await raw.execution_options(isolation_level="AUTOCOMMIT")
             table = await connection.run_sync(_find_or_create)
         except BaseException:
+            if raw is not None:
+                with suppress(DBAPIError, OSError):  # it may be lost
+                    await raw.close()
             await engine.dispose()
             raise
         link = _Link(engine, connection, table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Column, Double, Integer, MetaData, String, Table, or_, select
@@ -94,17 +95,20 @@ class SqlOutbox(Outbox):
         self._engine = engine
         self._tables = tables
 
-    async def create(self) -> None:
-        """Create the tables where there are none."""
-        async with schema_lock(self._engine) as connection:
-            await connection.run_sync(self._tables.metadata.create_all)
+    async def create(self, *, create_tables: bool) -> None:
+        """Make sure that the lease is there.
+
+        Args:
+            create_tables: Whether missing tables are created first.
+        """
+        if create_tables:
+            async with schema_lock(self._engine) as connection:
+                await connection.run_sync(self._tables.metadata.create_all)
         lease = self._tables.lease
-        try:
+        with suppress(IntegrityError):  # it is there
             await self._execute(
                 lease.insert().values(id=1, owner="", expires_at=0.0), commit=True
             )
-        except IntegrityError:
-            pass  # it is there
 
     async def lease(self, owner: str, seconds: float) -> bool:
         """Return whether the outbox belongs to this relay alone for so long."""
@@ -153,10 +157,10 @@ class SqlOutbox(Outbox):
 
     async def _execute(self, statement: Any, *, commit: bool = False) -> Any:
         async with self._engine.connect() as connection:
-            result = await connection.execute(statement)
+            result: Any = await connection.execute(statement)
             if commit:
                 await connection.commit()
-            else:
-                result = result.freeze()()
-                await connection.rollback()
-            return result
+                return result
+            kept = result.freeze()()
+            await connection.rollback()
+            return kept

@@ -261,7 +261,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
     async def _create_outbox(self, engine: AsyncEngine) -> None:
         tables = build_outbox(engine.dialect, self._connector.options.schema)
         self._outbox = SqlOutbox(engine, tables)
-        await self._outbox.create()
+        await self._outbox.create(create_tables=self._create_tables)
         self._opened.outbox = tables.messages
 
     def _open_outbox(self) -> Outbox | None:

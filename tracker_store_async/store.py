@@ -101,6 +101,7 @@ class TrackerStore(Lifecycle, Protocol):
     _max_event_history: int | None
     _on_publish_error: OnPublishError
     _tells_logs_apart: bool = True  # whether `created_at` names one log for good
+    _creates_layout: bool = True  # False for those who only look
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver

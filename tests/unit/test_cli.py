@@ -429,11 +429,6 @@ def test_looking_touches_no_journal(chats: Path, command: str) -> None:
         (["keys", "--db", "a", "--url", "b"], 2, "give only one of"),
         (["keys", "--endpoints", "no.yml"], 2, "there is no such endpoints file"),
         (["keys", "--endpoints", "typo.yml"], 2, "did you mean 'dialect'?"),
-        (
-            ["keys", "--url", "redis://localhost"],
-            2,
-            "redis is not part of this version",
-        ),
         (["list", "--limit", "-1", "--db", "chats.db"], 2, "--limit"),
         (["show", "x", "--last", "0", "--db", "chats.db"], 2, "--last"),
         (["show", "x", "--domain", "no.yml", "--db", "chats.db"], 2, "does not exist"),

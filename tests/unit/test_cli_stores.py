@@ -6,8 +6,9 @@ import asyncio
 import json
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 import pytest
 
@@ -193,3 +194,32 @@ def test_a_store_of_ones_own_can_be_checked(
     [first] = output_of("list", "--limit", "1", "--json", cwd=tmp_path)
     assert json.loads(first)["sender_id"] == "c0"
     sys.modules.pop("endless")
+
+
+# -- looking changes nothing, on any server --------------------------------------------
+
+
+def test_looking_at_redis_writes_no_key(tmp_path: Path, redis_server: Any) -> None:
+    prefix = f"look{uuid4().hex[:8]}"
+    (tmp_path / "endpoints.yml").write_text(
+        f"tracker_store: {{type: redis, host: {redis_server.host},"
+        f" port: {redis_server.port}, key_prefix: {prefix}}}"
+    )
+    assert output_of("keys", cwd=tmp_path) == []
+    assert "redis" in "".join(output_of("check", cwd=tmp_path))
+    with redis_server.client() as client:
+        assert list(client.scan_iter(match=f"*{prefix}*")) == []
+
+
+def test_looking_at_mongodb_creates_no_collection(
+    tmp_path: Path, mongo_server: Any
+) -> None:
+    with fresh_database(mongo_server) as name:
+        (tmp_path / "endpoints.yml").write_text(
+            f"tracker_store: {{type: mongod, url: '{mongo_server.url()}', db: {name}}}"
+        )
+        assert output_of("keys", cwd=tmp_path) == []
+        assert "mongo" in "".join(output_of("check", cwd=tmp_path))
+        pymongo = pytest.importorskip("pymongo")
+        with pymongo.MongoClient(mongo_server.url()) as client:
+            assert client[name].list_collection_names() == []

@@ -71,6 +71,7 @@ def _build(target: Target, domain: Domain | None = None) -> TrackerStore:
     if isinstance(store, FailSafeTrackerStore):  # its keys are checked by now
         del settings["fail_safe"]
         store = create_tracker_store(EndpointConfig(**settings), domain)
+    store._creates_layout = False
     return store
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from tracker_store_async.backends.dynamo import errors as error_table
@@ -213,7 +213,12 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
             with self._translated:
                 await client.open()
                 async with asyncio.timeout(OPENING_SECONDS):
-                    await ensure_table(client, self._names, self._table_options)
+                    options = replace(
+                        self._table_options,
+                        create_table=self._table_options.create_table
+                        and self._creates_layout,
+                    )
+                    await ensure_table(client, self._names, options)
                     self._operations = await self._operations_with(client)
         except BaseException:
             self._operations = None

@@ -61,6 +61,7 @@ class MongoDatabase:
         write_concern: Members that have a write before it counts.
         journal: Whether they have it in their journal by then.
         delete_rasa_data: Whether what was taken over is removed.
+        creates_layout: Whether missing indexes are created.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class MongoDatabase:
         write_concern: int | str,
         journal: bool,
         delete_rasa_data: bool,
+        creates_layout: bool,
     ) -> None:
         self._where = where
+        self._creates_layout = creates_layout
         self._translated = Translated(where, error_table)
         seconds = options.command_timeout_seconds
         self._command_timeout_seconds = seconds or DEFAULT_COMMAND_TIMEOUT_SECONDS
@@ -128,6 +131,8 @@ class MongoDatabase:
         """
         log = self._collections.log
         found = await log.find_one({"_id": LAYOUT_ID})
+        if found is None and not self._creates_layout:
+            return
         if found is None:
             await log.create_indexes(header_indexes())
             await self._collections.events.create_indexes(bucket_indexes())

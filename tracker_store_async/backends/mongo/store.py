@@ -191,6 +191,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
                 write_concern=self._write_concern,
                 journal=self._journal,
                 delete_rasa_data=self._delete_rasa_data,
+                creates_layout=self._creates_layout,
             )
         except ModuleNotFoundError as error:
             raise MissingExtraError(

@@ -223,7 +223,8 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         """Refuse a layout that a later version of this library wrote."""
         found = await commands.send("GET", self._keys.layout)
         if found is None:
-            await commands.send("SETNX", self._keys.layout, SCHEMA_VERSION)
+            if self._creates_layout:
+                await commands.send("SETNX", self._keys.layout, SCHEMA_VERSION)
             found = b"%d" % SCHEMA_VERSION
         if not found.isdigit():
             raise SchemaError(

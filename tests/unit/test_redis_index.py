@@ -9,8 +9,11 @@ import pytest
 
 from tests.conformance.backends import RedisStorage, redis_storage
 from tests.sql_databases import NOW, append
-from tracker_store_async.backends.redis import operations
 from tracker_store_async.backends.redis.keys import SHARDS, Keys
+
+pytest.importorskip("redis", reason="the extra redis is not installed")
+
+from tracker_store_async.backends.redis import operations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

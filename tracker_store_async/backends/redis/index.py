@@ -33,6 +33,9 @@ SCAN_COUNT = 1000
 FILTERED_CHUNK = 500
 """Least ids to look at together where a filter may leave most of them out."""
 
+SWEPT_IDS = 64
+"""Ids that one sweep looks at."""
+
 _SUMMARY_FIELDS = ("version", "created_at", "updated_at", "user_id", "expires_at")
 
 
@@ -87,6 +90,23 @@ class Index:
             await self.end_removal(sender_id, number)
         else:
             await self.add([sender_id])
+
+    async def sweep(self) -> None:
+        """Forget some ids under which nothing is stored any more.
+
+        What the server has expired leaves its id behind. A few of a random part are
+        looked at whenever conversations that expire have begun, so that what is left
+        behind stays a small part of the index even if nobody lists it.
+        """
+        shard = self._keys.shard(random.randrange(SHARDS))  # noqa: S311
+        members = await self._commands.send("ZRANDMEMBER", shard, SWEPT_IDS)
+        ids = [member.decode() for member in members or ()]
+        there = await self._commands.send_all(
+            [("EXISTS", self._keys.of(each).head) for each in ids]
+        )
+        for sender_id, is_there in zip(ids, there, strict=True):
+            if not is_there:
+                await self.forget(sender_id)
 
     async def find_rasas(self) -> None:
         """Add what Rasa wrote, found by SCAN on every node."""

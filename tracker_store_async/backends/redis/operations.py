@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
+from contextlib import suppress
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
 
 from tracker_store_async.backends.redis.index import Index
 from tracker_store_async.backends.redis.keys import shard_of
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
         Read,
         StoredConversation,
     )
+
+SWEEP_ODDS = 1 / 8
+"""Part of the conversations that begin which look for ids left behind."""
 
 MAX_TTL_MS = 10**15
 """Longest time to live that Redis can add to its clock (some 30,000 years)."""
@@ -77,6 +84,10 @@ class Operations:
             return await self._take_over(append, *answer)
         if answer and self.commands.is_cluster:
             await self.index.add([append.sender_id])
+        if answer and append.expires_at is not None and random.random() < SWEEP_ODDS:  # noqa: S311
+            # It is stored by now, whatever becomes of this.
+            with suppress(RedisError, OSError, TimeoutError):
+                await self.index.sweep()
         return bool(answer)
 
     async def _take_over(self, append: Append, value: bytes, ttl_ms: int) -> bool:

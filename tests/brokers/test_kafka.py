@@ -98,6 +98,77 @@ async def test_a_dead_route_is_given_up_in_time(proxied):
     assert seen(await channel.read(), "alice") == ids(batch("alice", 0, 8))
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_large_save_is_in_order_without_idempotence(proxied, when):
+    """It is several batches, of which one is under way at a time."""
+    channel, proxy = proxied
+    broker = channel.broker(enable_idempotence=False)
+    await broker.publish(message("alice", 0))
+    most, send_batch = 0, broker._link.producer.send_batch
+
+    async def counted(*arguments, **options):
+        nonlocal most
+        future = await send_batch(*arguments, **options)
+        most = max(most, len(broker._link.unconfirmed) + 1)
+        return future
+
+    broker._link.producer.send_batch = counted
+    save = [message("alice", n, text="x" * 10_000) for n in range(1, 41)]
+    proxy.cut_request(b"alice-20", when=when)
+    await broker.publish_many(save)
+    assert proxy.struck.is_set()
+    assert most == 1
+    found = await channel.read()
+    assert seen(found, "alice") == ["alice-0", *ids(save)]
+    # what is delivered at any time is the beginning of the log
+    first = [each.position for each in found]
+    assert all(b <= max(first[:n]) + 1 for n, b in enumerate(first) if n)
+
+
+async def test_a_refused_save_takes_no_other_one_with_it(proxied, monkeypatch):
+    """The servers here refuse nothing, so the client's answer is exchanged."""
+    from aiokafka import errors as kafka_errors
+    from aiokafka.producer.producer import AIOKafkaProducer
+
+    channel, _ = proxied
+    broker = channel.broker()
+    await broker.open()
+    send_batch = AIOKafkaProducer.send_batch
+
+    async def refuse(self, batch, topic, *, partition):
+        if b"poison" in bytes(batch._build()):
+            refused = asyncio.get_running_loop().create_future()
+            refused.set_exception(kafka_errors.MessageSizeTooLargeError())
+            return refused
+        return await send_batch(self, batch, topic, partition=partition)
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_batch", refuse)
+    names = [f"user-{n}" for n in range(12)]
+    bad = [message("bad", 0), message("bad", 1, text="poison"), message("bad", 2)]
+    results = await asyncio.gather(
+        *(broker.publish_many(batch(name, 0)) for name in names[:6]),
+        broker.publish_many(bad),
+        *(broker.publish_many(batch(name, 0)) for name in names[6:]),
+        return_exceptions=True,
+    )
+    assert [result for result in results if result is not None] == [results[6]]
+    assert isinstance(results[6], errors.BrokerRefusedError)
+    found = await channel.read()
+    assert seen(found, "bad") == []
+    for name in names:
+        assert seen(found, name) == ids(batch(name, 0))
+
+
+async def test_an_event_that_is_too_large_is_refused_with_its_save(proxied):
+    channel, _ = proxied
+    broker = channel.broker()
+    await broker.publish(message("alice", 0))
+    large = message("alice", 2, text="x" * 1_000_000)
+    with pytest.raises(errors.BrokerRefusedError, match="larger than Kafka takes"):
+        await broker.publish_many([message("alice", 1), large])
+    assert seen(await channel.read(), "alice") == ["alice-0"]
+
+
 async def test_down_at_the_start(proxied):
     channel, proxy = proxied
     await proxy.refuse()

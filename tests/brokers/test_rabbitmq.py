@@ -94,6 +94,67 @@ async def test_an_event_that_no_queue_gets_is_an_error_once(rabbitmq_server, raw
     assert [each.message_id for each in await read(channel, names[1])] == ["alice-1"]
 
 
+@pytest.fixture
+async def limited(raw):
+    """Give a channel and names; the exchange has a queue that takes 2000 bytes."""
+    import aio_pika
+
+    channel, names = raw
+    exchange = await channel.declare_exchange(
+        names[0], aio_pika.ExchangeType.FANOUT, durable=True
+    )
+    limit = {"x-max-length-bytes": 2000, "x-overflow": "reject-publish"}
+    queue = await channel.declare_queue(
+        f"{names[0]}_limited", durable=True, arguments=limit
+    )
+    await queue.bind(exchange)
+    yield channel, names, queue
+    await queue.delete(if_empty=False)
+
+
+def one_too_large(first: int):
+    """Return a save whose second event the queue refuses; it has room for the rest."""
+    large = message("alice", first + 1, text="x" * 3000)
+    return [message("alice", first), large, message("alice", first + 2)]
+
+
+async def test_what_follows_a_refused_event_is_counted_and_not_sent_again(
+    rabbitmq_server, limited, caplog
+):
+    _channel, names, queue = limited
+    broker = broker_for(rabbitmq_server, names)
+    with pytest.raises(errors.BrokerRefusedError, match="queue may be full"):
+        await broker.publish_many(one_too_large(0))
+    assert broker.overtaken == 1
+    assert "took 1 later ones" in caplog.text
+    assert broker.connections == 1
+    # for a minute each event waits for the one before it
+    with pytest.raises(errors.BrokerRefusedError):
+        await broker.publish_many(one_too_large(3))
+    assert broker.overtaken == 1
+    await broker.close()
+    found = []
+    while (each := await queue.get(no_ack=True, fail=False)) is not None:
+        found.append(each.message_id)
+    assert found == ["alice-0", "alice-2", "alice-3"]
+
+
+async def test_each_event_waits_for_the_one_before_where_asked_for(
+    rabbitmq_server, limited
+):
+    _channel, names, queue = limited
+    broker = broker_for(rabbitmq_server, names, confirm_each_event=True)
+    with pytest.raises(errors.BrokerRefusedError):
+        await broker.publish_many(one_too_large(0))
+    await queue.purge()
+    whole = [message("alice", n) for n in range(3)]  # a smaller one, once it is retried
+    await broker.publish_many(whole)
+    await broker.close()
+    assert broker.overtaken == 0
+    found = [each.message_id for each in await read(_channel, names[1])]
+    assert list(dict.fromkeys(found)) == ids(whole)
+
+
 async def test_a_queue_of_another_kind_is_one_sentence(rabbitmq_server, raw):
     channel, names = raw
     await channel.declare_queue(names[1], durable=True, arguments={"x-max-length": 9})

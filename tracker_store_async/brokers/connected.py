@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
+import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -17,12 +19,21 @@ if TYPE_CHECKING:
     from tracker_store_async.broker import EventMessage
     from tracker_store_async.options import OnPublishError
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_TIMEOUT_SECONDS = 10.0
 FIRST_DELAY_SECONDS = 0.05
 """Pause after the first failed attempt to connect; each further pause is twice it."""
 
 CLOSE_SECONDS = 5.0
 """Longest time that an orderly goodbye to the server may take."""
+
+CAREFUL_SECONDS = 60.0
+"""How long after a refusal each event waits for the confirmation of the one before.
+
+A server that is full takes an event again as soon as a consumer has made room: of
+events that are under way together it might refuse one and take the next.
+"""
 
 LinkT = TypeVar("LinkT")
 PreparedT = TypeVar("PreparedT")
@@ -41,9 +52,13 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
         timeout_seconds: Longest time that one publish takes, reconnecting included.
         connection_attempts: Attempts to connect before `open` gives up.
         retry_delay_in_seconds: Longest pause between two attempts.
+        confirm_each_event: Whether an event is sent only once the one before it in
+            the same save is confirmed. False does so for a minute after a refusal.
 
     Attributes:
         repeats: Number of messages that were sent again after a lost connection.
+        overtaken: Number of messages that the server took although it had refused an
+            earlier one of the same save: consumers see them too early.
         connections: Number of connections made so far.
         on_publish_error: What a store does about a failure unless it was told itself;
             None leaves it to the store.
@@ -58,12 +73,17 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         connection_attempts: int = 20,
         retry_delay_in_seconds: float = 5.0,
+        *,
+        confirm_each_event: bool = False,
     ) -> None:
         self.timeout_seconds = timeout_seconds
         self.connection_attempts = connection_attempts
         self.retry_delay_in_seconds = retry_delay_in_seconds
+        self.confirm_each_event = confirm_each_event
         self.repeats = 0
+        self.overtaken = 0
         self.connections = 0
+        self._careful_until = 0.0
         self._where = f"{product} at {address}"
         self._link: LinkT | None = None
         self._connecting: asyncio.Task[LinkT] | None = None
@@ -160,15 +180,36 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
             async with asyncio.timeout(self.timeout_seconds):
                 while batch:
                     link = await self._connected()
-                    confirmed = await self._send(link, batch)
+                    together = batch[:1] if self._is_careful(link) else batch
+                    confirmed = await self._send(link, together)
                     batch = batch[confirmed:]
-                    if batch:
-                        self.repeats += len(batch)
+                    if confirmed < len(together):
+                        self.repeats += len(together) - confirmed
                         await self._forget(link)
+        except errors.BrokerRefusedError:
+            self._careful_until = time.monotonic() + CAREFUL_SECONDS
+            raise
         except TimeoutError as error:
             if link is not None:
                 self._abandon_if_silent(link)
             raise self._too_late() from error
+
+    def _is_careful(self, link: LinkT) -> bool:
+        """Whether an event waits for the confirmation of the one before it."""
+        return self.confirm_each_event or time.monotonic() < self._careful_until
+
+    def _note_overtaken(self, count: int) -> None:
+        """Count what the server took after it had refused an earlier event."""
+        if not count:
+            return
+        self.overtaken += count
+        logger.error(
+            "%s refused an event and took %d later ones of the same save (%d so far): "
+            "consumers see these too early. confirm_each_event prevents it.",
+            self._where,
+            count,
+            self.overtaken,
+        )
 
     def _too_late(self) -> errors.PublishError:
         reason = "" if self._problem is None else f": {self._problem}"

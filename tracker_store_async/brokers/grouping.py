@@ -28,10 +28,16 @@ class GroupWriter(Generic[ItemT]):
 
     Args:
         write: Writes items, in order, and returns once they are safe.
+        is_apart: Whether a batch is to share its write with no other one for now.
     """
 
-    def __init__(self, write: Callable[[list[ItemT]], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        write: Callable[[list[ItemT]], Awaitable[None]],
+        is_apart: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._write = write
+        self._is_apart = is_apart
         self._queue: deque[tuple[Sequence[ItemT], asyncio.Future[None]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -52,11 +58,11 @@ class GroupWriter(Generic[ItemT]):
             self._task = asyncio.create_task(self._run())
         await written
 
-    async def close(self) -> None:
-        """Wait for what is under way."""
+    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Wait for what is under way, for a time; then whoever waits for it fails."""
         task = self._task
         if task is not None and self._loop is asyncio.get_running_loop():
-            await asyncio.wait({task}, timeout=CLOSE_SECONDS)
+            await asyncio.wait({task}, timeout=seconds)
             if task.cancel():
                 await asyncio.wait({task}, timeout=1.0)
 
@@ -75,7 +81,8 @@ class GroupWriter(Generic[ItemT]):
 
     def _next_group(self) -> list[tuple[Sequence[ItemT], asyncio.Future[None]]]:
         group, count = [], 0
-        while self._queue and count < GROUP_LIMIT:
+        limit = 1 if self._is_apart() else GROUP_LIMIT
+        while self._queue and count < limit:
             items, written = self._queue.popleft()
             if not written.done():  # else its publish was given up
                 group.append((items, written))

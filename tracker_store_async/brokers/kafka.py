@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import zlib
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
-from aiokafka.conn import create_conn
 
 from tracker_store_async import errors
 from tracker_store_async.brokers.connected import (
+    CAREFUL_SECONDS,
     DEFAULT_TIMEOUT_SECONDS,
     ConnectedBroker,
     explain_connection_error,
 )
 from tracker_store_async.brokers.envelope import encode_body, headers_of
+from tracker_store_async.brokers.grouping import GroupWriter
+from tracker_store_async.brokers.kafka_client import probe, release
 from tracker_store_async.brokers.tls import client_context
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
 
+    from aiokafka.producer.message_accumulator import BatchBuilder
+
     from tracker_store_async.broker import EventMessage
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TOPIC = "rasa_core_events"
+
+BATCH_BYTES = 65_536
+"""Size of a batch, after which another one is begun; a larger event has its own.
+
+Kafka takes a batch as a whole or not at all, and refuses one that is larger than the
+topic's `max.message.bytes`: so saves are sent together, but not without bound.
+"""
+
+LARGEST_BYTES = 1_000_000
+"""Largest event: Kafka's own default is 1,048,588 bytes for a batch."""
 
 _CANNOT_BE_IDEMPOTENT = (
     kafka_errors.UnknownError,
@@ -65,12 +80,28 @@ class _Prepared:
     body: bytes
     headers: list[tuple[str, bytes]]
 
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a batch."""
+        names = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.body) + len(self.sender) + names + 100
+
 
 @dataclass(slots=True)
 class _Link:
-    """One producer, until its state is in doubt."""
+    """One producer, until its state is in doubt.
+
+    Attributes:
+        producer: The producer.
+        writers: For each partition, who sends the next batch to it.
+        unconfirmed: What is awaited.
+        failed: Whether it must not be used any more: after a batch that was refused,
+            an idempotent producer has lost count.
+    """
 
     producer: AIOKafkaProducer
+    writers: dict[int, GroupWriter[_Prepared]] = field(default_factory=dict)
+    unconfirmed: set[asyncio.Future[Any]] = field(default_factory=set)
     failed: bool = False
 
 
@@ -78,8 +109,10 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
     """Publishes to a topic; every event is confirmed by all in-sync replicas.
 
     All events of a conversation go to one partition, with or without a key: else no
-    consumer could see their order. Message id, position, type and `RASA_ENVIRONMENT`
-    are headers.
+    consumer could see their order. There one batch is under way at a time, with what
+    several saves had to send: so the order holds without idempotence, too, and where
+    Kafka refuses a batch, nothing that belongs behind it was sent. Message id,
+    position, type and `RASA_ENVIRONMENT` are headers.
 
     Args:
         url: `host:port` of servers of the cluster.
@@ -144,6 +177,7 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
         self._ssl_check_hostname = ssl_check_hostname
         self.queue_size = queue_size
         self._waiting = 0
+        self._apart_until = 0.0
         self._options: dict[str, Any] = {
             "client_id": client_id or "tracker-store-async",
             "security_protocol": self._security_protocol,
@@ -161,7 +195,7 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
 
     async def _connect(self) -> _Link:
         tls = await self._tls_context()
-        await self._probe(tls)
+        await probe(self._servers, tls, self._options)
         if not self._idempotent:
             return await self._start(tls, idempotent=False)
         try:
@@ -179,6 +213,7 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
             ssl_context=tls,
             acks="all",
             enable_idempotence=idempotent,
+            max_batch_size=BATCH_BYTES,
             **self._options,
         )
         link = _Link(producer)
@@ -190,26 +225,6 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
             raise
         return link
 
-    async def _probe(self, tls: ssl.SSLContext | None) -> None:
-        """Connect to the first server that answers; else raise what went wrong.
-
-        The producer's own bootstrapping says of any failure only that it failed.
-        """
-        failure: Exception | None = None
-        for server in self._servers:
-            host, _, port = server.rpartition(":")
-            try:
-                connection = await create_conn(
-                    host.strip("[]"), int(port), ssl_context=tls, **self._options
-                )
-            except (OSError, TimeoutError, kafka_errors.KafkaError) as error:
-                failure = failure or error
-                continue
-            connection.close()
-            return
-        assert failure is not None  # noqa: S101 - there is at least one server
-        raise failure
-
     async def _tls_context(self) -> ssl.SSLContext | None:
         if not self._security_protocol.endswith("SSL"):
             return None
@@ -218,16 +233,10 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
         )
 
     async def _disconnect(self, link: _Link) -> None:
-        """Stop the producer, without waiting for what nobody waits for any more."""
         link.failed = True
-        producer = link.producer
-        producer._message_accumulator.fail_all(kafka_errors.ProducerClosed())
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await producer.stop()
-        finally:
-            await producer.client.close()
+        await release(link.producer, link.unconfirmed)
+        for writer in link.writers.values():
+            await writer.close(seconds=0)
 
     def _is_alive(self, link: _Link) -> bool:
         return not link.failed
@@ -268,52 +277,104 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
             self._waiting -= len(messages)
 
     async def _send(self, link: _Link, batch: Sequence[_Prepared]) -> int:
-        futures: list[asyncio.Future[Any]] = []
-        failure: BaseException | None = None
+        self._check_size(batch)
         try:
-            for prepared in batch:
-                future = await self._enqueue(link.producer, prepared)
-                # its error may come when nobody waits any more
-                future.add_done_callback(_retrieve)
-                futures.append(future)
+            partitions = sorted(await link.producer.partitions_for(self.topic))
         except kafka_errors.KafkaError as error:
-            failure, link.failed = error, True
-        if futures:
-            await asyncio.wait(futures)
-        for confirmed, future in enumerate(futures):
-            if future.cancelled() or future.exception() is not None:
-                self._judge(link, None if future.cancelled() else future.exception())
+            self._judge(link, error)
+            return 0
+        # Chosen here: Kafka would scatter messages without a key, and with them the
+        # order within a conversation.
+        shares = defaultdict[int, list[_Prepared]](list)
+        for prepared in batch:
+            shares[_partition_of(prepared, partitions)].append(prepared)
+        results = await asyncio.gather(
+            *(self._writer(link, n).put(share) for n, share in shares.items()),
+            return_exceptions=True,
+        )
+        outcome = dict(zip(shares, results, strict=True))
+        for confirmed, prepared in enumerate(batch):
+            problem = outcome[_partition_of(prepared, partitions)]
+            if isinstance(problem, ConnectionError):
                 return confirmed
-        if failure is not None:
-            self._judge(link, failure)
-        return len(futures)
+            if problem is not None:
+                raise problem
+        return len(batch)
 
-    def _judge(self, link: _Link, error: BaseException | None) -> None:
-        """Give up what the cluster refuses; else a new producer tries again."""
+    def _check_size(self, batch: Sequence[_Prepared]) -> None:
+        """Refuse a save as a whole, before its beginning is on its way."""
+        largest = max(prepared.size_bytes for prepared in batch)
+        if largest > LARGEST_BYTES:
+            raise errors.BrokerRefusedError(
+                f"an event of {largest} bytes is larger than Kafka takes "
+                f"({LARGEST_BYTES} bytes)"
+            )
+
+    def _writer(self, link: _Link, partition: int) -> GroupWriter[_Prepared]:
+        async def write(items: list[_Prepared]) -> None:
+            await self._write(link, partition, items)
+
+        def is_apart() -> bool:
+            return time.monotonic() < self._apart_until
+
+        if partition not in link.writers:
+            link.writers[partition] = GroupWriter(write, is_apart)
+        return link.writers[partition]
+
+    async def _write(
+        self, link: _Link, partition: int, items: Sequence[_Prepared]
+    ) -> None:
+        """Send one batch after the other; a `ConnectionError` says to try it again.
+
+        Raises:
+            PublishError: Kafka refused one.
+        """
+        at = 0
+        while at < len(items):
+            if link.failed:
+                raise ConnectionError
+            batch = link.producer.create_batch()
+            while at < len(items) and self._add(batch, items[at]):
+                at += 1
+            try:
+                future = await link.producer.send_batch(
+                    batch, self.topic, partition=partition
+                )
+                link.unconfirmed.add(future)
+                future.add_done_callback(link.unconfirmed.discard)
+                await asyncio.wait({future})
+                if future.cancelled():
+                    raise ConnectionError
+                future.result()
+            except kafka_errors.KafkaError as error:
+                self._judge(link, error)
+                raise ConnectionError from error
+
+    def _add(self, batch: BatchBuilder, prepared: _Prepared) -> bool:
+        """Put a message into a batch; return False if that is full."""
+        added = batch.append(
+            timestamp=None,
+            key=prepared.sender if self.partition_by_sender else None,
+            value=prepared.body,
+            headers=prepared.headers,
+        )
+        return added is not None
+
+    def _judge(self, link: _Link, error: BaseException) -> None:
+        """Give up what the cluster refuses; else a new producer tries again.
+
+        Raises:
+            BrokerRefusedError: Sending it again would not help.
+        """
         link.failed = True
         if isinstance(error, _REFUSALS):
+            # Of several saves in a batch only one is to blame: see which.
+            self._apart_until = time.monotonic() + CAREFUL_SECONDS
             raise errors.BrokerRefusedError(
                 f"{self._where} refused the event ({type(error).__name__}): check the "
                 f"topic {self.topic!r}, its largest message size and the rights"
             ) from error
 
-    async def _enqueue(
-        self, producer: AIOKafkaProducer, prepared: _Prepared
-    ) -> asyncio.Future[Any]:
-        # Chosen here: Kafka would scatter messages without a key, and with them the
-        # order within a conversation.
-        partitions = sorted(await producer.partitions_for(self.topic))
-        future: asyncio.Future[Any] = await producer.send(
-            self.topic,
-            prepared.body,
-            key=prepared.sender if self.partition_by_sender else None,
-            partition=partitions[zlib.crc32(prepared.sender) % len(partitions)],
-            headers=prepared.headers,
-        )
-        return future
 
-
-def _retrieve(future: asyncio.Future[Any]) -> None:
-    """Take note of an error, for which nobody may be left to wait."""
-    if not future.cancelled():
-        future.exception()
+def _partition_of(prepared: _Prepared, partitions: Sequence[int]) -> int:
+    return partitions[zlib.crc32(prepared.sender) % len(partitions)]

@@ -73,10 +73,17 @@ class _Client(Client):
 
 @dataclass(slots=True)
 class _Link:
-    """One connection, and the acknowledgements that are awaited on it."""
+    """One connection, and the acknowledgements that are awaited on it.
+
+    Attributes:
+        may_be_full: Whether the stream may refuse an event and take a smaller one.
+        largest_bytes: What the stream takes at most, or None for what the server does.
+    """
 
     client: _Client
     inbox: str = ""
+    may_be_full: bool = False
+    largest_bytes: int | None = None
     sent: int = 0
     waiting: dict[str, asyncio.Future[Msg]] = field(default_factory=dict)
 
@@ -116,6 +123,9 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
         storage: `file` or `memory`, for a stream that is created.
         replicas: Number of servers that keep such a stream.
         duplicate_window_seconds: How long such a stream recognises a repeat.
+        confirm_each_event: Whether an event is sent only once NATS has acknowledged the
+            one before it in the same save. False does so where the stream may be full
+            (`discard: new` with a limit).
         timeout_seconds: Longest time that one publish takes, reconnecting included.
         connection_attempts: Attempts to connect before `open` gives up.
         retry_delay_in_seconds: Longest pause between two attempts.
@@ -138,6 +148,7 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
         storage: str = "file",
         replicas: int = 1,
         duplicate_window_seconds: float = 120.0,
+        confirm_each_event: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         connection_attempts: int = 20,
         retry_delay_in_seconds: float = 5.0,
@@ -151,6 +162,7 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
             timeout_seconds,
             connection_attempts,
             retry_delay_in_seconds,
+            confirm_each_event=confirm_each_event,
         )
         self.stream = stream
         self.subject = subject
@@ -215,10 +227,19 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
     async def _find_or_create_stream(self, link: _Link) -> None:
         jetstream = link.client.jetstream(timeout=self.timeout_seconds)
         try:
-            await jetstream.find_stream_name_by_subject(self.subject)
+            name = await jetstream.find_stream_name_by_subject(self.subject)
         except js_errors.NotFoundError:
             # Harmless when another process has just created the same one.
-            await jetstream.add_stream(self._layout)
+            found = await jetstream.add_stream(self._layout)
+        else:
+            found = await jetstream.stream_info(name)
+        layout = found.config
+        limits = layout.max_msgs, layout.max_bytes, layout.max_msgs_per_subject
+        link.may_be_full = layout.discard == api.DiscardPolicy.NEW and any(
+            (limit or -1) > 0 for limit in limits
+        )
+        if (layout.max_msg_size or -1) > 0:
+            link.largest_bytes = layout.max_msg_size
 
     async def _disconnect(self, link: _Link) -> None:
         await link.end()
@@ -226,6 +247,10 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
 
     def _is_alive(self, link: _Link) -> bool:
         return bool(link.client.is_connected)
+
+    def _is_careful(self, link: _Link) -> bool:
+        """Whether an event waits for the acknowledgement of the one before it."""
+        return link.may_be_full or super()._is_careful(link)
 
     def _explain(self, error: Exception) -> errors.PublishError:
         if isinstance(error, nats.errors.SecureConnWantedError):
@@ -297,31 +322,39 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
         for confirmed, future in enumerate(futures):
             if future.cancelled():
                 return confirmed
-            self._check_acknowledgement(future.result())
+            if (refusal := self._refusal(future.result())) is not None:
+                later = [each for each in futures[confirmed:] if not each.cancelled()]
+                taken = [each for each in later if not self._refusal(each.result())]
+                self._note_overtaken(len(taken))
+                raise refusal
         return len(futures)
 
-    def _check_acknowledgement(self, reply: Msg) -> None:
+    def _refusal(self, reply: Msg) -> errors.BrokerRefusedError | None:
+        """Return what an answer says is wrong, or None for an acknowledgement."""
         if (reply.headers or {}).get("Status") == "503":
-            raise errors.BrokerRefusedError(
+            return errors.BrokerRefusedError(
                 f"no stream of {self._where} takes the subject {self.subject!r}: it "
                 "was deleted, or JetStream is off"
             )
         answer: dict[str, Any] = json.loads(reply.data)
         if "error" in answer:
             code = answer["error"].get("err_code")
-            raise errors.BrokerRefusedError(
+            return errors.BrokerRefusedError(
                 f"{self._where} refused the event (error {code}): the stream may be "
                 "full or without a leader"
             )
+        return None
 
     def _check_size(self, link: _Link, batch: Sequence[_Prepared]) -> None:
         """Refuse a batch as a whole, before its beginning is on its way."""
-        limit = link.client.max_payload
+        limit, setting = link.client.max_payload, "max_payload there"
+        if link.largest_bytes is not None and link.largest_bytes < limit:
+            limit, setting = link.largest_bytes, "the stream's max_msg_size"
         largest = max(prepared.size_bytes for prepared in batch)
         if largest > limit:
             raise errors.BrokerRefusedError(
                 f"an event of {largest} bytes is larger than {self._where} takes "
-                f"({limit} bytes): raise max_payload there"
+                f"({limit} bytes): raise {setting}"
             )
 
 

@@ -89,6 +89,9 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         ssl_keyfile: Its private key; its password is in `RABBITMQ_SSL_KEY_PASSWORD`.
         ssl_check_hostname: Whether the certificate must name the host.
         ssl_verify: Whether the certificate is checked at all.
+        confirm_each_event: Whether an event is sent only once RabbitMQ has confirmed
+            the one before it in the same save: for queues that may be full and refuse
+            one (`reject-publish`), and take the next.
         timeout_seconds: Longest time that one publish takes, reconnecting included.
 
     Attributes:
@@ -116,6 +119,7 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         ssl_keyfile: str | None = None,
         ssl_check_hostname: bool = True,
         ssl_verify: bool = True,
+        confirm_each_event: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> None:
         if use_ssl is None:
@@ -129,6 +133,7 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
             timeout_seconds,
             connection_attempts,
             retry_delay_in_seconds,
+            confirm_each_event=confirm_each_event,
         )
         self.queues = tuple([queues] if isinstance(queues, str) else queues)
         self.exchange_name = exchange_name
@@ -333,7 +338,9 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
                 return confirmed
             error = task.exception()
             if isinstance(error, exceptions.PublishError | exceptions.DeliveryError):
-                await self._forget(link)  # so that the next one declares the queues
+                self._note_overtaken(sum(map(_is_confirmed, sending[confirmed:])))
+                if isinstance(error, exceptions.PublishError):
+                    await self._forget(link)  # so that the next declares the queues
                 raise self._refusal(error)
             if error is not None:
                 return confirmed
@@ -348,3 +355,7 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         return errors.BrokerRefusedError(
             f"{self._where} refused the event: a queue may be full"
         )
+
+
+def _is_confirmed(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

@@ -51,6 +51,8 @@ class PikaConfig(ConnectedBrokerConfig):
         ssl_keyfile: File with the client's private key.
         ssl_check_hostname: Whether the certificate must name the host.
         ssl_verify: Whether the certificate is checked at all.
+        confirm_each_event: Whether an event waits for the confirmation of the one
+            before it in the same save.
     """
 
     aliases: ClassVar = {"url": "host"}
@@ -71,6 +73,7 @@ class PikaConfig(ConnectedBrokerConfig):
     ssl_keyfile: Name | None = None
     ssl_check_hostname: bool = True
     ssl_verify: bool = True
+    confirm_each_event: bool = False
 
     def required_driver(self) -> RequiredDriver:
         """Return aio-pika."""

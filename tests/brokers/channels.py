@@ -52,12 +52,14 @@ class Channel(ABC):
         certificates: What its TLS is made of, or None.
         round_trips: Round trips of one publish of several events on a connection that
             is open, or None where that is not to be counted.
+        drops_repeats: Whether the server drops repeats by itself.
     """
 
     process: ServerProcess | None = None
     address: tuple[str, int] | None = None
     certificates: Certificates | None = None
     round_trips: int | None = 1
+    drops_repeats = False
 
     def __init__(self) -> None:
         self._brokers: list[EventBroker] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -109,16 +109,22 @@ async def test_cut_off_it_connects_again_in_order(served: Channel) -> None:
         await broker.close()
 
 
-async def test_a_lost_confirmation_is_published_again(served: Channel) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_was_not_confirmed_is_published_again(
+    served: Channel, when: Literal["before", "after"]
+) -> None:
+    """Whether the server never saw it, or its confirmation was lost."""
     async with proxy_for(served) as proxy:
         broker = served.broker(host=proxy.host, port=proxy.port)
         await broker.publish_many(batch("alice", 0))
-        proxy.cut_request(b"alice-5", when="after")
+        proxy.cut_request(b"alice-5", when=when)
         await broker.publish_many(batch("alice", 4))
         assert proxy.struck.is_set()
         await broker.publish_many(batch("alice", 8))
         found = await served.read()
         assert seen(found, "alice") == ids(batch("alice", 0, 12))
+        times = [each.message_id for each in found].count("alice-5")
+        assert times == (1 if when == "before" or served.drops_repeats else 2)
         await broker.close()
 
 

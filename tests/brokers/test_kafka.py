@@ -72,14 +72,18 @@ async def test_a_cut_connection_loses_nothing(proxied, how):
     assert seen(await channel.read(), "alice") == ids(batch("alice", 0, 40))
 
 
-async def test_a_lost_acknowledgement_is_sent_again(proxied):
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_was_not_acknowledged_is_sent_again(proxied, when):
     channel, proxy = proxied
-    broker = channel.broker()
+    broker = channel.broker(enable_idempotence=False)
     await broker.publish_many(batch("alice", 0))
-    proxy.cut_request(b"alice-5", when="after")
+    proxy.cut_request(b"alice-5", when=when)
     await broker.publish_many(batch("alice", 4))
     assert proxy.struck.is_set()
-    assert seen(await channel.read(), "alice") == ids(batch("alice", 0, 8))
+    found = await channel.read()
+    assert seen(found, "alice") == ids(batch("alice", 0, 8))
+    times = [each.message_id for each in found].count("alice-5")
+    assert times == (1 if when == "before" else 2)
 
 
 async def test_a_dead_route_is_given_up_in_time(proxied):

@@ -101,6 +101,8 @@ class RabbitMQChannel(WireChannel):
 class NatsChannel(WireChannel):
     """A stream."""
 
+    drops_repeats = True
+
     def _make(self, **options: Any) -> EventBroker:
         from tracker_store_async.brokers.nats import NatsEventBroker
 

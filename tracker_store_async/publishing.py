@@ -60,6 +60,42 @@ class Publisher:
         self._backlog_turn = LoopLock()
         self._leave_alone_until = 0.0
         self._retrying: asyncio.Task[None] | None = None
+        self._successor: Publisher | None = None
+
+    def hand_over(self, successor: Publisher | None) -> None:
+        """Leave the backlog to the publisher that takes this one's place.
+
+        It sends the backlog before anything newer. What the old broker is being sent at
+        this moment may arrive at both.
+
+        Args:
+            successor: The publisher of the new broker, or None if there is to be none.
+
+        Raises:
+            ConfigurationError: Events wait and nobody would keep them.
+        """
+        waiting = len(self.backlog)
+        if waiting and (successor is None or successor.policy == "raise"):
+            raise errors.ConfigurationError(
+                f"{waiting} events wait for the event broker "
+                f"{type(self.broker).__name__} and would be lost: close the store, "
+                "which sends them, or set a broker whose on_publish_error is "
+                "'best_effort'"
+            )
+        self._successor = successor
+        if successor is None:
+            return
+        successor.dropped = self.dropped
+        if waiting:
+            logger.warning(
+                "%d events that wait for the event broker %s go to its successor %s.",
+                waiting,
+                type(self.broker).__name__,
+                type(successor.broker).__name__,
+            )
+            successor.backlog.extend(self.backlog)
+            self.backlog.clear()
+            successor._retry_later()
 
     async def publish(
         self,
@@ -192,6 +228,10 @@ class Publisher:
             )
 
     def _keep(self, messages: list[EventMessage]) -> None:
+        heir = self._successor
+        if heir is not None and heir.policy == "best_effort":
+            heir._keep(messages)  # replaced while this save was under way
+            return
         self.backlog.extend(messages)
         excess = len(self.backlog) - BACKLOG_LIMIT
         if excess > 0:
@@ -204,9 +244,16 @@ class Publisher:
                 excess,
                 self.dropped,
             )
-        task, loop = self._retrying, asyncio.get_running_loop()
+        self._retry_later()
+
+    def _retry_later(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # called from no loop: the next save sends it
+            return
+        task = self._retrying
         if task is None or task.done() or task.get_loop() is not loop:
-            self._retrying = asyncio.create_task(self._retry())
+            self._retrying = loop.create_task(self._retry())
 
     async def _retry(self) -> None:
         """Send the backlog once the broker is back, although nobody saves."""

@@ -173,16 +173,23 @@ class TrackerStore(Lifecycle, Protocol):
 
     @property
     def event_broker(self) -> EventBroker | None:
-        """The broker that gets every event before it is stored, or None."""
+        """The broker that gets every event before it is stored, or None.
+
+        Another one may be set: it gets what `best_effort` has kept for the one before.
+        Without one that keeps it, as well, setting it raises `ConfigurationError`.
+        """
         return None if self._publisher is None else self._publisher.broker
 
     @event_broker.setter
     def event_broker(self, event_broker: EventBroker | None) -> None:
-        self._publisher = (
+        publisher = (
             None
             if event_broker is None
             else Publisher(event_broker, self._on_publish_error)
         )
+        if (former := getattr(self, "_publisher", None)) is not None:
+            former.hand_over(publisher)
+        self._publisher = publisher
 
     @property
     def max_event_history(self) -> int | None:

@@ -148,3 +148,63 @@ async def test_a_cancelled_save_is_published_again_in_order() -> None:
     tracker.update(user("two"))
     await store.save(tracker)
     assert [body.get("text") for body in broker.bodies] == [None, "one", "two"]
+
+
+async def down_with_a_backlog() -> tuple[InMemoryTrackerStore, FailingBroker]:
+    """Return a store that has kept an event for a broker that is down."""
+    broker = FailingBroker()
+    store = best_effort(broker)
+    broker.is_down = True
+    await add(store, "alice", user("kept"))
+    return store, broker
+
+
+async def test_another_broker_gets_the_backlog_before_anything_newer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, _ = await down_with_a_backlog()
+    second = FailingBroker()
+    store.event_broker = second
+    assert "1 events that wait for the event broker" in caplog.text
+    await add(store, "alice", user("newer"))
+    assert [body.get("text") for body in second.bodies] == ["kept", "newer"]
+    await store.close()
+
+
+async def test_another_broker_gets_the_backlog_though_nobody_saves() -> None:
+    store, _ = await down_with_a_backlog()
+    second = FailingBroker()
+    store.event_broker = second
+    await store.close()
+    assert [body.get("text") for body in second.bodies] == ["kept"]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_a_backlog_that_nobody_would_keep_is_not_thrown_away(
+    strict: bool,
+) -> None:
+    store, broker = await down_with_a_backlog()
+    other = None
+    if strict:
+        other = FailingBroker()
+        other.on_publish_error = "raise"
+    with pytest.raises(errors.ConfigurationError, match="1 events wait"):
+        store.event_broker = other
+    assert store.event_broker is broker
+    broker.is_down = False
+    await store.close()
+    assert [body.get("text") for body in broker.bodies] == ["kept"]
+
+
+async def test_a_save_under_way_leaves_its_events_to_the_new_broker() -> None:
+    first = SlowToFail(0.05)
+    store = best_effort(first)
+    first.is_down = True
+    saving = asyncio.create_task(add(store, "alice", user("under way")))
+    while not first.attempts:
+        await asyncio.sleep(0)
+    second = FailingBroker()
+    store.event_broker = second
+    await saving
+    await store.close()
+    assert [body.get("text") for body in second.bodies] == ["under way"]

@@ -140,7 +140,6 @@ class SQLiteChannel(FileChannel):
     """The table in an SQLite file, a new one for each test."""
 
     def _make(self, **options: Any) -> EventBroker:
-        options.pop("connection_attempts", None)
         return SQLEventBroker(db=str(self.path), **options)
 
     def _read(self) -> list[Delivery]:
@@ -176,8 +175,8 @@ class SQLServerChannel(Channel):
         super().__init__()
 
     def _make(self, **options: Any) -> EventBroker:
-        options.pop("connection_attempts", None)
         given = {
+            "retry_delay_in_seconds": 0.1,
             "host": self._server.host,
             "port": self._server.port,
             "password": self._server.password or None,

@@ -81,6 +81,8 @@ class SQLEventBroker(ConnectedBroker[_Link, Row]):
         ssl_certfile: File with the client's certificate.
         ssl_keyfile: File with the client's private key.
         timeout_seconds: Longest time that one publish takes, reconnecting included.
+        connection_attempts: Attempts to connect before `open` gives up.
+        retry_delay_in_seconds: Longest pause between two attempts.
 
     Raises:
         ConfigurationError: An option is wrong or does not apply to the dialect.
@@ -100,6 +102,8 @@ class SQLEventBroker(ConnectedBroker[_Link, Row]):
         ssl_certfile: str | None = None,
         ssl_keyfile: str | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        connection_attempts: int = 20,
+        retry_delay_in_seconds: float = 5.0,
     ) -> None:
         options = ConnectionOptions(
             connect_timeout_seconds=timeout_seconds,
@@ -110,7 +114,13 @@ class SQLEventBroker(ConnectedBroker[_Link, Row]):
         )
         url = engines.get_db_url(dialect, host, port, db, username, password)
         self._connector = Connector(url, options)
-        super().__init__("the event table", self._connector.where, timeout_seconds)
+        super().__init__(
+            "the event table",
+            self._connector.where,
+            timeout_seconds,
+            connection_attempts,
+            retry_delay_in_seconds,
+        )
 
     async def _connect(self) -> _Link:
         # SQLAlchemy loses the connection of a caller who is cancelled meanwhile.

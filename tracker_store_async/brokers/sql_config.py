@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from tracker_store_async.brokers.broker_config import BrokerConfig
+from tracker_store_async.brokers.config import ConnectedBrokerConfig
 from tracker_store_async.settings import Name, Port, RequiredDriver, Secret
 
 SslMode = Literal["disable", "require", "verify-ca", "verify-full"]
@@ -17,7 +17,7 @@ _DRIVERS = {
 }
 
 
-class SQLBrokerConfig(BrokerConfig):
+class SQLBrokerConfig(ConnectedBrokerConfig):
     """Rasa's keys (`SQLEventBroker` of 3.6.21) and those of TLS.
 
     Attributes:

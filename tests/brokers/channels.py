@@ -12,7 +12,7 @@ import json
 import sqlite3
 import uuid
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from tracker_store_async.brokers.file import FileEventBroker
 from tracker_store_async.brokers.sql import SQLEventBroker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -89,6 +89,17 @@ class Channel(ABC):
     async def read(self) -> list[Delivery]:
         """Return everything that a consumer would see from the beginning, in order."""
         return await asyncio.to_thread(self._read)
+
+    @asynccontextmanager
+    async def slow_consumer(self) -> AsyncIterator[asyncio.Event]:
+        """Have a consumer take one event and keep it; the event says that it did.
+
+        Where consumers only read, and no server knows of them, nobody can be slow.
+        """
+        await self.read()
+        taken = asyncio.Event()
+        taken.set()
+        yield taken
 
     @abstractmethod
     def _make(self, **options: Any) -> EventBroker:
@@ -226,7 +237,7 @@ class RedisChannel(Channel):
         from tracker_store_async.brokers.redis import RedisEventBroker
 
         cafile = options.pop("cafile", None)
-        if self.certificates is not None:
+        if self.certificates is not None and "use_ssl" not in options:
             options["use_ssl"] = True
             options["ssl_cafile"] = cafile or str(self.certificates.ca)
         given = {

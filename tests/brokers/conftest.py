@@ -26,6 +26,8 @@ BROKERS |= {
 
 WITH_SERVER = [name for name, broker in BROKERS.items() if broker.has_server]
 WITH_TLS = [name for name, broker in BROKERS.items() if broker.tls is not None]
+WITH_USE_SSL = ["redis", "rabbitmq", "nats"]
+"""Those whose TLS is turned on by `use_ssl`, in place of the databases' `ssl_mode`."""
 
 
 @pytest.fixture(scope="session")
@@ -87,5 +89,25 @@ async def encrypted(
     """Give an empty channel whose server takes only TLS connections."""
     channel = channel_of(request.param, tls=True)
     channel.renew()
+    yield channel
+    await channel.close()
+
+
+@pytest.fixture(params=WITH_USE_SSL)
+async def wire(
+    request: pytest.FixtureRequest, channel_of: Callable[..., Channel]
+) -> AsyncIterator[Channel]:
+    """Give an empty channel whose server takes no TLS connections."""
+    channel = channel_of(request.param)
+    yield channel
+    await channel.close()
+
+
+@pytest.fixture(params=WITH_USE_SSL)
+async def encrypted_wire(
+    request: pytest.FixtureRequest, channel_of: Callable[..., Channel]
+) -> AsyncIterator[Channel]:
+    """Give an empty channel whose server takes only TLS connections."""
+    channel = channel_of(request.param, tls=True)
     yield channel
     await channel.close()

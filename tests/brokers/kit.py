@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.broker import EventMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from tests.brokers.channels import Delivery
 
@@ -32,3 +35,34 @@ def seen(deliveries: Iterable[Delivery], sender_id: str) -> list[str | None]:
     """Return the ids of a conversation, each once, as a consumer drops repeats."""
     mine = [each for each in deliveries if each.body["sender_id"] == sender_id]
     return list(dict.fromkeys(each.message_id for each in mine))
+
+
+@contextmanager
+def blocking_calls() -> Iterator[list[str]]:
+    """Yield a list that gets the calls of this thread that wait for something.
+
+    By the names of Python's audit events, so that no clock is needed to notice them.
+    """
+    if not _watched:
+        sys.addaudithook(_note)
+    calls: list[str] = []
+    _watched[threading.get_ident()] = calls
+    try:
+        yield calls
+    finally:
+        _watched[threading.get_ident()] = None
+
+
+_watched: dict[int, list[str] | None] = {}
+_BLOCKING = {"time.sleep", "socket.getaddrinfo", "sqlite3.connect", "subprocess.Popen"}
+
+
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    calls = _watched.get(threading.get_ident())
+    if calls is None:
+        return
+    if event in _BLOCKING or (
+        (event == "open" and not str(arguments[0]).endswith((".py", ".pyc")))
+        or (event == "socket.connect" and arguments[0].getblocking())
+    ):
+        calls.append(f"{event} {arguments[0]}")

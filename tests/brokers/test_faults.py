@@ -187,9 +187,22 @@ async def test_tls(encrypted: Channel) -> None:
     await encrypted.broker().publish_many(batch("alice", 0))
     assert encrypted.certificates is not None
     wrong = str(encrypted.certificates.wrong_ca)
-    with pytest.raises(errors.PublishError) as raised:
+    with pytest.raises(errors.BrokerAccessError, match=r"TLS|certificate"):
         await encrypted.broker(cafile=wrong, timeout_seconds=2).open()
-    assert "TLS" in str(raised.value) or "certificate" in str(raised.value)
+
+
+async def test_tls_on_our_side_only(wire: Channel) -> None:
+    broker = wire.broker(use_ssl=True, timeout_seconds=0.5, connection_attempts=1)
+    with pytest.raises(errors.PublishError, match="TLS"):
+        await broker.open()
+
+
+async def test_tls_on_the_servers_side_only(encrypted_wire: Channel) -> None:
+    broker = encrypted_wire.broker(
+        use_ssl=False, timeout_seconds=2, connection_attempts=1
+    )
+    with pytest.raises(errors.PublishError, match=r"TLS|certificate"):
+        await broker.open()
 
 
 async def test_best_effort_keeps_the_order_over_an_outage(served: Channel) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import uuid
+from contextlib import suppress
 
 import pytest
 
@@ -104,4 +107,61 @@ async def test_a_token_that_is_refused(token):
         await good.publish_many(batch("alice", 0))
         assert "s3cret" not in repr(good)
         await good.close()
+        await broker.close()
+
+
+@pytest.mark.parametrize("available", [True, False])
+async def test_nothing_secret_is_said_before_tls(available):
+    """Of a client that is to use TLS, a server without it hears no login."""
+    heard = bytearray()
+    greeting = {"server_id": "x", "version": "2.9.10", "max_payload": 1048576}
+    greeting |= {"tls_available": True} if available else {}
+
+    async def serve(reader, writer):
+        writer.write(b"INFO " + json.dumps(greeting).encode() + b"\r\n")
+        heard.extend(await reader.read(4096))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        broker = NatsEventBroker(
+            f"nats://127.0.0.1:{port}",
+            username="me",
+            password="s3cret",
+            use_ssl=True,
+            timeout_seconds=2,
+            connection_attempts=1,
+        )
+        with pytest.raises(errors.PublishError, match=None if available else "no TLS"):
+            await broker.open()
+        await broker.close()
+    assert b"s3cret" not in heard
+    assert b"CONNECT" not in heard
+    assert bytes(heard[:1]) == (b"\x16" if available else b"")  # a TLS handshake
+
+
+@pytest.mark.parametrize("greets", [True, False])
+async def test_a_handshake_that_fails_leaves_no_connection_open(greets):
+    """Whether the server talks nonsense, or nothing at all."""
+    closed = asyncio.Event()
+
+    async def serve(reader, writer):
+        if greets:
+            writer.write(b'INFO {"tls_required": true, "version": "2.9.10"}\r\n')
+            await reader.read(4096)
+            writer.write(b"this is no handshake\r\n")
+        with suppress(OSError):
+            while await reader.read(4096):
+                pass
+        closed.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"nats://127.0.0.1:{port}"
+        broker = NatsEventBroker(url, timeout_seconds=0.5, connection_attempts=1)
+        kind = errors.BrokerAccessError if greets else errors.BrokerUnavailableError
+        with pytest.raises(kind):
+            await broker.open()
+        await asyncio.wait_for(closed.wait(), 2)
         await broker.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from tests.brokers.channels import Channel, Delivery
@@ -15,7 +15,7 @@ from tests.servers.nats import private_nats
 from tests.servers.rabbitmq import private_rabbitmq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.servers.kafka import Product
@@ -39,7 +39,7 @@ class WireChannel(Channel):
     def _given(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return the options with what every broker here is given."""
         cafile = options.pop("cafile", None)
-        if self.certificates is not None:
+        if self.certificates is not None and "use_ssl" not in options:
             options |= {
                 "use_ssl": True,
                 "ssl_cafile": cafile or str(self.certificates.ca),
@@ -74,6 +74,21 @@ class RabbitMQChannel(WireChannel):
             exchange_name=f"{self.name}_exchange",
             **(login | self._given(options)),
         )
+
+    @asynccontextmanager
+    async def slow_consumer(self) -> AsyncIterator[asyncio.Event]:
+        """Take one message and never acknowledge it."""
+        taken = asyncio.Event()
+
+        async def take(message: Any) -> None:
+            taken.set()
+
+        async with await self.server.connect() as connection:
+            channel = await connection.channel()
+            await channel.set_qos(prefetch_count=1)
+            queue = await channel.declare_queue(self.name, passive=True)
+            await queue.consume(take)
+            yield taken
 
     async def _read_all(self) -> list[Delivery]:
         from aio_pika.exceptions import ChannelNotFoundEntity
@@ -114,6 +129,26 @@ class NatsChannel(WireChannel):
             subject=self.name,
             **(login | self._given(options)),
         )
+
+    @asynccontextmanager
+    async def slow_consumer(self) -> AsyncIterator[asyncio.Event]:
+        """Take one message and never acknowledge it."""
+        from nats.js.api import ConsumerConfig
+
+        taken = asyncio.Event()
+
+        async def take(message: Any) -> None:
+            taken.set()
+
+        client = await self.server.connect()
+        await client.jetstream().subscribe(
+            self.name,
+            cb=take,
+            manual_ack=True,
+            config=ConsumerConfig(max_ack_pending=1),
+        )
+        yield taken
+        await client.close()
 
     async def _read_all(self) -> list[Delivery]:
         from nats.js.errors import NotFoundError

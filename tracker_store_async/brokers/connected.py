@@ -352,7 +352,7 @@ _NETWORK_SENTENCES = (
         (ConnectionRefusedError, ConnectionResetError, BrokenPipeError),
         "refused or cut the connection: check that it runs, the port and TLS",
     ),
-    (TimeoutError, "did not answer in time: check the address and the firewall"),
+    (TimeoutError, "did not answer in time: check the address, the firewall and TLS"),
 )
 """Kinds of errors, and what they say of a server."""
 

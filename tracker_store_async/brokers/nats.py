@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import nats
 import nats.errors
-from nats.aio.client import Client
 from nats.js import api
 from nats.js import errors as js_errors
 
@@ -21,6 +19,7 @@ from tracker_store_async.brokers.connected import (
     explain_connection_error,
 )
 from tracker_store_async.brokers.envelope import encode_body, headers_of
+from tracker_store_async.brokers.nats_client import SecureClient, give_up
 from tracker_store_async.brokers.tls import client_context
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 MESSAGE_ID_HEADER = "Nats-Msg-Id"
 DEFAULT_NAME = "rasa_core_events"
-GIVE_UP_SECONDS = 0.2
 HEADER_BYTES = 64
 """What a header costs beside its name and value, and the block that holds them."""
 
@@ -53,24 +51,6 @@ class _Prepared:
         return len(self.body) + names + HEADER_BYTES * (len(self.headers) + 1)
 
 
-class _Client(Client):
-    """A client that sends its login only through TLS where TLS is asked for.
-
-    The plain one encrypts if the server requires it, and else talks in the clear.
-    """
-
-    wants_tls = False
-
-    async def _process_info(
-        self, info: dict[str, Any], initial_connection: bool = False
-    ) -> None:
-        if self.wants_tls and not info.get("tls_required"):
-            if not info.get("tls_available"):
-                raise nats.errors.SecureConnWantedError
-            info["tls_required"] = True
-        await super()._process_info(info, initial_connection=initial_connection)
-
-
 @dataclass(slots=True)
 class _Link:
     """One connection, and the acknowledgements that are awaited on it.
@@ -80,7 +60,7 @@ class _Link:
         largest_bytes: What the stream takes at most, or None for what the server does.
     """
 
-    client: _Client
+    client: SecureClient
     inbox: str = ""
     may_be_full: bool = False
     largest_bytes: int | None = None
@@ -185,7 +165,7 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
     # -- the connection ----------------------------------------------------------------
 
     async def _connect(self) -> _Link:
-        link, seen = _Link(_Client()), list[Exception]()
+        link, seen = _Link(SecureClient()), list[Exception]()
         link.client.wants_tls = self._use_ssl
 
         async def note(error: Exception) -> None:
@@ -210,10 +190,10 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
             link.inbox = link.client.new_inbox()
             await link.client.subscribe(f"{link.inbox}.*", cb=link.take_reply)
         except nats.errors.NoServersError as error:
-            await _give_up(link.client)
+            await give_up(link.client)
             raise (seen[-1] if seen else error) from None
         except BaseException:
-            await _give_up(link.client)
+            await give_up(link.client)
             raise
         return link
 
@@ -356,16 +336,3 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
                 f"an event of {largest} bytes is larger than {self._where} takes "
                 f"({limit} bytes): raise {setting}"
             )
-
-
-async def _give_up(client: Client) -> None:
-    """Release a client whose connecting has failed.
-
-    After a failed handshake it waits for an end of the connection that never comes.
-    """
-    writer = getattr(client._transport, "_io_writer", None)
-    if writer is not None:
-        writer.transport.abort()
-    with suppress(TimeoutError, OSError, nats.errors.Error):
-        async with asyncio.timeout(GIVE_UP_SECONDS):
-            await client.close()

@@ -190,12 +190,15 @@ class RedisEventBroker(ConnectedBroker[_Link, list[Any]]):
         self._use_ssl = use_ssl
 
     async def _connect(self) -> _Link:
+        # In a thread: making one reads redis-py's own metadata from the disk.
         connection: Connection
         if self._use_ssl:
-            connection = SSLConnection(**self._arguments, **self._tls)
-            await self._load_tls_files(connection)
+            connection = encrypted = await asyncio.to_thread(
+                SSLConnection, **self._arguments, **self._tls
+            )
+            await self._load_tls_files(encrypted)
         else:
-            connection = Connection(**self._arguments)
+            connection = await asyncio.to_thread(Connection, **self._arguments)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:

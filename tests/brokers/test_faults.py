@@ -46,7 +46,7 @@ async def insist(broker: EventBroker, events: list[EventMessage]) -> None:
 
 async def test_down_at_the_start(served: Channel) -> None:
     broker = served.broker(timeout_seconds=0.5, connection_attempts=2)
-    await asyncio.to_thread(server(served).stop)
+    await asyncio.to_thread(server(served).kill)  # faster than to stop it
     try:
         started = time.perf_counter()
         with pytest.raises(errors.BrokerUnavailableError) as raised:
@@ -72,14 +72,13 @@ async def test_killed_in_the_middle_nothing_confirmed_is_lost(served: Channel) -
             saves[name] += 1
 
     talking = [asyncio.create_task(talk(name)) for name in names]
-    for _ in range(2):
-        while min(saves.values()) < 3:
-            await asyncio.sleep(0.01)
-        await asyncio.to_thread(server(served).kill)
-        await asyncio.to_thread(server(served).start)
-        goal = max(saves.values()) + 3
-        while min(saves.values()) < goal:
-            await asyncio.sleep(0.01)
+    while min(saves.values()) < 3:
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(server(served).kill)
+    await asyncio.to_thread(server(served).start)
+    goal = max(saves.values()) + 3
+    while min(saves.values()) < goal:
+        await asyncio.sleep(0.01)
     stop.set()
     await asyncio.gather(*talking)
     found = await served.read()

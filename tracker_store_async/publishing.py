@@ -200,8 +200,14 @@ class Publisher:
             started = time.monotonic()
             try:
                 await self.broker.publish_many(batch)
-            except Exception:  # noqa: BLE001  any failure of a foreign broker
+            except Exception as error:  # noqa: BLE001  any failure of a foreign broker
                 self._note_failure(started)
+                logger.warning(
+                    "The event broker %s does not take the backlog of %d events (%s).",
+                    type(self.broker).__name__,
+                    len(self.backlog),
+                    _reason(error),
+                )
                 return False
             for message in batch:
                 if self.backlog and self.backlog[0] is message:

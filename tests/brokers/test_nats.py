@@ -74,6 +74,7 @@ async def test_an_event_larger_than_the_stream_takes_is_refused_with_its_save(
     with pytest.raises(errors.BrokerRefusedError, match="max_msg_size"):
         await broker.publish_many(one_too_large())
     assert await stored(raw, name) == []
+    assert not broker._is_careful(broker._link)  # the server refused nothing
     await broker.close()
 
 

@@ -69,6 +69,13 @@ def test_every_key_of_rasas_pika():
     assert broker._login == ("bot", "geheim")
 
 
+@pytest.mark.parametrize("name", ["pika", "nats"])
+def test_an_event_may_wait_for_the_one_before(name):
+    assert not create_event_broker({"type": name}).confirm_each_event
+    section = {"type": name, "confirm_each_event": True}
+    assert create_event_broker(section).confirm_each_event
+
+
 @pytest.mark.parametrize(
     ("keys", "policy", "drops"),
     [

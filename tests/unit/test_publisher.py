@@ -208,3 +208,16 @@ async def test_a_save_under_way_leaves_its_events_to_the_new_broker() -> None:
     await saving
     await store.close()
     assert [body.get("text") for body in second.bodies] == ["under way"]
+
+
+async def test_a_backlog_that_is_not_taken_is_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, broker = await down_with_a_backlog()
+    await asyncio.sleep(0.01)  # as long as it took to fail, and more
+    caplog.clear()
+    await add(store, "alice", user("later"))
+    assert "does not take the backlog of 1 events (ConnectionError)" in caplog.text
+    assert "kept" not in caplog.text
+    broker.is_down = False
+    await store.close()

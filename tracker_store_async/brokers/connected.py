@@ -186,9 +186,6 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
                     if confirmed < len(together):
                         self.repeats += len(together) - confirmed
                         await self._forget(link)
-        except errors.BrokerRefusedError:
-            self._careful_until = time.monotonic() + CAREFUL_SECONDS
-            raise
         except TimeoutError as error:
             if link is not None:
                 self._abandon_if_silent(link)
@@ -198,16 +195,21 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
         """Whether an event waits for the confirmation of the one before it."""
         return self.confirm_each_event or time.monotonic() < self._careful_until
 
-    def _note_overtaken(self, count: int) -> None:
-        """Count what the server took after it had refused an earlier event."""
-        if not count:
+    def _note_refusal(self, overtaken: int) -> None:
+        """Be careful from now on: the server refused an event of a save.
+
+        Args:
+            overtaken: How many later ones of the save it took all the same.
+        """
+        self._careful_until = time.monotonic() + CAREFUL_SECONDS
+        if not overtaken:
             return
-        self.overtaken += count
+        self.overtaken += overtaken
         logger.error(
             "%s refused an event and took %d later ones of the same save (%d so far): "
             "consumers see these too early. confirm_each_event prevents it.",
             self._where,
-            count,
+            overtaken,
             self.overtaken,
         )
 

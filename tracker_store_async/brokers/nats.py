@@ -305,7 +305,7 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
             if (refusal := self._refusal(future.result())) is not None:
                 later = [each for each in futures[confirmed:] if not each.cancelled()]
                 taken = [each for each in later if not self._refusal(each.result())]
-                self._note_overtaken(len(taken))
+                self._note_refusal(len(taken))
                 raise refusal
         return len(futures)
 

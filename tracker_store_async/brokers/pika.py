@@ -338,7 +338,7 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
                 return confirmed
             error = task.exception()
             if isinstance(error, exceptions.PublishError | exceptions.DeliveryError):
-                self._note_overtaken(sum(map(_is_confirmed, sending[confirmed:])))
+                self._note_refusal(sum(map(_is_confirmed, sending[confirmed:])))
                 if isinstance(error, exceptions.PublishError):
                     await self._forget(link)  # so that the next declares the queues
                 raise self._refusal(error)

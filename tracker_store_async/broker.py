@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tracker_store_async.options import OnPublishError
+
 
 @dataclass(frozen=True, slots=True)
 class EventMessage:
@@ -21,7 +23,8 @@ class EventMessage:
         message_id: Id of the event. A repeat carries the same id: consumers drop it.
         sender_id: The conversation.
         position: Where the event will be stored, unless another writer is faster.
-        body: Rasa's message: `sender_id` and the event's fields. Do not change it.
+        body: Rasa's message: `sender_id`, the event's fields, and `user_id` where the
+            conversation has one. Do not change it.
     """
 
     message_id: str
@@ -36,7 +39,14 @@ class EventMessage:
 
 
 class EventBroker(Protocol):
-    """Publishes events; returning from `publish` means the broker has the event."""
+    """Publishes events; returning from `publish` means the broker has the event.
+
+    Attributes:
+        on_publish_error: What a save does when this broker fails, `raise` or
+            `best_effort`; None leaves it to the store.
+    """
+
+    on_publish_error: OnPublishError | None = None
 
     @abstractmethod
     async def publish(self, message: EventMessage) -> None:

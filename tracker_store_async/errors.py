@@ -13,6 +13,9 @@
     │   └── CorruptEventError                 one stored event cannot be read
     ├── ConcurrentSaveError                   another writer was faster (`on_conflict`)
     ├── PublishError                          the event broker did not confirm an event
+    │   ├── BrokerUnavailableError            it cannot be reached, or was too slow
+    │   ├── BrokerAccessError                 it refused credentials, rights or TLS
+    │   └── BrokerRefusedError                it refused an event
     ├── SaveManyError                         some of several trackers were not saved
     ├── StoreUnavailableError                 server, network or file cannot be reached
     │   └── StoreTimeoutError (TimeoutError)  no answer in time; it may have landed
@@ -125,6 +128,22 @@ class ConcurrentSaveError(TrackerStoreError):
 
 class PublishError(TrackerStoreError):
     """The event broker did not confirm an event, so nothing was stored."""
+
+
+class BrokerUnavailableError(PublishError):
+    """The event broker cannot be reached, or did not confirm in time.
+
+    What was sent may have arrived: publishing it again is safe, since consumers drop
+    repeats by message id.
+    """
+
+
+class BrokerAccessError(PublishError):
+    """The event broker refused the credentials, the rights they carry, or TLS."""
+
+
+class BrokerRefusedError(PublishError):
+    """The event broker refused an event, for a reason that a retry may not mend."""
 
 
 class SaveManyError(TrackerStoreError):

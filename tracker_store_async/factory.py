@@ -27,7 +27,12 @@ from tracker_store_async.config import (
 from tracker_store_async.construction import call_with_settings, parameter_names
 from tracker_store_async.domain import Domain
 from tracker_store_async.errors import ConfigurationError, TrackerStoreError
-from tracker_store_async.settings import Count, StoreConfig, parse_settings
+from tracker_store_async.settings import (
+    Count,
+    Section,
+    StoreConfig,
+    parse_settings,
+)
 from tracker_store_async.store import TrackerStore, is_tracker_store
 from tracker_store_async.wrapping import take_wrapping
 
@@ -128,6 +133,7 @@ def create_event_broker(
 
     Raises:
         UnknownStoreTypeError: The type is unknown or cannot be imported.
+        MissingExtraError: The driver is not installed; the text says how to.
         ConfigurationError: The broker cannot be made from this section.
     """
     if endpoint_config is None:
@@ -137,12 +143,11 @@ def create_event_broker(
         config = EndpointConfig(**{**config.as_dict(), "type": DEFAULT_BROKER_TYPE})
     type_name = _type_name(config, EVENT_BROKER)
     builtin = registry.find_builtin(type_name, registry.BROKERS)
-    if builtin is None:
-        found = registry.load_third_party(
-            type_name, registry.BROKERS, registry.BROKER_ENTRY_POINTS, EVENT_BROKER
-        )
-    else:
-        found = _builtin_class(*builtin, registry.BROKERS, EVENT_BROKER)
+    if builtin is not None:
+        return _build_builtin_broker(*builtin, config)
+    found = registry.load_third_party(
+        type_name, registry.BROKERS, registry.BROKER_ENTRY_POINTS, EVENT_BROKER
+    )
     broker = _build_broker(found, config)
     # Method names prove nothing: those of Rasa's brokers are the same.
     if EventBroker not in type(broker).__mro__:
@@ -203,14 +208,18 @@ def _build_builtin_store(
     config: StoreConfig = parse_settings(
         model, settings, where=TRACKER_STORE, type_name=name, strict=strict
     )
-    driver = config.required_driver()
-    if driver is not None and importlib.util.find_spec(driver.module) is None:
-        raise registry.missing_extra(TRACKER_STORE, name, driver.module, driver.extra)
+    _need_driver(config, name, TRACKER_STORE)
     store_class = _builtin_class(name, registration, registry.STORES, TRACKER_STORE)
     store: TrackerStore = store_class(
         domain=domain, event_broker=event_broker, **config.store_kwargs()
     )
     return store
+
+
+def _need_driver(config: Section, name: str, where: str) -> None:
+    driver = config.required_driver()
+    if driver is not None and importlib.util.find_spec(driver.module) is None:
+        raise registry.missing_extra(where, name, driver.module, driver.extra)
 
 
 def _builtin_class(
@@ -301,6 +310,27 @@ def _host(settings: Mapping[str, Any]) -> Any:
 
 
 # -- brokers ---------------------------------------------------------------------------
+
+
+def _build_builtin_broker(
+    name: str, registration: registry.Registration, config: EndpointConfig
+) -> EventBroker:
+    settings, strict = _settings(config, EVENT_BROKER)
+    if registration.target is None or registration.config is None:
+        found = _builtin_class(name, registration, registry.BROKERS, EVENT_BROKER)
+        return cast(EventBroker, _build_broker(found, config))
+    model = registry.load_builtin(registration.config, name, None, EVENT_BROKER)
+    keys: Section = parse_settings(
+        model, settings, where=EVENT_BROKER, type_name=name, strict=strict
+    )
+    _need_driver(keys, name, EVENT_BROKER)
+    found = _builtin_class(name, registration, registry.BROKERS, EVENT_BROKER)
+    arguments = keys.constructor_kwargs()
+    on_publish_error = arguments.pop("on_publish_error", None)
+    broker: EventBroker = found(**arguments)
+    if on_publish_error is not None:
+        broker.on_publish_error = on_publish_error
+    return broker
 
 
 def _build_broker(found: Callable[..., Any], config: EndpointConfig) -> Any:

@@ -7,10 +7,12 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Protocol, Self
 
 from tracker_store_async import errors
+from tracker_store_async.relay import Relay
 
 if TYPE_CHECKING:
     from tracker_store_async.locks import LoopLock
     from tracker_store_async.publishing import Publisher
+    from tracker_store_async.relay import Outbox
 
 CLOSE_SECONDS = 10.0
 """Longest time that a cancelled `close()` goes on."""
@@ -25,6 +27,7 @@ class Lifecycle(Protocol):
     _loop: asyncio.AbstractEventLoop | None
     _closed: bool
     _opening: LoopLock
+    _relay: Relay | None
 
     async def open(self) -> None:
         """Connect, create the layout where there is none, and open the broker.
@@ -61,10 +64,18 @@ class Lifecycle(Protocol):
         await self._open()
         if self._publisher is not None and not self._is_wrapped:
             try:
-                await self._publisher.broker.open()
+                outbox = self._open_outbox()
+                if outbox is None:
+                    await self._publisher.broker.open()
+                else:
+                    self._relay = Relay(outbox, self._publisher.broker)
             except BaseException:
                 await self._close()
                 raise
+
+    def _open_outbox(self) -> Outbox | None:
+        """Return the outbox of a store that has one and was told to use it."""
+        return None
 
     def _wrong_loop(self) -> errors.WrongLoopError:
         return errors.WrongLoopError(
@@ -92,9 +103,14 @@ class Lifecycle(Protocol):
             self._loop = None
             try:
                 if self._publisher is not None and not self._is_wrapped:
-                    await self._publisher.drain()
-                    if self.owns_broker:
-                        await self._publisher.broker.close()
+                    try:
+                        if self._relay is not None:
+                            await self._relay.stop()
+                        await self._publisher.drain()
+                    finally:
+                        self._relay = None
+                        if self.owns_broker:
+                            await self._publisher.broker.close()
             finally:
                 await self._close_to_the_end()
 

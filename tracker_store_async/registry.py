@@ -76,10 +76,31 @@ STORES: dict[str, Registration] = {
 
 BROKERS: dict[str, Registration] = {
     "recording": Registration(f"{_BROKERS}.recording:RecordingBroker"),
-    "pika": Registration(None, aliases=("rabbitmq",)),
-    "kafka": Registration(None),
-    "sql": Registration(None),
-    "file": Registration(None),
+    "pika": Registration(
+        f"{_BROKERS}.pika:PikaEventBroker",
+        f"{_BROKERS}.pika_config:PikaConfig",
+        "pika",
+        ("rabbitmq",),
+    ),
+    "kafka": Registration(
+        f"{_BROKERS}.kafka:KafkaEventBroker",
+        f"{_BROKERS}.kafka_config:KafkaConfig",
+        "kafka",
+    ),
+    "nats": Registration(
+        f"{_BROKERS}.nats:NatsEventBroker", f"{_BROKERS}.nats_config:NatsConfig", "nats"
+    ),
+    "sql": Registration(
+        f"{_BROKERS}.sql:SQLEventBroker", f"{_BROKERS}.sql_config:SQLBrokerConfig"
+    ),
+    "file": Registration(
+        f"{_BROKERS}.file:FileEventBroker", f"{_BROKERS}.file_config:FileBrokerConfig"
+    ),
+    "redis": Registration(
+        f"{_BROKERS}.redis:RedisEventBroker",
+        f"{_BROKERS}.redis_config:RedisBrokerConfig",
+        "redis",
+    ),
 }
 
 _HINTS = dict.fromkeys(

@@ -39,6 +39,18 @@ StoredRow: TypeAlias = "tuple[str | None, str | bytes]"
 """One stored event: its id (None where Rasa wrote the row) and its JSON text."""
 
 
+class OutboxEntry(NamedTuple):
+    """One message that is to be published once it is stored."""
+
+    message_id: str
+    position: int
+    body: str  # JSON text
+
+    def __repr__(self) -> str:
+        """Show what it is; the body may be the text of a message."""
+        return f"<{type(self).__name__}({self.message_id!r}, {self.position})>"
+
+
 @dataclass(frozen=True, slots=True)
 class Append:
     """All or nothing: store `rows` if the stored version is `expected_version`.
@@ -57,6 +69,8 @@ class Append:
     expires_at: float | None = None
     user_id: str | None = None  # None leaves what is stored
     created_at: float | None = None  # when the log began; None does not ask
+    # for a backend that has an outbox: to be stored in the same transaction
+    outbox: Sequence[OutboxEntry] = ()
 
     @property
     def new_version(self) -> int:

@@ -114,7 +114,7 @@ class Saver:
         """Encode, publish and append; return whether the append was accepted."""
         store, cursor = self._store, tracker._log
         batch = await self.encode(tracker)
-        await store._publish(tracker)
+        outbox = await store._publish_or_collect(tracker)
         now = store._now()
         request = Append(
             sender_id=tracker.sender_id,
@@ -126,9 +126,12 @@ class Saver:
             expires_at=None if store.record_exp is None else now + store.record_exp,
             user_id=tracker.user_id,
             created_at=cursor.created_at if batch.version else None,
+            outbox=outbox,
         )
         if not await store._append(request):
             return False
+        if outbox and store._relay is not None:
+            store._relay.wake()
         cursor.confirm(batch.event_ids, request.new_version, batch.session_start)
         cursor.store, cursor.sender_id = store, tracker.sender_id
         tracker.keep_assigned_slots()

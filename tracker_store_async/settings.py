@@ -88,6 +88,19 @@ class Section(BaseModel):
     shorthands: ClassVar[tuple[str, ...]] = ()
     """Keys that the class turns into fields before they are validated."""
 
+    def required_driver(self) -> RequiredDriver | None:
+        """Return what has to be installed for this configuration, or None."""
+        return None
+
+    def constructor_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of the constructor: every field with a value."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in values.items()
+            if value is not None
+        }
+
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Show no password: neither a secret nor the one in a URL."""
         for name, value in super().__repr_args__():
@@ -125,18 +138,9 @@ class StoreConfig(Section):
         except ValueError:
             return value
 
-    def required_driver(self) -> RequiredDriver | None:
-        """Return what has to be installed for this configuration, or None."""
-        return None
-
     def store_kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of the store's constructor."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value
-            for name, value in values.items()
-            if value is not None
-        }
+        return self.constructor_kwargs()
 
 
 ConfigT = TypeVar("ConfigT", bound=Section)

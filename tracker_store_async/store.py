@@ -20,6 +20,7 @@ their number. Everything here follows from that:
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
@@ -40,7 +41,7 @@ from tracker_store_async.options import (
     check_time,
 )
 from tracker_store_async.publishing import Publisher
-from tracker_store_async.rows import Health, Listing, Read
+from tracker_store_async.rows import Health, Listing, OutboxEntry, Read
 from tracker_store_async.saving import Saver
 from tracker_store_async.serialization import (
     check_sender_id,
@@ -100,6 +101,7 @@ class TrackerStore(Lifecycle, Protocol):
     _domain: Domain | None
     _max_event_history: int | None
     _on_publish_error: OnPublishError
+    outbox: bool = False  # whether messages are stored first; see `relay.py`
     _tells_logs_apart: bool = True  # whether `created_at` names one log for good
     _creates_layout: bool = True  # False for those who only look
     _loop_turns: Turns
@@ -128,6 +130,7 @@ class TrackerStore(Lifecycle, Protocol):
         self.on_conflict = on_conflict
         self.record_exp = check_record_exp(record_exp)
         self.owns_broker = False
+        self._relay = None
         self.conflict_count = 0
         self._loop = None
         self._closed = False
@@ -170,16 +173,23 @@ class TrackerStore(Lifecycle, Protocol):
 
     @property
     def event_broker(self) -> EventBroker | None:
-        """The broker that gets every event before it is stored, or None."""
+        """The broker that gets every event before it is stored, or None.
+
+        Another one may be set: it gets what `best_effort` has kept for the one before.
+        Without one that keeps it, as well, setting it raises `ConfigurationError`.
+        """
         return None if self._publisher is None else self._publisher.broker
 
     @event_broker.setter
     def event_broker(self, event_broker: EventBroker | None) -> None:
-        self._publisher = (
+        publisher = (
             None
             if event_broker is None
             else Publisher(event_broker, self._on_publish_error)
         )
+        if (former := getattr(self, "_publisher", None)) is not None:
+            former.hand_over(publisher)
+        self._publisher = publisher
 
     @property
     def max_event_history(self) -> int | None:
@@ -498,8 +508,27 @@ class TrackerStore(Lifecycle, Protocol):
         if self._publisher is not None:
             cursor = tracker._log
             await self._publisher.publish(
-                tracker.sender_id, cursor.version or 0, cursor.pending
+                tracker.sender_id, cursor.version or 0, cursor.pending, tracker.user_id
             )
+
+    async def _publish_or_collect(
+        self, tracker: DialogueStateTracker
+    ) -> Sequence[OutboxEntry]:
+        """Publish, or return what is to be stored with the append and published then.
+
+        The second where the store has an outbox.
+        """
+        if not self.outbox or self._publisher is None:
+            await self._publish(tracker)
+            return ()
+        cursor = tracker._log
+        messages = self._publisher.unpublished(
+            tracker.sender_id, cursor.version or 0, cursor.pending, tracker.user_id
+        )
+        return [
+            OutboxEntry(each.message_id, each.position, json.dumps(each.body))
+            for each, _ in messages
+        ]
 
     async def _fetch(
         self, sender_id: str, *, start: int | None, last: int | None

@@ -24,7 +24,18 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.servers import dynamo, libraries, mongo, mysql, pgbouncer, postgresql, redis
+from tests.servers import (
+    dynamo,
+    kafka,
+    libraries,
+    mongo,
+    mysql,
+    nats,
+    pgbouncer,
+    postgresql,
+    rabbitmq,
+    redis,
+)
 from tests.servers.base import Server, ServerMissingError, Servers, fresh_database
 from tests.servers.dynamo import DynamoServer, PrivateDynamo, private_dynamo
 from tests.servers.mongo import MongoServer, PrivateMongo, private_mongo
@@ -58,6 +69,9 @@ MANAGERS: Mapping[str, Callable[[Servers], AbstractContextManager[Server]]] = {
     "valkey": redis.valkey,
     "oracle": libraries.oracle,
     "dynamo": dynamo.find_or_start,
+    "rabbitmq": rabbitmq.find_or_start,
+    "nats": nats.find_or_start,
+    "kafka": kafka.find_or_start,
 }
 
 ALIASES = {

@@ -63,6 +63,7 @@ class TestFiles:
             "pgbouncer": False,
             "auto_upgrade": False,
             "create_tables": True,
+            "outbox": False,
             "on_conflict": "rebase",
             "on_publish_error": "raise",
         }
@@ -101,6 +102,7 @@ class TestFiles:
             "pgbouncer": False,
             "auto_upgrade": False,
             "create_tables": True,
+            "outbox": False,
             "on_conflict": "rebase",
             "on_publish_error": "raise",
         }

@@ -75,14 +75,70 @@ async def test_recording_broker():
     assert broker.is_ready()
 
 
-@pytest.mark.parametrize("name", ["pika", "RabbitMQ", "kafka", "SQL", "file"])
-def test_rasas_brokers_are_recognised(name):
-    text = problem(type=name, host="localhost", url="x")
-    assert "is not part of this version yet; it has: recording" in text
+@pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        ({"type": "file"}, "<FileEventBroker to rasa_event.log>"),
+        ({"type": "file", "path": "e.log"}, "<FileEventBroker to e.log>"),
+        ({"type": "file", "url": "e.log", "fsync": False}, "to e.log>"),
+        ({"type": "SQL"}, "the event table at sqlite database events.db>"),
+        (
+            {
+                "type": "sql",
+                "dialect": "postgresql+psycopg2",
+                "url": "db:5433",
+                "db": "rasa",
+                "username": "me",
+                "password": 7,
+            },
+            "the event table at postgresql at db:5433/rasa>",
+        ),
+        ({"type": "sql", "url": "mysql://me:secret@db/rasa"}, "at mysql at db/rasa>"),
+        ({"type": "redis", "url": "rediss://me:secret@r:7/3"}, "to Redis at r:7>"),
+    ],
+)
+def test_a_section_makes_the_broker(config, shown):
+    broker = create_event_broker(config | {"timeout_seconds": 3})
+    assert repr(broker).endswith(shown)
+    assert broker.timeout_seconds == 3
+    assert broker.on_publish_error is None
+
+
+def test_what_a_save_does_about_a_broker_may_stand_with_it():
+    broker = create_event_broker({"type": "file", "on_publish_error": "best_effort"})
+    assert broker.on_publish_error == "best_effort"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"type": "file", "pth": "x"}, "unknown key 'pth' for type file; did you"),
+        ({"type": "file", "url": "x", "path": "x"}, "'url' and 'path' mean the same"),
+        ({"type": "file", "timeout_seconds": 0}, "timeout_seconds: must be greater"),
+        ({"type": "sql", "ssl_mode": "some"}, "event_broker.ssl_mode: must be"),
+        ({"type": "sql", "port": "x"}, "event_broker.port: must be a whole number"),
+        ({"type": "redis", "url": "http://x"}, "must begin with redis://"),
+        ({"type": "redis", "ssl_cafile": "x"}, "the ssl_ files need 'use_ssl: true'"),
+        ({"type": "redis", "max_length": 0}, "max_length: must be greater"),
+        ({"type": "redis", "on_publish_error": "x"}, "on_publish_error: must be"),
+    ],
+)
+def test_a_wrong_key_is_named(config, words):
+    text = problem(**config)
+    assert text.startswith("event_broker")
+    assert words in text
+
+
+def test_no_password_is_shown():
+    broker = create_event_broker({"type": "redis", "url": "redis://:hush@r"})
+    assert "hush" not in repr(broker)
+    assert "hush" not in problem(type="redis", url="redis://:hush@r:port")
 
 
 def test_section_without_a_type_is_rasas_default():
-    assert problem(url="localhost").startswith("event_broker: type pika is not part")
+    pytest.importorskip("aio_pika")
+    broker = create_event_broker({"url": "localhost"})
+    assert repr(broker) == "<PikaEventBroker to RabbitMQ at localhost:5672>"
 
 
 def test_dotted_path_and_entry_point():

@@ -127,6 +127,7 @@ def words(text: str) -> set[str]:
 def sections(text: str) -> dict[str, str]:
     """Return the text below each heading that is the name of a type."""
     parts = re.split(r"^## `([a-z_]+)`$", text, flags=re.MULTILINE)
+    parts = [part.partition("\n## ")[0] for part in parts]
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 

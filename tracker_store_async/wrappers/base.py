@@ -166,3 +166,8 @@ def check_wrapped(store: object, wrapper: str) -> None:
             f"{wrapper} wraps a TrackerStore, not {type(store).__name__}: a store with "
             "Rasa's methods is wrapped in AwaitableTrackerStore first"
         )
+    if store.outbox:
+        raise ConfigurationError(
+            f"{wrapper} publishes before it stores, and cannot wrap a store that has "
+            "an outbox: use one of the two"
+        )

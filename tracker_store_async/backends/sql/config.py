@@ -89,6 +89,7 @@ class SQLConfig(StoreConfig):
         pgbouncer: Whether PgBouncer stands before the server (PostgreSQL only).
         auto_upgrade: Whether an older or Rasa's own layout is upgraded on opening.
         create_tables: Whether missing tables are created on opening.
+        outbox: Whether messages are stored with each save and published afterwards.
 
     Two shorthands stand for `ssl_mode`: `use_ssl: true` for `verify-full`, with
     `ssl_check_hostname: false` for `verify-ca`, and `use_ssl: false` for `disable`.
@@ -137,6 +138,7 @@ class SQLConfig(StoreConfig):
     pgbouncer: bool = False
     auto_upgrade: bool = False
     create_tables: bool = True
+    outbox: bool = False
 
     @model_validator(mode="before")
     @classmethod

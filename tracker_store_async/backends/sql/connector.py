@@ -97,6 +97,10 @@ class Connector:
             event.listen(pool, "checkin", _close_for_good)
         await engine.dispose()
 
+    def is_in_memory(self) -> bool:
+        """Whether it is an SQLite database that has no file."""
+        return self.dialect == "sqlite" and not is_file(self._url)
+
     def is_absent(self) -> bool:
         """Whether it is an SQLite file that is missing: connecting would make it."""
         return (

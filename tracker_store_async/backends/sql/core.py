@@ -17,6 +17,7 @@ from sqlalchemy import and_, case, func, literal, null, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from tracker_store_async.backends.sql.errors import Kind, is_contended, kind_of
+from tracker_store_async.backends.sql.outbox import outbox_values
 from tracker_store_async.backends.sql.schema import COLUMN_LENGTH
 from tracker_store_async.errors import CorruptEventError
 from tracker_store_async.rows import ConversationSummary, StoredConversation
@@ -25,7 +26,7 @@ from tracker_store_async.settling import settled
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy import ColumnElement, Select, Table
     from sqlalchemy.engine import Row
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -50,6 +51,7 @@ class CoreOperations:
     def __init__(self, engine: AsyncEngine, tables: Tables) -> None:
         self.engine = engine
         self.tables = tables
+        self.outbox: Table | None = None
 
     async def open(self) -> None:
         """Take what is held for as long as the store is open."""
@@ -72,6 +74,8 @@ class CoreOperations:
             is_mine = await self._begin(conn, append)
         if is_mine and append.rows:
             await self._insert_events(conn, append)
+        if is_mine and append.outbox and self.outbox is not None:
+            await conn.execute(self.outbox.insert(), outbox_values(append))
         return is_mine
 
     async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:

@@ -23,11 +23,13 @@ from tracker_store_async.backends.sql.core import (
     column_text,
     column_time,
 )
+from tracker_store_async.backends.sql.outbox import outbox_values
 from tracker_store_async.rows import ConversationSummary, StoredConversation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
 
@@ -60,6 +62,10 @@ _INSERT_EVENT = """
 INSERT INTO events (sender_id, position, event_id, data, type_name, timestamp,
     intent_name, action_name)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_INSERT_MESSAGE = """
+INSERT INTO outbox (sender_id, position, message_id, body)
+VALUES (:sender_id, :position, :message_id, :body)
 """
 _ERASE = (
     "DELETE FROM conversations WHERE sender_id = :sender_id",
@@ -101,6 +107,7 @@ class SqliteOperations:
     def __init__(self, engine: AsyncEngine, *, set_modes: bool = True) -> None:
         self.engine = engine
         self._set_modes = set_modes
+        self.outbox: Table | None = None
         self._pooled: list[PoolProxiedConnection] = []
         self._writer: Any = None
         self._reader: Any = None
@@ -237,6 +244,8 @@ def _append(conn: sqlite3.Connection, append: Append) -> bool:
             is_mine = _begin(conn, values)
         if is_mine:
             conn.executemany(_INSERT_EVENT, rows)
+            if append.outbox:
+                conn.executemany(_INSERT_MESSAGE, outbox_values(append))
     return is_mine
 
 

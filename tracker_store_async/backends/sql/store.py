@@ -22,6 +22,11 @@ from tracker_store_async.backends.sql.opening import (
     ensure_layout,
     operations_for,
 )
+from tracker_store_async.backends.sql.outbox import (
+    SqlOutbox,
+    build_outbox,
+    check_outbox,
+)
 from tracker_store_async.backends.sql.schema import build_tables
 from tracker_store_async.errors import ConfigurationError, StoreClosedError
 from tracker_store_async.rows import Health
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from tracker_store_async.credentials import PasswordSource
     from tracker_store_async.domain import Domain
     from tracker_store_async.options import OnConflict, OnPublishError
+    from tracker_store_async.relay import Outbox
     from tracker_store_async.rows import (
         Append,
         ConversationSummary,
@@ -108,6 +114,10 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         on_conflict: What a save does about another writer's events.
         on_publish_error: What a save does when the broker fails.
         record_exp: Seconds after its latest save when a conversation expires, or None.
+        outbox: Whether the messages for the event broker are stored in the transaction
+            of each save, and published in order afterwards, in place of before. Every
+            process that saves to the database must say the same. Not with Oracle, nor
+            with an SQLite database in memory.
 
     Raises:
         ConfigurationError: An option is wrong or does not apply to the dialect.
@@ -146,6 +156,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         on_conflict: OnConflict = "rebase",
         on_publish_error: OnPublishError = "raise",
         record_exp: float | None = None,
+        outbox: bool = False,
     ) -> None:
         super().__init__(
             domain,
@@ -185,6 +196,10 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
             self._connector = OwnEngine(engine, options)
         self.backend_name = self._connector.dialect
         self._command_timeout_seconds = engines.command_seconds(options)
+        if outbox:
+            check_outbox(self._connector)
+        self.outbox = outbox
+        self._outbox: SqlOutbox | None = None
         self._auto_upgrade = auto_upgrade
         self._create_tables = create_tables
         self._translated = Translated(self._connector.where, error_table)
@@ -247,11 +262,22 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
                     is_ours=self._connector.owns_engine,
                 )
                 await self._operations.open()
+                if self.outbox:
+                    await self._create_outbox(engine)
         except BaseException:
             self._operations = None
             await self._connector.release(engine)
             raise
         self._engine = engine
+
+    async def _create_outbox(self, engine: AsyncEngine) -> None:
+        tables = build_outbox(engine.dialect, self._connector.options.schema)
+        self._outbox = SqlOutbox(engine, tables)
+        await self._outbox.create(create_tables=self._create_tables)
+        self._opened.outbox = tables.messages
+
+    def _open_outbox(self) -> Outbox | None:
+        return self._outbox
 
     async def _connected_engine(self) -> AsyncEngine:
         """Return an engine that has connected once, and so knows what it talks to."""
@@ -355,7 +381,10 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         return await self._bounded(self._opened.read(read))
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
-        return await self._bounded(self._opened.delete(sender_id, before, now))
+        found = await self._bounded(self._opened.delete(sender_id, before, now))
+        if self._outbox is not None:
+            await self._bounded(self._outbox.forget(sender_id, before))
+        return found
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return list(await self._bounded(self._opened.list(listing)))

@@ -1,0 +1,178 @@
+"""What RabbitMQ alone has: Rasa's exchange, several queues, and `mandatory`."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+
+from tests.brokers.kit import batch, ids, message
+from tracker_store_async import errors
+from tracker_store_async.brokers.pika import PikaEventBroker
+
+pytestmark = pytest.mark.backend("rabbitmq")
+
+
+@pytest.fixture
+async def raw(rabbitmq_server):
+    """Give a channel of the test's own, and names that are deleted at the end."""
+    connection = await rabbitmq_server.connect()
+    channel = await connection.channel()
+    names = [f"tracker_store_test_{uuid.uuid4().hex[:12]}" for _ in range(2)]
+    yield channel, names
+    for name in names:
+        await channel.queue_delete(name)
+    await channel.exchange_delete(names[0])
+    await connection.close()
+
+
+def broker_for(server, names, **options):
+    return PikaEventBroker(
+        server.host,
+        server.username,
+        server.password,
+        server.port,
+        queues=names,
+        exchange_name=names[0],
+        **options,
+    )
+
+
+async def read(channel, name):
+    queue = await channel.declare_queue(name, durable=True)
+    found = []
+    while (each := await queue.get(no_ack=True, fail=False)) is not None:
+        found.append(each)
+    return found
+
+
+async def test_every_queue_gets_every_event_on_disk(rabbitmq_server, raw):
+    channel, names = raw
+    broker = broker_for(rabbitmq_server, names)
+    await broker.publish_many(batch("alice", 0))
+    await broker.close()
+    for name in names:
+        found = await read(channel, name)
+        assert [each.message_id for each in found] == ids(batch("alice", 0))
+        assert {each.delivery_mode for each in found} == {2}
+        assert json.loads(found[3].body) == batch("alice", 0)[3].body
+        assert found[3].headers == {"position": 3}
+
+
+async def test_the_exchange_that_rasa_declared_is_used(rabbitmq_server, raw):
+    import aio_pika
+
+    channel, names = raw
+    await channel.declare_exchange(names[0], aio_pika.ExchangeType.FANOUT)
+    broker = broker_for(rabbitmq_server, names)
+    await broker.publish_many(batch("alice", 0))
+    await broker.close()
+    assert len(await read(channel, names[1])) == 4
+
+
+async def test_an_exchange_can_be_shared_with_rasa(rabbitmq_server, raw):
+    import aio_pika
+
+    channel, names = raw
+    broker = broker_for(rabbitmq_server, names, exchange_durable=False)
+    await broker.open()
+    await broker.close()
+    await channel.declare_exchange(names[0], aio_pika.ExchangeType.FANOUT)
+
+
+async def test_an_event_that_no_queue_gets_is_an_error_once(rabbitmq_server, raw):
+    channel, names = raw
+    broker = broker_for(rabbitmq_server, names)
+    await broker.publish(message("alice", 0))
+    for name in names:
+        await channel.queue_delete(name)
+    with pytest.raises(errors.BrokerRefusedError, match="no queue for the event"):
+        await broker.publish(message("alice", 1))
+    await broker.publish(message("alice", 1))  # the queues are declared again
+    await broker.close()
+    assert [each.message_id for each in await read(channel, names[1])] == ["alice-1"]
+
+
+@pytest.fixture
+async def limited(raw):
+    """Give a channel and names; the exchange has a queue that takes 2000 bytes."""
+    import aio_pika
+
+    channel, names = raw
+    exchange = await channel.declare_exchange(
+        names[0], aio_pika.ExchangeType.FANOUT, durable=True
+    )
+    limit = {"x-max-length-bytes": 2000, "x-overflow": "reject-publish"}
+    queue = await channel.declare_queue(
+        f"{names[0]}_limited", durable=True, arguments=limit
+    )
+    await queue.bind(exchange)
+    yield channel, names, queue
+    await queue.delete(if_empty=False)
+
+
+def one_too_large(first: int):
+    """Return a save whose second event the queue refuses; it has room for the rest."""
+    large = message("alice", first + 1, text="x" * 3000)
+    return [message("alice", first), large, message("alice", first + 2)]
+
+
+async def test_what_follows_a_refused_event_is_counted_and_not_sent_again(
+    rabbitmq_server, limited, caplog
+):
+    _channel, names, queue = limited
+    broker = broker_for(rabbitmq_server, names)
+    with pytest.raises(errors.BrokerRefusedError, match="queue may be full"):
+        await broker.publish_many(one_too_large(0))
+    assert broker.overtaken == 1
+    assert "took 1 later ones" in caplog.text
+    assert broker.connections == 1
+    # for a minute each event waits for the one before it
+    with pytest.raises(errors.BrokerRefusedError):
+        await broker.publish_many(one_too_large(3))
+    assert broker.overtaken == 1
+    await broker.close()
+    found = []
+    while (each := await queue.get(no_ack=True, fail=False)) is not None:
+        found.append(each.message_id)
+    assert found == ["alice-0", "alice-2", "alice-3"]
+
+
+async def test_each_event_waits_for_the_one_before_where_asked_for(
+    rabbitmq_server, limited
+):
+    _channel, names, queue = limited
+    broker = broker_for(rabbitmq_server, names, confirm_each_event=True)
+    with pytest.raises(errors.BrokerRefusedError):
+        await broker.publish_many(one_too_large(0))
+    await queue.purge()
+    whole = [message("alice", n) for n in range(3)]  # a smaller one, once it is retried
+    await broker.publish_many(whole)
+    await broker.close()
+    assert broker.overtaken == 0
+    found = [each.message_id for each in await read(_channel, names[1])]
+    assert list(dict.fromkeys(found)) == ids(whole)
+
+
+async def test_a_queue_of_another_kind_is_one_sentence(rabbitmq_server, raw):
+    channel, names = raw
+    await channel.declare_queue(names[1], durable=True, arguments={"x-max-length": 9})
+    broker = broker_for(rabbitmq_server, names)
+    with pytest.raises(errors.BrokerAccessError, match="with other arguments"):
+        await broker.open()
+    await broker.close()
+
+
+async def test_what_is_not_to_be_kept_is_dropped_and_counted(caplog):
+    broker = PikaEventBroker(
+        "127.0.0.1",
+        port=1,
+        timeout_seconds=0.2,
+        raise_on_failure=False,
+        should_keep_unpublished_messages=False,
+    )
+    await broker.publish_many(batch("alice", 0))
+    await broker.close()
+    assert broker.dropped == 4
+    assert "Dropped 4 events (4 so far)" in caplog.text

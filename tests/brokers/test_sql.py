@@ -1,0 +1,72 @@
+"""What only the SQL broker has: a table that Rasa created, and one that is not its."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.brokers.kit import batch
+from tracker_store_async import (
+    EndpointConfig,
+    SQLTrackerStore,
+    create_event_broker,
+    errors,
+)
+from tracker_store_async.brokers.sql import SQLEventBroker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RASAS = (
+    "CREATE TABLE events (id INTEGER PRIMARY KEY, sender_id VARCHAR(255), data TEXT)"
+)
+
+
+async def test_a_table_of_rasa_is_used_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    connection = sqlite3.connect(path)
+    connection.execute(RASAS)
+    connection.execute("INSERT INTO events (sender_id, data) VALUES ('x', '{}')")
+    connection.commit()
+    broker = SQLEventBroker(db=str(path))
+    events = batch("alice", 0)
+    await broker.publish_many(events)
+    await broker.close()
+    rows = connection.execute("SELECT * FROM events ORDER BY id").fetchall()
+    connection.close()
+    assert rows[0] == (1, "x", "{}")
+    assert rows[1:] == [
+        (n, "alice", json.dumps(each.body)) for n, each in enumerate(events, 2)
+    ]
+
+
+async def test_the_table_of_a_tracker_store_is_left_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "rasa.db")
+    async with SQLTrackerStore(db=path):
+        pass
+    broker = SQLEventBroker(db=path)
+    with pytest.raises(errors.BrokerAccessError, match="name another 'db'"):
+        await broker.publish_many(batch("alice", 0))
+    await broker.close()
+
+
+async def test_it_gives_up_after_as_many_attempts_as_are_configured() -> None:
+    options = {"connection_attempts": 2, "retry_delay_in_seconds": 0.01}
+    section = {"type": "sql", "dialect": "postgresql", "url": "127.0.0.1", "port": 1}
+    broker = create_event_broker(EndpointConfig(**section, **options))
+    assert isinstance(broker, SQLEventBroker)
+    attempts, connect = 0, broker._connect
+
+    async def counted() -> Any:
+        nonlocal attempts
+        attempts += 1
+        return await connect()
+
+    broker._connect = counted  # type: ignore[method-assign]
+    with pytest.raises(errors.BrokerUnavailableError):
+        await broker.open()
+    assert attempts == 2
+    await broker.close()

@@ -1,0 +1,223 @@
+"""The publisher: user ids, whose policy counts, and a broker that stays down."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conformance.kit import FailingBroker, add, user
+from tracker_store_async import InMemoryTrackerStore, errors, publishing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracker_store_async.broker import EventMessage
+
+
+class SlowToFail(FailingBroker):
+    """A broker that is down and takes its time to say so."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.attempts = 0
+        self.closed = False
+
+    async def publish_many(self, messages: Sequence[EventMessage]) -> None:
+        self.attempts += 1
+        if self.is_down:
+            await asyncio.sleep(self.seconds)
+        await super().publish_many(messages)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def best_effort(broker: FailingBroker) -> InMemoryTrackerStore:
+    return InMemoryTrackerStore(event_broker=broker, on_publish_error="best_effort")
+
+
+async def test_the_user_of_a_conversation_is_in_the_body() -> None:
+    broker = FailingBroker()
+    store = InMemoryTrackerStore(event_broker=broker)
+    tracker = await store.get_or_create_tracker("alice")
+    tracker.user_id = "user-7"
+    tracker.update(user("hi"))
+    await store.save(tracker)
+    first, second = broker.bodies
+    assert "user_id" not in first
+    assert second["user_id"] == "user-7"
+    assert next(iter(second)) == "sender_id"
+
+
+async def test_the_brokers_own_policy_comes_first() -> None:
+    broker = FailingBroker()
+    broker.is_down = True
+    broker.on_publish_error = "best_effort"
+    store = InMemoryTrackerStore(event_broker=broker)
+    await add(store, "alice", user("hi"))
+    assert await store.exists("alice")
+    broker.on_publish_error = "raise"
+    strict = best_effort(broker)
+    with pytest.raises(errors.PublishError):
+        await add(strict, "alice", user("hi"))
+    broker.is_down = False
+    await store.close()
+
+
+async def test_a_broker_that_is_down_is_not_waited_for_by_everybody() -> None:
+    broker = SlowToFail(0.2)
+    broker.is_down = True
+    store = best_effort(broker)
+    await add(store, "first", user("hi"))
+    started = time.perf_counter()
+    await asyncio.gather(*(add(store, f"u{n}", user("hi")) for n in range(50)))
+    assert time.perf_counter() - started < 0.15
+    assert broker.attempts == 1
+    broker.is_down = False
+    await store.close()
+    assert len(broker.messages) == 51
+
+
+async def test_a_backlog_is_sent_although_nobody_saves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publishing, "FIRST_RETRY_SECONDS", 0.01)
+    broker = SlowToFail(0)
+    broker.is_down = True
+    store = best_effort(broker)
+    await add(store, "alice", user("one"))
+    await add(store, "alice", user("two"))
+    broker.is_down = False
+    async with asyncio.timeout(5):
+        while len(broker.messages) < 2:
+            await asyncio.sleep(0.01)
+    assert [body["text"] for body in broker.bodies] == ["one", "two"]
+    await store.close()
+
+
+async def test_closing_spends_a_bounded_time_on_the_backlog(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(publishing, "DRAIN_SECONDS", 0.05)
+    broker = SlowToFail(0)
+    broker.is_down = True
+    store = best_effort(broker)
+    store.owns_broker = True
+    await add(store, "alice", user("one"))
+    broker.seconds = 60
+    async with asyncio.timeout(5):
+        await store.close()
+    assert "1 events that are stored were never published" in caplog.text
+    assert broker.closed
+
+
+async def test_a_cancelled_close_closes_the_broker_all_the_same() -> None:
+    broker = SlowToFail(0)
+    broker.is_down = True
+    store = best_effort(broker)
+    store.owns_broker = True
+    await add(store, "alice", user("one"))
+    broker.seconds = 60
+    closing = asyncio.create_task(store.close())
+    attempts = broker.attempts
+    while broker.attempts == attempts:
+        await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert broker.closed
+
+
+async def test_a_cancelled_save_is_published_again_in_order() -> None:
+    broker = SlowToFail(60)
+    store = best_effort(broker)
+    tracker = await store.get_or_create_tracker("alice")
+    tracker.update(user("one"))
+    broker.is_down = True
+    saving = asyncio.create_task(store.save(tracker))
+    attempts = broker.attempts
+    while broker.attempts == attempts:
+        await asyncio.sleep(0)
+    saving.cancel()
+    await asyncio.gather(saving, return_exceptions=True)
+    broker.is_down = False
+    tracker.update(user("two"))
+    await store.save(tracker)
+    assert [body.get("text") for body in broker.bodies] == [None, "one", "two"]
+
+
+async def down_with_a_backlog() -> tuple[InMemoryTrackerStore, FailingBroker]:
+    """Return a store that has kept an event for a broker that is down."""
+    broker = FailingBroker()
+    store = best_effort(broker)
+    broker.is_down = True
+    await add(store, "alice", user("kept"))
+    return store, broker
+
+
+async def test_another_broker_gets_the_backlog_before_anything_newer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, _ = await down_with_a_backlog()
+    second = FailingBroker()
+    store.event_broker = second
+    assert "1 events that wait for the event broker" in caplog.text
+    await add(store, "alice", user("newer"))
+    assert [body.get("text") for body in second.bodies] == ["kept", "newer"]
+    await store.close()
+
+
+async def test_another_broker_gets_the_backlog_though_nobody_saves() -> None:
+    store, _ = await down_with_a_backlog()
+    second = FailingBroker()
+    store.event_broker = second
+    await store.close()
+    assert [body.get("text") for body in second.bodies] == ["kept"]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_a_backlog_that_nobody_would_keep_is_not_thrown_away(
+    strict: bool,
+) -> None:
+    store, broker = await down_with_a_backlog()
+    other = None
+    if strict:
+        other = FailingBroker()
+        other.on_publish_error = "raise"
+    with pytest.raises(errors.ConfigurationError, match="1 events wait"):
+        store.event_broker = other
+    assert store.event_broker is broker
+    broker.is_down = False
+    await store.close()
+    assert [body.get("text") for body in broker.bodies] == ["kept"]
+
+
+async def test_a_save_under_way_leaves_its_events_to_the_new_broker() -> None:
+    first = SlowToFail(0.05)
+    store = best_effort(first)
+    first.is_down = True
+    saving = asyncio.create_task(add(store, "alice", user("under way")))
+    while not first.attempts:
+        await asyncio.sleep(0)
+    second = FailingBroker()
+    store.event_broker = second
+    await saving
+    await store.close()
+    assert [body.get("text") for body in second.bodies] == ["under way"]
+
+
+async def test_a_backlog_that_is_not_taken_is_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, broker = await down_with_a_backlog()
+    await asyncio.sleep(0.01)  # as long as it took to fail, and more
+    caplog.clear()
+    await add(store, "alice", user("later"))
+    assert "does not take the backlog of 1 events (ConnectionError)" in caplog.text
+    assert "kept" not in caplog.text
+    broker.is_down = False
+    await store.close()

@@ -1,0 +1,166 @@
+"""The outbox of the SQL store: two small tables beside the conversations."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import Column, Double, Integer, MetaData, String, Table, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from tracker_store_async.backends.sql.layout import schema_lock
+from tracker_store_async.backends.sql.schema import (
+    _id_column,
+    _key_type,
+    _long_text,
+    _mysql_options,
+)
+from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.relay import Outbox
+from tracker_store_async.rows import OutboxEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from tracker_store_async.backends.sql.connector import Connector
+    from tracker_store_async.rows import Append
+
+
+class OutboxTables(NamedTuple):
+    """The messages, and which relay has them."""
+
+    metadata: MetaData
+    messages: Table
+    lease: Table
+
+
+def build_outbox(dialect: Dialect, schema: str | None) -> OutboxTables:
+    """Return the tables as this database needs them."""
+    metadata, options = MetaData(schema=schema), _mysql_options(dialect)
+    messages = Table(
+        "outbox",
+        metadata,
+        _id_column(dialect),
+        Column("sender_id", _key_type(dialect), nullable=False),
+        Column("position", Integer, nullable=False),
+        Column("message_id", _long_text(), nullable=False),
+        Column("body", _long_text(), nullable=False),
+        **options,
+    )
+    lease = Table(
+        "outbox_lease",
+        metadata,
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("owner", String(64), nullable=False),
+        Column("expires_at", Double, nullable=False),
+        **options,
+    )
+    return OutboxTables(metadata, messages, lease)
+
+
+def outbox_values(append: Append) -> list[dict[str, Any]]:
+    """Return the rows that an append adds to the outbox."""
+    return [
+        {"sender_id": append.sender_id, **entry._asdict()} for entry in append.outbox
+    ]
+
+
+def check_outbox(connector: Connector) -> None:
+    """Check that there can be an outbox.
+
+    Raises:
+        ConfigurationError: The database cannot have one.
+    """
+    if connector.dialect == "oracle":
+        raise ConfigurationError(
+            "`outbox` works with dialects sqlite, postgresql, mysql and mariadb only"
+        )
+    if connector.dialect == "sqlite" and connector.is_in_memory():
+        raise ConfigurationError("`outbox` needs an SQLite file: name it in `db`")
+
+
+class SqlOutbox(Outbox):
+    """The outbox in a database.
+
+    Args:
+        engine: A connected engine.
+        tables: The tables in it.
+    """
+
+    def __init__(self, engine: AsyncEngine, tables: OutboxTables) -> None:
+        self._engine = engine
+        self._tables = tables
+
+    async def create(self, *, create_tables: bool) -> None:
+        """Make sure that the lease is there.
+
+        Args:
+            create_tables: Whether missing tables are created first.
+        """
+        if create_tables:
+            async with schema_lock(self._engine) as connection:
+                await connection.run_sync(self._tables.metadata.create_all)
+        lease = self._tables.lease
+        with suppress(IntegrityError):  # it is there
+            await self._execute(
+                lease.insert().values(id=1, owner="", expires_at=0.0), commit=True
+            )
+
+    async def lease(self, owner: str, seconds: float) -> bool:
+        """Return whether the outbox belongs to this relay alone for so long."""
+        lease, now = self._tables.lease, time.time()
+        mine = or_(lease.c.owner == owner, lease.c.expires_at <= now)
+        values = {"owner": owner, "expires_at": now + seconds}
+        statement = lease.update().where(lease.c.id == 1, mine).values(values)
+        return bool((await self._execute(statement, commit=True)).rowcount)
+
+    async def release(self, owner: str) -> None:
+        """Let another relay have it at once."""
+        lease = self._tables.lease
+        statement = lease.update().where(lease.c.owner == owner)
+        await self._execute(statement.values(expires_at=0.0), commit=True)
+
+    async def read(self, limit: int) -> Sequence[tuple[int, str, OutboxEntry]]:
+        """Return the oldest entries: key, sender id and entry.
+
+        A conversation's entries are in order of their keys, since its appends wait for
+        each other; those of others may show up later with a smaller key.
+        """
+        table = self._tables.messages
+        statement = select(table).order_by(table.c.id).limit(limit)
+        found = await self._execute(statement)
+        return [
+            (
+                row.id,
+                row.sender_id,
+                OutboxEntry(row.message_id, row.position, row.body),
+            )
+            for row in found.all()
+        ]
+
+    async def remove(self, keys: Sequence[int]) -> None:
+        """Remove entries that are published."""
+        table = self._tables.messages
+        await self._execute(table.delete().where(table.c.id.in_(keys)), commit=True)
+
+    async def forget(self, sender_id: str, before: int | None) -> None:
+        """Remove what was not published of a conversation that is erased."""
+        table = self._tables.messages
+        statement = table.delete().where(table.c.sender_id == sender_id)
+        if before is not None:
+            statement = statement.where(table.c.position < before)
+        await self._execute(statement, commit=True)
+
+    async def _execute(self, statement: Any, *, commit: bool = False) -> Any:
+        async with self._engine.connect() as connection:
+            result: Any = await connection.execute(statement)
+            if commit:
+                await connection.commit()
+                return result
+            kept = result.freeze()()
+            await connection.rollback()
+            return kept

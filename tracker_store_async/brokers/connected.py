@@ -1,0 +1,367 @@
+"""A broker behind a connection: connects, notices a loss, and sends again in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tracker_store_async import errors
+from tracker_store_async.broker import EventBroker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tracker_store_async.broker import EventMessage
+    from tracker_store_async.options import OnPublishError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT_SECONDS = 10.0
+FIRST_DELAY_SECONDS = 0.05
+"""Pause after the first failed attempt to connect; each further pause is twice it."""
+
+CLOSE_SECONDS = 5.0
+"""Longest time that an orderly goodbye to the server may take."""
+
+CAREFUL_SECONDS = 60.0
+"""How long after a refusal each event waits for the confirmation of the one before.
+
+A server that is full takes an event again as soon as a consumer has made room: of
+events that are under way together it might refuse one and take the next.
+"""
+
+LinkT = TypeVar("LinkT")
+PreparedT = TypeVar("PreparedT")
+
+
+class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
+    """Publishes over one connection, which is made again when it is lost.
+
+    The events of one save are sent together, in order, and awaited together. What a
+    lost connection left without confirmation is sent again from the first such event
+    on, so that a consumer that drops repeats sees every event once and in order.
+
+    Args:
+        product: What people call the server, for errors.
+        address: Where it is, without any secret, for errors.
+        timeout_seconds: Longest time that one publish takes, reconnecting included.
+        connection_attempts: Attempts to connect before `open` gives up.
+        retry_delay_in_seconds: Longest pause between two attempts.
+        confirm_each_event: Whether an event is sent only once the one before it in
+            the same save is confirmed. False does so for a minute after a refusal.
+
+    Attributes:
+        repeats: Number of messages that were sent again after a lost connection.
+        overtaken: Number of messages that the server took although it had refused an
+            earlier one of the same save: consumers see them too early.
+        connections: Number of connections made so far.
+        on_publish_error: What a store does about a failure unless it was told itself;
+            None leaves it to the store.
+    """
+
+    on_publish_error: OnPublishError | None = None
+
+    def __init__(
+        self,
+        product: str,
+        address: str,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        connection_attempts: int = 20,
+        retry_delay_in_seconds: float = 5.0,
+        *,
+        confirm_each_event: bool = False,
+    ) -> None:
+        self.timeout_seconds = timeout_seconds
+        self.connection_attempts = connection_attempts
+        self.retry_delay_in_seconds = retry_delay_in_seconds
+        self.confirm_each_event = confirm_each_event
+        self.repeats = 0
+        self.overtaken = 0
+        self.connections = 0
+        self._careful_until = 0.0
+        self._where = f"{product} at {address}"
+        self._link: LinkT | None = None
+        self._connecting: asyncio.Task[LinkT] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._problem: errors.PublishError | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        """Show where it publishes to, and no secret."""
+        return f"<{type(self).__name__} to {self._where}>"
+
+    # -- what a broker fills in --------------------------------------------------------
+
+    @abstractmethod
+    async def _connect(self) -> LinkT:
+        """Connect once, and declare what is published to."""
+
+    @abstractmethod
+    async def _disconnect(self, link: LinkT) -> None:
+        """Say goodbye to the server and release everything."""
+
+    @abstractmethod
+    def _is_alive(self, link: LinkT) -> bool:
+        """Whether the connection is usable as far as is known."""
+
+    @abstractmethod
+    def _prepare(self, message: EventMessage) -> PreparedT:
+        """Encode one message, once, however often it is sent."""
+
+    @abstractmethod
+    async def _send(self, link: LinkT, batch: Sequence[PreparedT]) -> int:
+        """Send a batch in order; return how many from its start are confirmed.
+
+        Fewer than all means that the connection is lost.
+
+        Raises:
+            PublishError: The server refused a message.
+        """
+
+    @abstractmethod
+    def _explain(self, error: Exception) -> errors.PublishError:
+        """Return one sentence about a failed attempt to connect, without secrets."""
+
+    # -- the face of a broker ----------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect, with as many attempts as are configured.
+
+        Raises:
+            BrokerUnavailableError: No attempt succeeded.
+            BrokerAccessError: The credentials, the rights or TLS were refused.
+        """
+        self._closed = False
+        await self._connected()
+
+    async def close(self) -> None:
+        """Disconnect; a publish under way fails."""
+        self._closed = True
+        connecting, self._connecting = self._connecting, None
+        link, self._link = self._link, None
+        if self._loop is not asyncio.get_running_loop():
+            return  # its connection ended with its loop
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait({connecting})
+            if not connecting.cancelled() and connecting.exception() is None:
+                link = connecting.result()
+        if link is not None:
+            await self._disconnect_in_time(link)
+
+    def is_ready(self) -> bool:
+        """Whether there is a connection, or there may be one at the next publish."""
+        if self._closed:
+            return False
+        return self._link is None or self._is_alive(self._link)
+
+    async def publish(self, message: EventMessage) -> None:
+        """Send one message and wait until the server has confirmed it.
+
+        Raises:
+            PublishError: It was refused, or not confirmed within `timeout_seconds`.
+        """
+        await self.publish_many([message])
+
+    async def publish_many(self, messages: Sequence[EventMessage]) -> None:
+        """Send the events of one save together, and wait for all confirmations.
+
+        Raises:
+            PublishError: One was refused, or not confirmed within `timeout_seconds`.
+        """
+        batch = [self._prepare(message) for message in messages]
+        link: LinkT | None = None
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                while batch:
+                    link = await self._connected()
+                    together = batch[:1] if self._is_careful(link) else batch
+                    confirmed = await self._send(link, together)
+                    batch = batch[confirmed:]
+                    if confirmed < len(together):
+                        self.repeats += len(together) - confirmed
+                        await self._forget(link)
+        except TimeoutError as error:
+            if link is not None:
+                self._abandon_if_silent(link)
+            raise self._too_late() from error
+
+    def _is_careful(self, link: LinkT) -> bool:
+        """Whether an event waits for the confirmation of the one before it."""
+        return self.confirm_each_event or time.monotonic() < self._careful_until
+
+    def _note_refusal(self, overtaken: int) -> None:
+        """Be careful from now on: the server refused an event of a save.
+
+        Args:
+            overtaken: How many later ones of the save it took all the same.
+        """
+        self._careful_until = time.monotonic() + CAREFUL_SECONDS
+        if not overtaken:
+            return
+        self.overtaken += overtaken
+        logger.error(
+            "%s refused an event and took %d later ones of the same save (%d so far): "
+            "consumers see these too early. confirm_each_event prevents it.",
+            self._where,
+            overtaken,
+            self.overtaken,
+        )
+
+    def _too_late(self) -> errors.PublishError:
+        reason = "" if self._problem is None else f": {self._problem}"
+        return errors.BrokerUnavailableError(
+            f"{self._where} confirmed nothing within {self.timeout_seconds:g} s{reason}"
+        )
+
+    # -- the connection ----------------------------------------------------------------
+
+    async def _connected(self) -> LinkT:
+        """Return the connection; whoever needs a new one waits for the same attempt."""
+        self._check_loop()
+        if self._link is not None:
+            if self._is_alive(self._link):
+                return self._link
+            await self._forget(self._link)
+        self._check_open()
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect_until_it_works())
+            self._connecting.add_done_callback(retrieve)
+        connecting = self._connecting
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            if connecting.cancelled() and self._closed:
+                self._check_open()
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise errors.BrokerUnavailableError(
+                f"the broker for {self._where} was closed: call open() to use it again"
+            )
+
+    def _check_loop(self) -> None:
+        """Start afresh on a new loop, unless the old one still runs.
+
+        Raises:
+            WrongLoopError: Another loop, which is not closed, has the connection.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        held = self._link is not None or self._connecting is not None
+        if self._loop is not None and held and not self._loop.is_closed():
+            raise errors.WrongLoopError(
+                f"the broker for {self._where} is in use on another event loop: make "
+                "one broker for each loop"
+            )
+        self._loop, self._link, self._connecting = loop, None, None
+
+    async def _connect_until_it_works(self) -> LinkT:
+        delay = min(FIRST_DELAY_SECONDS, self.retry_delay_in_seconds)
+        for attempt in range(1, self.connection_attempts + 1):
+            try:
+                async with asyncio.timeout(self.timeout_seconds):
+                    self._link = await self._connect()
+            except Exception as error:
+                problem = self._problem = self._as_problem(error)
+                if (
+                    isinstance(problem, errors.BrokerAccessError)
+                    or attempt == self.connection_attempts
+                ):
+                    raise problem from error
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, self.retry_delay_in_seconds)
+            else:
+                self._problem = None
+                self.connections += 1
+                return self._link
+        raise AssertionError("there is at least one attempt")
+
+    def _as_problem(self, error: Exception) -> errors.PublishError:
+        if isinstance(error, errors.PublishError):
+            return error
+        if isinstance(error, errors.ConfigurationError):
+            return errors.BrokerAccessError(str(error))
+        return self._explain(error)
+
+    async def _forget(self, link: LinkT) -> None:
+        """Never use this connection again, and release what it holds."""
+        if self._link is link:
+            self._link = None
+            await self._disconnect_in_time(link)
+
+    async def _disconnect_in_time(self, link: LinkT) -> None:
+        """Disconnect to the end, though the caller be cancelled meanwhile."""
+        task = asyncio.create_task(self._disconnect(link))
+        task.add_done_callback(retrieve)
+        done, _ = await asyncio.wait({task}, timeout=CLOSE_SECONDS)
+        if not done:
+            task.cancel()
+            await asyncio.wait({task}, timeout=1.0)
+
+    def _abandon_if_silent(self, link: LinkT) -> None:
+        """Let the next publish connect anew: a dead route looks like a slow server.
+
+        The old connection is closed behind our back, since the time is up.
+        """
+        if self._link is link:
+            self._link = None
+            task = asyncio.create_task(self._disconnect_in_time(link))
+            _goodbyes.add(task)
+            task.add_done_callback(_goodbyes.discard)
+
+
+_goodbyes: set[asyncio.Task[None]] = set()
+
+
+def retrieve(task: asyncio.Future[Any]) -> None:
+    """Take note of a task's error, for which nobody may be left to wait."""
+    if not task.cancelled():
+        task.exception()
+
+
+def explain_connection_error(where: str, error: Exception) -> errors.PublishError:
+    """Return the sentence about what can go wrong before any protocol begins."""
+    for cause in _chain(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return errors.BrokerAccessError(
+                f"the certificate of {where} was refused ({cause.verify_message}): "
+                "check the CA file and the host name"
+            )
+        if isinstance(cause, ssl.SSLError):
+            return errors.BrokerAccessError(
+                f"{where} and we do not agree on TLS ({cause.reason or 'no reason'}): "
+                "check that the port speaks TLS, and the client certificate"
+            )
+        for kind, sentence in _NETWORK_SENTENCES:
+            if isinstance(cause, kind):
+                return errors.BrokerUnavailableError(f"{where} {sentence}")
+    return errors.BrokerUnavailableError(
+        f"{where} cannot be reached ({type(error).__name__})"
+    )
+
+
+_NETWORK_SENTENCES = (
+    (socket.gaierror, "has an unknown host name: check the name"),
+    (
+        (ConnectionRefusedError, ConnectionResetError, BrokenPipeError),
+        "refused or cut the connection: check that it runs, the port and TLS",
+    ),
+    (TimeoutError, "did not answer in time: check the address, the firewall and TLS"),
+)
+"""Kinds of errors, and what they say of a server."""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what caused it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__

@@ -1,0 +1,380 @@
+"""Kafka: acknowledged by all replicas, idempotent where the cluster can."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka_errors
+
+from tracker_store_async import errors
+from tracker_store_async.brokers.connected import (
+    CAREFUL_SECONDS,
+    DEFAULT_TIMEOUT_SECONDS,
+    ConnectedBroker,
+    explain_connection_error,
+)
+from tracker_store_async.brokers.envelope import encode_body, headers_of
+from tracker_store_async.brokers.grouping import GroupWriter
+from tracker_store_async.brokers.kafka_client import probe, release
+from tracker_store_async.brokers.tls import client_context
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping, Sequence
+
+    from aiokafka.producer.message_accumulator import BatchBuilder
+
+    from tracker_store_async.broker import EventMessage
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TOPIC = "rasa_core_events"
+
+BATCH_BYTES = 65_536
+"""Size of a batch, after which another one is begun; a larger event has its own.
+
+Kafka takes a batch as a whole or not at all, and refuses one that is larger than the
+topic's `max.message.bytes`: so saves are sent together, but not without bound.
+"""
+
+LARGEST_BYTES = 1_000_000
+"""Largest event: Kafka's own default is 1,048,588 bytes for a batch."""
+
+_CANNOT_BE_IDEMPOTENT = (
+    kafka_errors.UnknownError,
+    kafka_errors.UnsupportedVersionError,
+    kafka_errors.IncompatibleBrokerVersion,
+    kafka_errors.ClusterAuthorizationFailedError,
+)
+"""How a server, or its rules, refuses an idempotent producer."""
+
+_REFUSALS = (
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+    kafka_errors.InvalidTopicError,
+    kafka_errors.UnknownTopicOrPartitionError,
+    kafka_errors.RecordListTooLargeError,
+)
+"""What sending the same event again on another connection does not mend."""
+
+_LOGIN_REFUSALS = (
+    kafka_errors.AuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.IllegalSaslStateError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """One message, encoded."""
+
+    sender: bytes
+    body: bytes
+    headers: list[tuple[str, bytes]]
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a batch."""
+        names = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.body) + len(self.sender) + names + 100
+
+
+@dataclass(slots=True)
+class _Link:
+    """One producer, until its state is in doubt.
+
+    Attributes:
+        producer: The producer.
+        writers: For each partition, who sends the next batch to it.
+        unconfirmed: What is awaited.
+        failed: Whether it must not be used any more: after a batch that was refused,
+            an idempotent producer has lost count.
+    """
+
+    producer: AIOKafkaProducer
+    writers: dict[int, GroupWriter[_Prepared]] = field(default_factory=dict)
+    unconfirmed: set[asyncio.Future[Any]] = field(default_factory=set)
+    failed: bool = False
+
+
+class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
+    """Publishes to a topic; every event is confirmed by all in-sync replicas.
+
+    All events of a conversation go to one partition, with or without a key: else no
+    consumer could see their order. There one batch is under way at a time, with what
+    several saves had to send: so the order holds without idempotence, too, and where
+    Kafka refuses a batch, nothing that belongs behind it was sent. Message id,
+    position, type and `RASA_ENVIRONMENT` are headers.
+
+    Args:
+        url: `host:port` of servers of the cluster.
+        topic: Topic that events go to.
+        client_id: Name of this client in the server's log.
+        partition_by_sender: Whether the sender id is the key of a message.
+        sasl_username: User name.
+        sasl_password: Password.
+        sasl_mechanism: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, or, with
+            `sasl_options`, `GSSAPI` or `OAUTHBEARER`.
+        ssl_cafile: Certificates to check the server against.
+        ssl_certfile: The client's certificate.
+        ssl_keyfile: Its private key.
+        ssl_check_hostname: Whether the certificate must name the host.
+        security_protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+        queue_size: Most messages that wait for Kafka at a time; None is no limit.
+        enable_idempotence: Whether Kafka drops repeats of one connection by itself;
+            None does where it can.
+        sasl_options: More arguments of `AIOKafkaProducer` whose names begin with
+            `sasl_`, such as `sasl_oauth_token_provider`.
+        timeout_seconds: Longest time that one publish takes, reconnecting included.
+        connection_attempts: Attempts to connect before `open` gives up.
+        retry_delay_in_seconds: Longest pause between two attempts.
+    """
+
+    def __init__(
+        self,
+        url: Sequence[str] | str = "localhost:9092",
+        topic: str = DEFAULT_TOPIC,
+        client_id: str | None = None,
+        partition_by_sender: bool = False,
+        sasl_username: str | None = None,
+        sasl_password: str | None = None,
+        sasl_mechanism: str = "PLAIN",
+        ssl_cafile: str | None = None,
+        ssl_certfile: str | None = None,
+        ssl_keyfile: str | None = None,
+        ssl_check_hostname: bool = False,
+        security_protocol: str = "SASL_PLAINTEXT",
+        *,
+        queue_size: int | None = None,
+        enable_idempotence: bool | None = None,
+        sasl_options: Mapping[str, Any] | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        connection_attempts: int = 20,
+        retry_delay_in_seconds: float = 5.0,
+    ) -> None:
+        self._servers = [url] if isinstance(url, str) else list(url)
+        super().__init__(
+            "Kafka",
+            ", ".join(self._servers),
+            timeout_seconds,
+            connection_attempts,
+            retry_delay_in_seconds,
+        )
+        self.topic = topic
+        self.partition_by_sender = partition_by_sender
+        self.enable_idempotence = enable_idempotence
+        self._idempotent = enable_idempotence is not False
+        self._security_protocol = security_protocol.upper()
+        self._ssl_files = (ssl_cafile, ssl_certfile, ssl_keyfile)
+        self._ssl_check_hostname = ssl_check_hostname
+        self.queue_size = queue_size
+        self._waiting = 0
+        self._apart_until = 0.0
+        self._options: dict[str, Any] = {
+            "client_id": client_id or "tracker-store-async",
+            "security_protocol": self._security_protocol,
+            "request_timeout_ms": max(1, int(timeout_seconds * 1000)),
+        }
+        if self._security_protocol.startswith("SASL"):
+            self._options |= {
+                "sasl_mechanism": sasl_mechanism,
+                "sasl_plain_username": sasl_username,
+                "sasl_plain_password": sasl_password,
+                **(sasl_options or {}),
+            }
+
+    # -- the connection ----------------------------------------------------------------
+
+    async def _connect(self) -> _Link:
+        tls = await self._tls_context()
+        await probe(self._servers, tls, self._options)
+        if not self._idempotent:
+            return await self._start(tls, idempotent=False)
+        try:
+            return await self._start(tls, idempotent=True)
+        except _CANNOT_BE_IDEMPOTENT:
+            if self.enable_idempotence:
+                raise
+            self._idempotent = False
+            logger.info("%s has no idempotent producers for us", self._where)
+            return await self._start(tls, idempotent=False)
+
+    async def _start(self, tls: ssl.SSLContext | None, *, idempotent: bool) -> _Link:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._servers,
+            ssl_context=tls,
+            acks="all",
+            enable_idempotence=idempotent,
+            max_batch_size=BATCH_BYTES,
+            **self._options,
+        )
+        link = _Link(producer)
+        try:
+            await producer.start()
+            await producer.partitions_for(self.topic)
+        except BaseException:
+            await self._disconnect(link)
+            raise
+        return link
+
+    async def _tls_context(self) -> ssl.SSLContext | None:
+        if not self._security_protocol.endswith("SSL"):
+            return None
+        return await asyncio.to_thread(
+            client_context, *self._ssl_files, check_hostname=self._ssl_check_hostname
+        )
+
+    async def _disconnect(self, link: _Link) -> None:
+        link.failed = True
+        await release(link.producer, link.unconfirmed)
+        for writer in link.writers.values():
+            await writer.close(seconds=0)
+
+    def _is_alive(self, link: _Link) -> bool:
+        return not link.failed
+
+    def _explain(self, error: Exception) -> errors.PublishError:
+        if isinstance(error, _LOGIN_REFUSALS):
+            return errors.BrokerAccessError(
+                f"{self._where} refused the user name, the password or the mechanism: "
+                "check the sasl_ keys"
+            )
+        if isinstance(error, _REFUSALS):
+            return errors.BrokerAccessError(
+                f"{self._where} has no topic {self.topic!r} that this user may write to"
+            )
+        return explain_connection_error(self._where, error)
+
+    # -- messages ----------------------------------------------------------------------
+
+    def _prepare(self, message: EventMessage) -> _Prepared:
+        headers = [(name, text.encode()) for name, text in headers_of(message).items()]
+        return _Prepared(message.sender_id.encode(), encode_body(message), headers)
+
+    async def publish_many(self, messages: Sequence[EventMessage]) -> None:
+        """Send the events of one save together, and wait for all confirmations.
+
+        Raises:
+            PublishError: One was refused, or not confirmed within `timeout_seconds`, or
+                `queue_size` messages wait already.
+        """
+        if self.queue_size is not None and self._waiting >= self.queue_size:
+            raise errors.BrokerUnavailableError(
+                f"{self._waiting} messages wait for {self._where} already (queue_size)"
+            )
+        self._waiting += len(messages)
+        try:
+            await super().publish_many(messages)
+        finally:
+            self._waiting -= len(messages)
+
+    async def _send(self, link: _Link, batch: Sequence[_Prepared]) -> int:
+        self._check_size(batch)
+        try:
+            partitions = sorted(await link.producer.partitions_for(self.topic))
+        except kafka_errors.KafkaError as error:
+            self._judge(link, error)
+            return 0
+        # Chosen here: Kafka would scatter messages without a key, and with them the
+        # order within a conversation.
+        shares = defaultdict[int, list[_Prepared]](list)
+        for prepared in batch:
+            shares[_partition_of(prepared, partitions)].append(prepared)
+        results = await asyncio.gather(
+            *(self._writer(link, n).put(share) for n, share in shares.items()),
+            return_exceptions=True,
+        )
+        outcome = dict(zip(shares, results, strict=True))
+        for confirmed, prepared in enumerate(batch):
+            problem = outcome[_partition_of(prepared, partitions)]
+            if isinstance(problem, ConnectionError):
+                return confirmed
+            if problem is not None:
+                raise problem
+        return len(batch)
+
+    def _check_size(self, batch: Sequence[_Prepared]) -> None:
+        """Refuse a save as a whole, before its beginning is on its way."""
+        largest = max(prepared.size_bytes for prepared in batch)
+        if largest > LARGEST_BYTES:
+            raise errors.BrokerRefusedError(
+                f"an event of {largest} bytes is larger than Kafka takes "
+                f"({LARGEST_BYTES} bytes)"
+            )
+
+    def _writer(self, link: _Link, partition: int) -> GroupWriter[_Prepared]:
+        async def write(items: list[_Prepared]) -> None:
+            await self._write(link, partition, items)
+
+        def is_apart() -> bool:
+            return time.monotonic() < self._apart_until
+
+        if partition not in link.writers:
+            link.writers[partition] = GroupWriter(write, is_apart)
+        return link.writers[partition]
+
+    async def _write(
+        self, link: _Link, partition: int, items: Sequence[_Prepared]
+    ) -> None:
+        """Send one batch after the other; a `ConnectionError` says to try it again.
+
+        Raises:
+            PublishError: Kafka refused one.
+        """
+        at = 0
+        while at < len(items):
+            if link.failed:
+                raise ConnectionError
+            batch = link.producer.create_batch()
+            while at < len(items) and self._add(batch, items[at]):
+                at += 1
+            try:
+                future = await link.producer.send_batch(
+                    batch, self.topic, partition=partition
+                )
+                link.unconfirmed.add(future)
+                future.add_done_callback(link.unconfirmed.discard)
+                await asyncio.wait({future})
+                if future.cancelled():
+                    raise ConnectionError
+                future.result()
+            except kafka_errors.KafkaError as error:
+                self._judge(link, error)
+                raise ConnectionError from error
+
+    def _add(self, batch: BatchBuilder, prepared: _Prepared) -> bool:
+        """Put a message into a batch; return False if that is full."""
+        added = batch.append(
+            timestamp=None,
+            key=prepared.sender if self.partition_by_sender else None,
+            value=prepared.body,
+            headers=prepared.headers,
+        )
+        return added is not None
+
+    def _judge(self, link: _Link, error: BaseException) -> None:
+        """Give up what the cluster refuses; else a new producer tries again.
+
+        Raises:
+            BrokerRefusedError: Sending it again would not help.
+        """
+        link.failed = True
+        if isinstance(error, _REFUSALS):
+            # Of several saves in a batch only one is to blame: see which.
+            self._apart_until = time.monotonic() + CAREFUL_SECONDS
+            raise errors.BrokerRefusedError(
+                f"{self._where} refused the event ({type(error).__name__}): check the "
+                f"topic {self.topic!r}, its largest message size and the rights"
+            ) from error
+
+
+def _partition_of(prepared: _Prepared, partitions: Sequence[int]) -> int:
+    return partitions[zlib.crc32(prepared.sender) % len(partitions)]

@@ -1,0 +1,361 @@
+"""RabbitMQ: publisher confirms, durable queues, and reconnecting without loss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from aio_pika import Connection, DeliveryMode, ExchangeType, Message, exceptions
+from aio_pika.connection import make_url
+from aiormq.exceptions import ConnectionNotAllowed
+
+from tracker_store_async import errors
+from tracker_store_async.brokers.connected import (
+    DEFAULT_TIMEOUT_SECONDS,
+    ConnectedBroker,
+    explain_connection_error,
+    retrieve,
+)
+from tracker_store_async.brokers.envelope import (
+    POSITION,
+    encode_body,
+    environment,
+)
+from tracker_store_async.brokers.tls import client_context
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
+    from aiormq.channel import Channel as UnderlayChannel
+
+    from tracker_store_async.broker import EventMessage
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_EXCHANGE = "rasa-exchange"
+DEFAULT_QUEUE = "rasa_core_events"
+CLIENT_CERTIFICATE = "RABBITMQ_SSL_CLIENT_CERTIFICATE"
+CLIENT_KEY = "RABBITMQ_SSL_CLIENT_KEY"
+CA_FILE = "RABBITMQ_SSL_CA_FILE"
+KEY_PASSWORD = "RABBITMQ_SSL_KEY_PASSWORD"  # noqa: S105  its name, not a password
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """One connection, and the channel on which everything is published."""
+
+    connection: AbstractConnection
+    channel: UnderlayChannel
+    lost: asyncio.Future[Any]
+
+
+class PikaEventBroker(ConnectedBroker[_Link, Message]):
+    """Publishes to a fanout exchange that copies every event into each queue.
+
+    Exchange, queues and body are Rasa's (`rasa/core/brokers/pika.py` of 3.6.21). A
+    publish returns once RabbitMQ has confirmed every event, which for a persistent
+    message in a durable queue means that it is on disk. An event that no queue would
+    get is an error (`mandatory`).
+
+    Message id, type and `RASA_ENVIRONMENT` are properties (`message_id`, `type`,
+    `app_id`), the position is the header `position`.
+
+    Args:
+        host: Host name.
+        username: User name.
+        password: Password; None is that of the user `guest`.
+        port: Port; None is 5671 with TLS, else 5672.
+        queues: Queues that get every event; they are declared durable.
+        should_keep_unpublished_messages: What happens to a message that was not
+            confirmed, where `raise_on_failure` is False: kept by the store and sent
+            before newer ones, or dropped and counted.
+        raise_on_failure: Whether such a message is an error. None leaves both to the
+            store's `on_publish_error`, unless the other one is given: then False.
+        connection_attempts: Attempts to connect before `open` gives up.
+        retry_delay_in_seconds: Longest pause between two attempts.
+        exchange_name: The fanout exchange.
+        exchange_durable: Whether an exchange that is not there yet is made durable.
+            Rasa's is not, and Rasa refuses one that differs: False lets both share it.
+        virtual_host: The virtual host.
+        use_ssl: Whether to use TLS. None does if `RABBITMQ_SSL_CLIENT_CERTIFICATE` and
+            `RABBITMQ_SSL_CLIENT_KEY` are set, as in Rasa.
+        ssl_cafile: Certificates to check the server against; `RABBITMQ_SSL_CA_FILE`.
+        ssl_certfile: The client's certificate.
+        ssl_keyfile: Its private key; its password is in `RABBITMQ_SSL_KEY_PASSWORD`.
+        ssl_check_hostname: Whether the certificate must name the host.
+        ssl_verify: Whether the certificate is checked at all.
+        confirm_each_event: Whether an event is sent only once RabbitMQ has confirmed
+            the one before it in the same save: for queues that may be full and refuse
+            one (`reject-publish`), and take the next.
+        timeout_seconds: Longest time that one publish takes, reconnecting included.
+
+    Attributes:
+        dropped: Number of messages that were dropped as configured.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        username: str = "guest",
+        password: str | None = None,
+        port: int | None = None,
+        queues: Sequence[str] = (DEFAULT_QUEUE,),
+        should_keep_unpublished_messages: bool | None = None,
+        raise_on_failure: bool | None = None,
+        connection_attempts: int = 20,
+        retry_delay_in_seconds: float = 5.0,
+        exchange_name: str = DEFAULT_EXCHANGE,
+        *,
+        exchange_durable: bool = True,
+        virtual_host: str = "/",
+        use_ssl: bool | None = None,
+        ssl_cafile: str | None = None,
+        ssl_certfile: str | None = None,
+        ssl_keyfile: str | None = None,
+        ssl_check_hostname: bool = True,
+        ssl_verify: bool = True,
+        confirm_each_event: bool = False,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        if use_ssl is None:
+            use_ssl = all(
+                os.environ.get(name) for name in (CLIENT_CERTIFICATE, CLIENT_KEY)
+            )
+        port = port or (5671 if use_ssl else 5672)
+        super().__init__(
+            "RabbitMQ",
+            f"{host}:{port}",
+            timeout_seconds,
+            connection_attempts,
+            retry_delay_in_seconds,
+            confirm_each_event=confirm_each_event,
+        )
+        self.queues = tuple([queues] if isinstance(queues, str) else queues)
+        self.exchange_name = exchange_name
+        self.exchange_durable = exchange_durable
+        self.dropped = 0
+        self._server = (host, port, virtual_host)
+        self._login = (username, "guest" if password is None else password)
+        self._use_ssl = use_ssl
+        self._ssl_files = (
+            ssl_cafile or os.environ.get(CA_FILE),
+            ssl_certfile or os.environ.get(CLIENT_CERTIFICATE),
+            ssl_keyfile or os.environ.get(CLIENT_KEY),
+        )
+        self._ssl_check_hostname = ssl_check_hostname
+        self._ssl_verify = ssl_verify
+        self._drops = False
+        self._set_policy(should_keep_unpublished_messages, raise_on_failure)
+
+    def _set_policy(self, keep: bool | None, raises: bool | None) -> None:
+        """Say what Rasa's two keys mean here, where either is given."""
+        if keep is None and raises is None:
+            return
+        if raises:
+            self.on_publish_error = "raise"
+        elif keep is None or keep:
+            self.on_publish_error = "best_effort"
+        else:
+            self._drops = True
+
+    async def publish_many(self, messages: Sequence[EventMessage]) -> None:
+        """Send the events of one save together, and wait for all confirmations.
+
+        Raises:
+            PublishError: One was refused, or not confirmed within `timeout_seconds`,
+                and they are not to be dropped then.
+        """
+        try:
+            await super().publish_many(messages)
+        except errors.PublishError as error:
+            if not self._drops:
+                raise
+            self.dropped += len(messages)
+            logger.error(
+                "Dropped %d events (%d so far), as configured by raise_on_failure and "
+                "should_keep_unpublished_messages: %s",
+                len(messages),
+                self.dropped,
+                error,
+            )
+
+    # -- the connection ----------------------------------------------------------------
+
+    async def _connect(self) -> _Link:
+        host, port, virtual_host = self._server
+        username, password = self._login
+        connection = Connection(
+            make_url(
+                host=host,
+                port=port,
+                login=username,
+                password=password,
+                virtualhost=virtual_host,
+                ssl=self._use_ssl,
+            ),
+            ssl_context=await self._tls_context(),
+            client_properties={"connection_name": "tracker-store-async"},
+        )
+        try:
+            await connection.connect()
+            await self._declare(connection)
+            channel = await connection.channel(
+                publisher_confirms=True, on_return_raises=True
+            )
+            underlay = cast("UnderlayChannel", await channel.get_underlay_channel())
+            lost: asyncio.Future[Any] = asyncio.ensure_future(underlay.closing)
+            lost.add_done_callback(retrieve)
+            return _Link(connection, underlay, lost)
+        except BaseException:
+            # even where there is none yet: a forgotten one closes itself with a warning
+            await connection.close()
+            raise
+
+    async def _tls_context(self) -> ssl.SSLContext | None:
+        if not self._use_ssl:
+            return None
+        return await asyncio.to_thread(
+            client_context,
+            *self._ssl_files,
+            check_hostname=self._ssl_check_hostname,
+            verify=self._ssl_verify,
+            key_password=os.environ.get(KEY_PASSWORD),
+        )
+
+    async def _declare(self, connection: AbstractConnection) -> None:
+        exchange = await self._find_exchange(connection)
+        async with connection.channel() as channel:
+            if exchange is None:
+                exchange = await channel.declare_exchange(
+                    self.exchange_name,
+                    ExchangeType.FANOUT,
+                    durable=self.exchange_durable,
+                )
+            for name in self.queues:
+                queue = await channel.declare_queue(name, durable=True)
+                await queue.bind(self.exchange_name, "")
+
+    async def _find_exchange(
+        self, connection: AbstractConnection
+    ) -> AbstractExchange | None:
+        """Return the exchange if it is there, durable or not: Rasa may have made it."""
+        channel: AbstractChannel = await connection.channel()
+        try:
+            return await channel.declare_exchange(
+                self.exchange_name, ExchangeType.FANOUT, passive=True
+            )
+        except exceptions.ChannelNotFoundEntity:
+            return None  # RabbitMQ has closed the channel along with it
+        finally:
+            if not channel.is_closed:
+                await channel.close()
+
+    async def _disconnect(self, link: _Link) -> None:
+        await link.connection.close()
+
+    def _is_alive(self, link: _Link) -> bool:
+        return not (link.connection.is_closed or link.channel.is_closed)
+
+    def _explain(self, error: Exception) -> errors.PublishError:
+        refused = (
+            exceptions.ProbableAuthenticationError | exceptions.AuthenticationError
+        )
+        if isinstance(error, refused) or "ACCESS_REFUSED" in str(error):
+            return errors.BrokerAccessError(
+                f"{self._where} refused the user name, the password, or the rights of "
+                "the user: check username, password and permissions"
+            )
+        if isinstance(error, ConnectionNotAllowed):
+            return errors.BrokerAccessError(
+                f"{self._where} has no virtual host {self._server[2]!r} for this user"
+            )
+        if isinstance(error, exceptions.ChannelPreconditionFailed):
+            return errors.BrokerAccessError(
+                f"{self._where} has a queue or exchange of that name with other "
+                f"arguments ({self.exchange_name}, {', '.join(self.queues)}): name "
+                "others, or delete it"
+            )
+        if isinstance(error, exceptions.IncompatibleProtocolError):
+            return errors.BrokerAccessError(
+                f"{self._where} does not answer in AMQP 0-9-1: check the port, and "
+                "whether it wants TLS"
+            )
+        return explain_connection_error(self._where, error)
+
+    # -- messages ----------------------------------------------------------------------
+
+    def _prepare(self, message: EventMessage) -> Message:
+        headers: dict[str, Any] = {POSITION: message.position}
+        return Message(
+            encode_body(message),
+            headers=headers,
+            message_id=message.message_id,
+            type=message.type_name,
+            app_id=environment(),
+            content_type="application/json",
+            delivery_mode=DeliveryMode.PERSISTENT,
+        )
+
+    async def _send(self, link: _Link, batch: Sequence[Message]) -> int:
+        # Tasks start, and so reach the channel's lock, in the order of their creation.
+        sending = [
+            asyncio.create_task(self._send_one(link, message)) for message in batch
+        ]
+        for task in sending:
+            task.add_done_callback(retrieve)
+        try:
+            waiting = set(sending)
+            while waiting and not link.lost.done():
+                done, _ = await asyncio.wait(
+                    {*waiting, link.lost}, return_when=asyncio.FIRST_COMPLETED
+                )
+                waiting -= done
+        finally:
+            # What begins on a connection that has just ended would wait for ever.
+            for task in sending:
+                task.cancel()
+        return await self._count_confirmed(link, sending)
+
+    async def _send_one(self, link: _Link, message: Message) -> None:
+        await link.channel.basic_publish(
+            message.body,
+            exchange=self.exchange_name,
+            properties=message.properties,
+            mandatory=True,
+            wait=False,
+        )
+
+    async def _count_confirmed(
+        self, link: _Link, sending: Sequence[asyncio.Task[None]]
+    ) -> int:
+        for confirmed, task in enumerate(sending):
+            if not task.done() or task.cancelled():
+                return confirmed
+            error = task.exception()
+            if isinstance(error, exceptions.PublishError | exceptions.DeliveryError):
+                self._note_refusal(sum(map(_is_confirmed, sending[confirmed:])))
+                if isinstance(error, exceptions.PublishError):
+                    await self._forget(link)  # so that the next declares the queues
+                raise self._refusal(error)
+            if error is not None:
+                return confirmed
+        return len(sending)
+
+    def _refusal(self, error: Exception) -> errors.PublishError:
+        if isinstance(error, exceptions.PublishError):
+            return errors.BrokerRefusedError(
+                f"{self._where} has no queue for the event: nothing is bound to the "
+                f"exchange {self.exchange_name!r}"
+            )
+        return errors.BrokerRefusedError(
+            f"{self._where} refused the event: a queue may be full"
+        )
+
+
+def _is_confirmed(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

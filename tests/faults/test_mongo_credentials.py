@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.faults.proxy import FaultProxy
 from tests.servers import ServerMissingError, private_mongo
 from tests.sql_databases import append, ids, read
 from tracker_store_async import MongoTrackerStore, create_tracker_store, errors
 from tracker_store_async.wrappers.retrying import RetryingTrackerStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.servers.mongo import PrivateMongo
@@ -42,8 +43,8 @@ def private() -> Iterator[PrivateMongo]:
 class Account:
     """A login whose password can be changed."""
 
-    def __init__(self, private: PrivateMongo) -> None:
-        self.private = private
+    def __init__(self, private: PrivateMongo, proxy: FaultProxy) -> None:
+        self.proxy = proxy
         self.server = private.server
         self.server.drop_database("rotation")
         self.set_password("first")
@@ -54,14 +55,13 @@ class Account:
             client.admin.command("updateUser", USER, pwd=password)
 
     def end_sessions(self) -> None:
-        """End all connections: the server is killed and started again."""
-        self.private.process.kill()
-        self.private.process.start()
+        """End all connections of the stores."""
+        self.proxy.cut()
 
     def options(self, driver: str) -> dict[str, Any]:
         """Arguments of the store, without a password."""
         return {
-            "host": f"mongodb://{self.server.host}:{self.server.port}",
+            "host": f"mongodb://{self.proxy.host}:{self.proxy.port}",
             "db": "rotation",
             "username": USER,
             "driver": driver,
@@ -70,12 +70,13 @@ class Account:
 
 
 @pytest.fixture
-def account(private: PrivateMongo) -> Account:
-    return Account(private)
+async def account(private: PrivateMongo) -> AsyncIterator[Account]:
+    async with FaultProxy(private.server.host, private.server.port) as proxy:
+        yield Account(private, proxy)
 
 
 async def reads(store: Any) -> int:
-    """Return how many events are stored; the first read may notice a lost connection."""
+    """Return how many events are stored; the first reads may lose the connection."""
     for _ in range(10):
         try:
             return len(ids(await store._read(read())))
@@ -133,7 +134,7 @@ async def test_what_is_under_way_is_neither_broken_nor_doubled(
             await asyncio.sleep(0.1)
             await asyncio.to_thread(account.set_password, password)
             current[0] = password
-            await asyncio.to_thread(account.end_sessions)
+            account.end_sessions()
         await asyncio.sleep(0.1)
         done.set()
         versions = await asyncio.gather(*writing)

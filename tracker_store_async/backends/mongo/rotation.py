@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from tracker_store_async.credentials import current_password
-from tracker_store_async.errors import StoreAccessError
+from tracker_store_async.errors import StoreAccessError, StoreClosedError
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
@@ -94,8 +94,9 @@ class RotatingDatabase:
         return await self._run(lambda database: database.health())
 
     async def _run(self, work: Callable[[MongoDatabase], Awaitable[T]]) -> T:
-        assert self._login is not None
         login = self._login
+        if login is None:
+            raise StoreClosedError("the store was closed while it was in use")
         try:
             return await self._use(login, work)
         except StoreAccessError:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.backend("mongo")
 
 USER = "rotating"
+SOON = "?heartbeatFrequencyMS=500"  # else a client takes its 10 s to close
 DRIVERS = ("motor", "pymongo")
 CONVERSATIONS = [f"sender-{number}" for number in range(8)]
 
@@ -61,7 +62,7 @@ class Account:
     def options(self, driver: str) -> dict[str, Any]:
         """Arguments of the store, without a password."""
         return {
-            "host": f"mongodb://{self.proxy.host}:{self.proxy.port}",
+            "host": f"mongodb://{self.proxy.host}:{self.proxy.port}/{SOON}",
             "db": "rotation",
             "username": USER,
             "driver": driver,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,12 @@ from tracker_store_async.errors import (
 
 PasswordSource: TypeAlias = Callable[[], str | Awaitable[str]]
 """Returns the password of now; sync (then it is called in a thread) or async."""
+
+AwsCredentialsSource: TypeAlias = Callable[
+    [], Mapping[str, Any] | Awaitable[Mapping[str, Any]]
+]
+"""Returns `AccessKeyId`, `SecretAccessKey` and, if they are temporary, `SessionToken`
+and `Expiration`: what AWS's STS answers as `Credentials`. Sync or async."""
 
 
 class SecretFile:
@@ -127,7 +133,9 @@ async def ask(source: Callable[[], Any], what: str) -> Any:
 
 
 def _failure(source: Any, error: Exception, what: str) -> TrackerStoreError:
-    if isinstance(source, SecretFile) and isinstance(error, StoreAccessError):
+    # Only of our own errors is it known that they hold no secret.
+    is_ours = type(source).__module__.startswith("tracker_store_async.")
+    if is_ours and isinstance(error, StoreAccessError):
         return error
     passes = isinstance(error, ConnectionError | TimeoutError)
     kind = StoreUnavailableError if passes else StoreAccessError

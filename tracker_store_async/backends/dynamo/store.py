@@ -186,12 +186,8 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
             read_timeout_seconds=self._command_timeout_seconds,
             max_pool_connections=max_pool_connections or 50,
         )
-        self._table_options = TableOptions(
-            create_table,
-            billing_mode,
-            read_capacity_units or 5,
-            write_capacity_units or 5,
-        )
+        units = (read_capacity_units or 5, write_capacity_units or 5)
+        self._table_options = TableOptions(create_table, billing_mode, *units)
         self._retry_budget_seconds = (
             10.0 if retry_budget_seconds is None else retry_budget_seconds
         )

@@ -75,6 +75,21 @@ class ConnectionOptions:
             split(endpoint)
 
 
+def tls_options(
+    keyfile: str | None,
+    certfile: str | None,
+    ca_certs: str | None,
+    check_hostname: bool,
+) -> dict[str, Any]:
+    """Return the arguments of redis-py for TLS."""
+    return {
+        "ssl_keyfile": keyfile,
+        "ssl_certfile": certfile,
+        "ssl_ca_certs": ca_certs,
+        "ssl_check_hostname": check_hostname,
+    }
+
+
 def split(endpoint: str) -> tuple[str, int]:
     """Return host and port of `host:port`."""
     host, _, port = endpoint.rpartition(":")

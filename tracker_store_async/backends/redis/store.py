@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from tracker_store_async.backends.redis.keys import Keys
-from tracker_store_async.backends.redis.options import ConnectionOptions
+from tracker_store_async.backends.redis.options import ConnectionOptions, tls_options
 from tracker_store_async.backends.redis.scripts import SCHEMA_VERSION
 from tracker_store_async.credentials import one_password
 from tracker_store_async.errors import (
@@ -146,12 +146,7 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         )
         if key_prefix is not None and not key_prefix.isalnum():
             raise ConfigurationError("key_prefix must be letters and digits only")
-        tls = {
-            "ssl_keyfile": ssl_keyfile,
-            "ssl_certfile": ssl_certfile,
-            "ssl_ca_certs": ssl_ca_certs,
-            "ssl_check_hostname": ssl_check_hostname,
-        }
+        tls = tls_options(ssl_keyfile, ssl_certfile, ssl_ca_certs, ssl_check_hostname)
         self._options = ConnectionOptions(
             host=host,
             port=int(port),

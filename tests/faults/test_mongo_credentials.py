@@ -235,13 +235,15 @@ async def test_refused_with_the_same_password_it_is_not_made_anew(
     options = account.options("pymongo")
     async with MongoTrackerStore(**options, password=password) as store:
         rotating: Any = store._database
-        before = rotating._login
+        before, made = rotating._login, []
+        rotating._make = made.append
         account.set_password("second")
         account.end_sessions()
         with pytest.raises(errors.StoreAccessError):
             await reads(store)
         assert asked == ["first", "first"]
         assert rotating._login is before
+        assert made == []  # else each refusal would cost another login
 
 
 def test_a_password_is_given_once() -> None:

@@ -235,7 +235,8 @@ async def test_refused_with_the_same_password_it_is_not_made_anew(
     options = account.options("pymongo")
     async with MongoTrackerStore(**options, password=password) as store:
         rotating: Any = store._database
-        before, made = rotating._login, []
+        before = rotating._login
+        made: list[str] = []
         rotating._make = made.append
         account.set_password("second")
         account.end_sessions()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.faults.proxy import FaultProxy
 from tests.servers import (
     fresh_database,
     private_dynamo,
@@ -16,7 +21,7 @@ from tests.servers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from tests.servers import PrivateMariaDB, PrivatePostgreSQL
@@ -89,20 +94,84 @@ def mongo() -> Iterator[OutageServer]:
         yield OutageServer(section, running.process.kill, running.process.start)
 
 
+SETTLE_SECONDS = 0.5
+"""How long DynamoDB Local gets between the last answer and SIGKILL."""
+
+
 @contextmanager
 def dynamo() -> Iterator[OutageServer]:
-    """Start a DynamoDB Local of our own, which keeps its tables on disk."""
-    with private_dynamo(on_disk=True) as running:
+    """Start a DynamoDB Local of our own, which keeps its tables on disk.
+
+    The emulator answers a transaction before it is on the disk: killed at that moment,
+    it has forgotten the last one (seen with boto3 alone). So the line to it is cut
+    first, and it is killed half a second later.
+    """
+    with (
+        private_dynamo(on_disk=True) as running,
+        _line_to(running.server.host, running.server.port) as line,
+    ):
         server = running.server
+
+        def kill() -> None:
+            line.refuse()
+            time.sleep(SETTLE_SECONDS)
+            running.process.kill()
+
+        def start() -> None:
+            running.process.start()
+            line.accept()
+
         section = {
             "type": "dynamo",
-            "endpoint_url": f"http://{server.host}:{server.port}",
+            "endpoint_url": f"http://{line.proxy.host}:{line.proxy.port}",
             "aws_access_key_id": server.username,
             "aws_secret_access_key": server.password,
             "read_rasa_data": False,
             "retry_budget_seconds": 2,
         }
-        yield OutageServer(section, running.process.kill, running.process.start)
+        yield OutageServer(section, kill, start)
+
+
+class _Line:
+    """A proxy on a loop of its own, for those who block."""
+
+    def __init__(self, proxy: FaultProxy, loop: asyncio.AbstractEventLoop) -> None:
+        self.proxy = proxy
+        self._loop = loop
+
+    def refuse(self) -> None:
+        """Cut every connection, and refuse new ones."""
+        self._wait_for(self._refuse())
+
+    def accept(self) -> None:
+        """Accept connections again."""
+        self._wait_for(self.proxy.accept())
+
+    async def _refuse(self) -> None:
+        await self.proxy.refuse()
+        self.proxy.cut()
+
+    def _wait_for(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+@contextmanager
+def _line_to(host: str, port: int) -> Iterator[_Line]:
+    started: Future[_Line] = Future()
+    end = threading.Event()
+
+    async def serve() -> None:
+        async with FaultProxy(host, port) as proxy:
+            started.set_result(_Line(proxy, asyncio.get_running_loop()))
+            await asyncio.to_thread(end.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+    thread.start()
+    try:
+        yield started.result(timeout=10)
+    finally:
+        end.set()
+        thread.join()
 
 
 SERVERS: Mapping[str, Callable[[], AbstractContextManager[OutageServer]]] = {

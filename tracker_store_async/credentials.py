@@ -1,38 +1,97 @@
-"""Passwords that change: asked for anew whenever a connection is made."""
+"""Credentials that change: asked for anew whenever a connection is made."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
+from tracker_store_async.errors import (
+    ConfigurationError,
+    StoreAccessError,
+    StoreUnavailableError,
+    TrackerStoreError,
+)
 
 PasswordSource: TypeAlias = Callable[[], str | Awaitable[str]]
 """Returns the password of now; sync (then it is called in a thread) or async."""
 
+AwsCredentialsSource: TypeAlias = Callable[
+    [], Mapping[str, Any] | Awaitable[Mapping[str, Any]]
+]
+"""Returns `AccessKeyId`, `SecretAccessKey` and, if they are temporary, `SessionToken`
+and `Expiration`: what AWS's STS answers as `Credentials`. Sync or async."""
+
 
 class SecretFile:
-    """A file that holds a password, read anew each time it is asked for.
+    """A file that holds a secret, read anew each time it is asked for.
 
     That is how Vault's agent and Kubernetes hand out secrets that are rotated.
 
     Args:
-        path: Path of the file. Line ends behind the password do not count.
+        path: Path of the file. Line ends behind the secret do not count.
+        what: What it holds, for errors.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, what: str = "password") -> None:
         self._path = Path(path)
+        self._what = what
 
     def __call__(self) -> str:
-        """Return what the file holds now."""
-        return self._path.read_text().rstrip("\r\n")
+        """Return what the file holds now.
+
+        Raises:
+            StoreAccessError: It is missing, empty, or cannot be read.
+        """
+        try:
+            secret = self._path.read_text(encoding="utf-8").rstrip("\r\n")
+        except FileNotFoundError:
+            problem = "does not exist"
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        except UnicodeError:
+            problem = "does not hold UTF-8 text"
+        else:
+            if secret:
+                return secret
+            problem = "is empty"
+        raise StoreAccessError(f"the file {str(self._path)!r} {problem}: {self._hint}")
+
+    @property
+    def _hint(self) -> str:
+        return f"it must hold the {self._what}, for this process to read"
 
     def __repr__(self) -> str:
         """Name the file, which is no secret."""
         return f"SecretFile({str(self._path)!r})"
+
+
+def one_password(
+    password: str | PasswordSource | None,
+    password_file: str | None,
+    name: str = "password",
+) -> str | PasswordSource | None:
+    """Return the password, or what it is to be asked of.
+
+    Args:
+        password: The password itself, or a function that returns it.
+        password_file: Path of a file that holds it.
+        name: Name of the first of these options.
+
+    Raises:
+        ConfigurationError: Both are given, or the first is something else.
+    """
+    if password is not None and password_file is not None:
+        raise ConfigurationError(f"'{name}' and '{name}_file' say the same; keep one")
+    if password_file is not None:
+        return SecretFile(password_file)
+    if not (password is None or isinstance(password, str) or callable(password)):
+        raise ConfigurationError(
+            f"'{name}' must be text, or a function that returns it"
+        )
+    return password
 
 
 async def current_password(source: PasswordSource) -> str:
@@ -43,22 +102,41 @@ async def current_password(source: PasswordSource) -> str:
         StoreAccessError: The source failed otherwise, or returned no text; the error
             says no more than the kind of what it raised.
     """
-    try:
-        if inspect.iscoroutinefunction(source):
-            password = await source()
-        else:
-            password = await asyncio.to_thread(source)
-            if inspect.isawaitable(password):
-                password = await password
-    except Exception as error:  # noqa: BLE001 - any failure of somebody else's code
-        passes = isinstance(error, ConnectionError | TimeoutError)
-        kind = StoreUnavailableError if passes else StoreAccessError
-        # What it raised may hold a secret: it is not chained.
-        raise kind(
-            f"the password cannot be had: its source raised {type(error).__name__}"
-        ) from None
+    password = await ask(source, "password")
     if not isinstance(password, str):
         raise StoreAccessError(
             f"the source of the password returned {type(password).__name__}, not text"
         )
     return password
+
+
+async def ask(source: Callable[[], Any], what: str) -> Any:
+    """Return what a function returns that is somebody else's, sync or async.
+
+    Args:
+        source: The function; a sync one is called in a thread.
+        what: What it returns, for errors.
+
+    Raises:
+        StoreUnavailableError: It raised a `ConnectionError` or a `TimeoutError`.
+        StoreAccessError: It raised something else.
+    """
+    try:
+        if inspect.iscoroutinefunction(source):
+            return await source()
+        answer = await asyncio.to_thread(source)
+        return await answer if inspect.isawaitable(answer) else answer
+    except Exception as error:  # noqa: BLE001 - any failure of somebody else's code
+        ours = _failure(source, error, what)
+    # What it raised may hold a secret: it is neither chained nor the context.
+    raise ours
+
+
+def _failure(source: Any, error: Exception, what: str) -> TrackerStoreError:
+    # Only of our own errors is it known that they hold no secret.
+    is_ours = type(source).__module__.startswith("tracker_store_async.")
+    if is_ours and isinstance(error, StoreAccessError):
+        return error
+    passes = isinstance(error, ConnectionError | TimeoutError)
+    kind = StoreUnavailableError if passes else StoreAccessError
+    return kind(f"the {what} cannot be had: its source raised {type(error).__name__}")

@@ -104,6 +104,7 @@ class TrackerStore(Lifecycle, Protocol):
     outbox: bool = False  # whether messages are stored first; see `relay.py`
     _tells_logs_apart: bool = True  # whether `created_at` names one log for good
     _creates_layout: bool = True  # False for those who only look
+    _renews_credentials: bool = False  # whether they are asked for anew
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver

@@ -45,6 +45,7 @@ class FailSafeConfig(Section):
         probe_max_seconds: Longest of these pauses.
         remembered_conversations: Most conversations to remember.
         remembered_bytes: About how much memory that may take.
+        max_backlog_bytes: About how much an outage may leave in the fallback.
     """
 
     journal: Name | None = None
@@ -54,6 +55,7 @@ class FailSafeConfig(Section):
     probe_max_seconds: Seconds | None = None
     remembered_conversations: Count | None = None
     remembered_bytes: Count | None = None
+    max_backlog_bytes: Count | None = None
 
 
 class CacheConfig(Section):

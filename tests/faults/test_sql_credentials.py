@@ -189,4 +189,38 @@ def test_a_password_is_given_once(tmp_path: Path) -> None:
         )
     with pytest.raises(errors.ConfigurationError, match="does not apply"):
         SQLTrackerStore(password=lambda: "p")
+    with pytest.raises(errors.ConfigurationError, match="keep one"):
+        SQLTrackerStore(dialect="postgresql", password="p", password_file="/f")
+    with pytest.raises(errors.ConfigurationError, match="does not apply"):
+        SQLTrackerStore(password_file="/f")
     assert "SecretFile" in repr(SecretFile("/run/secrets/p"))
+
+
+@pytest.mark.parametrize(
+    ("held", "problem"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"\xff\xfe", "does not hold UTF-8 text"),
+        ("folder", "cannot be read (Is a directory)"),
+    ],
+)
+def test_a_file_that_holds_no_password_is_named(
+    tmp_path: Path, held: Any, problem: str
+) -> None:
+    file = tmp_path / "password"
+    if held == "folder":
+        file.mkdir()
+    elif held is not None:
+        file.write_bytes(held)
+    store = SQLTrackerStore(dialect="postgresql", password_file=str(file))
+
+    async def look() -> None:
+        with pytest.raises(errors.StoreAccessError) as caught:
+            await store.open()
+        assert problem in str(caught.value)
+        assert str(file) in str(caught.value)
+        await store.close()
+
+    asyncio.run(look())

@@ -269,7 +269,9 @@ class TestDynamo:
         named = inspect.signature(DynamoTrackerStore).parameters
         assert set(kwargs) <= set(named)
         missing = set(named) - set(DynamoConfig.model_fields)
-        assert missing == {"domain", "event_broker", "session", "client"}
+        assert missing == {
+            *("domain", "event_broker", "session", "client", "credentials")
+        }
         store = DynamoTrackerStore(**kwargs)
         assert "s3cr3t" not in repr(store)
         assert repr(store) == (

@@ -33,7 +33,7 @@ from tracker_store_async import (
     errors,
 )
 from tracker_store_async.rows import Append, Read
-from tracker_store_async.wrappers import failsafe_replay
+from tracker_store_async.wrappers import failsafe_pieces
 from tracker_store_async.wrappers.failsafe_backlog import new_rows
 
 if TYPE_CHECKING:
@@ -735,7 +735,7 @@ async def test_a_long_outage_is_replayed_in_pieces_that_tear_no_save_apart(
     store: FailSafeTrackerStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(failsafe_replay, "PIECE_EVENTS", 100)
+    monkeypatch.setattr(failsafe_pieces, "PIECE_EVENTS", 100)
     await add(store, SENDER, *turn("before"))
     other = SwitchedStore()
     other._conversations, other._sorted_ids = primary._conversations, []
@@ -783,7 +783,7 @@ async def test_a_replay_that_is_cut_between_two_pieces_goes_on(
     store: FailSafeTrackerStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(failsafe_replay, "PIECE_EVENTS", 100)
+    monkeypatch.setattr(failsafe_pieces, "PIECE_EVENTS", 100)
     await add(store, SENDER, *turn("before"))
     primary.is_down = True
     for number in range(100):

@@ -113,6 +113,20 @@ async def test_everything_else_is_told_at_once(error: Exception) -> None:
         assert faltering.failures == 0
 
 
+async def test_refused_credentials_are_tried_again_where_they_may_have_changed() -> (
+    None
+):
+    faltering = Faltering()
+    faltering._renews_credentials = True
+    async with RetryingTrackerStore(faltering, attempts=3) as store:
+        faltering.error = errors.StoreAccessError("refused")
+        faltering.failures = 2
+        assert await store.retrieve(SENDER) is None
+        faltering.failures = 3
+        with pytest.raises(errors.StoreAccessError):
+            await store.retrieve(SENDER)
+
+
 async def test_opening_is_retried() -> None:
     primary = SwitchedStore()
     primary.is_down = True

@@ -37,6 +37,8 @@ class DynamoConfig(StoreConfig):
         aws_access_key_id: Access key; None is what AWS's own settings say.
         aws_secret_access_key: Secret of the access key.
         aws_session_token: Token of temporary credentials.
+        credentials_file: JSON file with the keys, in place of the aws_ ones; it is
+            read again before they expire, or else every 30 s.
         profile: Profile in AWS's own settings.
         ssl_ca_certs: File with the certificates that the server is checked against.
         billing_mode: `PAY_PER_REQUEST`, or `PROVISIONED` with capacity units.
@@ -68,6 +70,7 @@ class DynamoConfig(StoreConfig):
     aws_access_key_id: Secret | None = None
     aws_secret_access_key: Secret | None = None
     aws_session_token: Secret | None = None
+    credentials_file: Name | None = None
     profile: Name | None = None
     ssl_ca_certs: Name | None = None
     billing_mode: Literal["PAY_PER_REQUEST", "PROVISIONED"] | None = None
@@ -98,6 +101,11 @@ class DynamoConfig(StoreConfig):
             raise ValueError("'aws_session_token' needs 'aws_access_key_id'")
         if self.profile is not None and self.aws_access_key_id is not None:
             raise ValueError("'profile' and 'aws_access_key_id' contradict each other")
+        if self.credentials_file and (self.profile or self.aws_access_key_id):
+            raise ValueError(
+                "'credentials_file' stands in place of the aws_ keys and 'profile'; "
+                "keep one"
+            )
         units = (self.read_capacity_units, self.write_capacity_units)
         if any(units) and self.billing_mode != "PROVISIONED":
             raise ValueError("capacity units need 'billing_mode: PROVISIONED'")

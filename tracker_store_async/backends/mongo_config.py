@@ -42,6 +42,8 @@ class MongoConfig(StoreConfig):
         db: Name of the database.
         username: Name to log in with.
         password: Password to log in with.
+        password_file: File that holds the password; it is read again when the server
+            refuses the one that was read before, so that a rotation is survived.
         auth_source: Database that knows the user.
         collection: Name of Rasa's collection, and the beginning of the names of ours.
         driver: `motor`, or `pymongo` for PyMongo's own asyncio client.
@@ -74,6 +76,7 @@ class MongoConfig(StoreConfig):
     db: Name = "rasa"
     username: Name | None = None
     password: Secret | None = None
+    password_file: Name | None = None
     auth_source: Name = "admin"
     collection: Name = "conversations"
     driver: Literal["motor", "pymongo"] = "motor"
@@ -109,8 +112,11 @@ class MongoConfig(StoreConfig):
 
     @model_validator(mode="after")
     def _password_has_user(self) -> MongoConfig:
-        if self.password is not None and self.username is None:
-            raise ValueError("'password' is given without 'username'")
+        for name in ("password", "password_file"):
+            if getattr(self, name) is not None and self.username is None:
+                raise ValueError(f"'{name}' is given without 'username'")
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("'password' and 'password_file' say the same; keep one")
         return self
 
     @model_validator(mode="after")

@@ -33,6 +33,8 @@ class RedisConfig(StoreConfig):
         db: Number of the database.
         username: Name of the ACL user.
         password: Password.
+        password_file: File that holds the password; it is read again for each new
+            connection, so that a rotated secret is survived.
         key_prefix: Letters and digits in front of every key.
         use_ssl: Whether to use TLS.
         ssl_keyfile: File with the client's private key.
@@ -43,6 +45,7 @@ class RedisConfig(StoreConfig):
         sentinel_service: Name of the master that the sentinels watch.
         sentinel_username: Name to log in to the sentinels with.
         sentinel_password: Password to log in to the sentinels with.
+        sentinel_password_file: File that holds it, in its place.
         unix_socket_path: Path of the server's socket, in place of host and port.
         ssl_check_hostname: Whether the server's certificate must name the host.
         max_connections: Most connections, and commands under way.
@@ -58,6 +61,7 @@ class RedisConfig(StoreConfig):
     db: DatabaseNumber = 0
     username: Name | None = None
     password: Secret | None = None
+    password_file: Name | None = None
     key_prefix: Name | None = None
     use_ssl: bool = False
     ssl_keyfile: Name | None = None
@@ -68,6 +72,7 @@ class RedisConfig(StoreConfig):
     sentinel_service: Name = "mymaster"
     sentinel_username: Name | None = None
     sentinel_password: Secret | None = None
+    sentinel_password_file: Name | None = None
     unix_socket_path: Name | None = None
     ssl_check_hostname: bool = True
     max_connections: MaxConnections | None = None
@@ -110,6 +115,14 @@ class RedisConfig(StoreConfig):
         if prefix is not None and not prefix.isalnum():
             raise ValueError("must be letters and digits only")
         return prefix
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        for name in ("password", "sentinel_password"):
+            file = f"{name}_file"
+            if getattr(self, name) is not None and getattr(self, file) is not None:
+                raise ValueError(f"'{name}' and '{file}' say the same; keep one")
+        return self
 
     @model_validator(mode="after")
     def _mode_has_its_keys(self) -> Self:

@@ -22,12 +22,14 @@ from tracker_store_async.wrappers.failsafe_backlog import Backlog
 from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker, pause_seconds
 from tracker_store_async.wrappers.failsafe_journal import JournalFile, claim_files
 from tracker_store_async.wrappers.failsafe_log import (
+    tell_left_over,
     tell_recovery,
     tell_what_is_left,
     tell_what_waits,
 )
 from tracker_store_async.wrappers.failsafe_memory import LastSeen
 from tracker_store_async.wrappers.failsafe_options import (
+    backlog_bound,
     check_fallback,
     in_order,
     one_of,
@@ -98,6 +100,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         probe_max_seconds: Longest of these pauses.
         remembered_conversations: Most conversations to remember.
         remembered_bytes: About how much memory that may take.
+        max_backlog_bytes: About how much an outage may leave in the fallback; a save
+            beyond that raises `StoreUnavailableError`, and is counted and told in the
+            log. None is 256 MiB in memory, and no bound for `journal` and `fallback`.
         tracker_store: Rasa's name of `primary`.
         fallback_tracker_store: Rasa's name of `fallback`.
 
@@ -117,6 +122,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         probe_max_seconds: float = 1.0,
         remembered_conversations: int = 10_000,
         remembered_bytes: int = 64 * 2**20,
+        max_backlog_bytes: int | None = None,
         tracker_store: TrackerStore | None = None,
         fallback_tracker_store: TrackerStore | None = None,
     ) -> None:
@@ -142,10 +148,12 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             check_count("remembered_conversations", remembered_conversations),
             check_count("remembered_bytes", remembered_bytes),
         )
-        self._backlog = Backlog()
+        is_in_memory = journal is None and store is None
+        self._backlog = Backlog(backlog_bound(max_backlog_bytes, is_in_memory))
         self._turns = ConversationTurns()
         self._recovery: asyncio.Task[None] | None = None
         self._is_replaying = False
+        self._has_left_over = False  # an earlier process has, and it is not replayed
 
     @property
     def fallback_tracker_store(self) -> TrackerStore | None:
@@ -228,6 +236,8 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             "state": self._breaker.state,
             "backlog_conversations": len(self._backlog.entries),
             "backlog_events": self._backlog.event_count,
+            "backlog_bytes": self._backlog.size_bytes,
+            "refused_saves": self._backlog.refused_saves,
             "provisional_conversations": self._backlog.provisional_count,
             "remembered_conversations": len(self._seen),
             "remembered_bytes": self._seen.size_bytes,
@@ -329,6 +339,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             if self._breaker.state == "half_open":
                 done = self._replayer.replayed
                 tell_recovery(self._breaker.close(), done, refused)
+            elif self._has_left_over:
+                tell_left_over(self._replayer.replayed, refused)
+            self._has_left_over = False
             return
 
     async def _answers(self) -> bool:
@@ -383,6 +396,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         except BaseException:
             await self._close_all()
             raise
+        self._has_left_over = bool(self._backlog.entries)
         tell_what_waits(self._backlog, self._fallbacks[0].backend_name)
         self._recover_soon()
 
@@ -391,7 +405,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             # Else the locks of a caller who is cancelled meanwhile would be forgotten.
             await settled(self._claim_files(self._journal))
             self._fallbacks = [_sqlite_store(file) for file in self._files]
-        self._backlog.entries.clear()
+        self._backlog.clear()
         for fallback in self._fallbacks:
             await fallback.open()
             await self._backlog.load(fallback)
@@ -421,7 +435,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 file.release()
             if self._files:
                 self._files, self._fallbacks = [], []
-                self._backlog.entries.clear()
+                self._backlog.clear()
 
 
 def _sqlite_store(file: JournalFile) -> TrackerStore:

@@ -10,19 +10,27 @@ new process needs, whatever store the fallback is.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.errors import StoreDataError
+from tracker_store_async.errors import StoreDataError, StoreUnavailableError
 from tracker_store_async.rows import Append, Listing, NewRow, Read, StoredConversation
 from tracker_store_async.serialization import derived_row
 from tracker_store_async.settling import settled
+from tracker_store_async.wrappers.failsafe_memory import ROW_BYTES
+from tracker_store_async.wrappers.failsafe_pieces import PIECE_BYTES, with_save
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tracker_store_async.rows import StoredRow
     from tracker_store_async.store import TrackerStore
+
+logger = logging.getLogger(__name__)
+
+CONVERSATION_BYTES = 2_000
+"""About what a conversation costs besides its rows and its two snapshots."""
 
 ENVELOPE_FORMAT = "fail-safe 1"
 PAGE_SIZE = 500
@@ -60,8 +68,11 @@ class Entry:
         user_id: The user that a save of the outage named, or None.
         provisional: Whether nothing was known of it when it was first written to.
         first: Its first save, if it began in the outage.
-        saves: How many events each save of the outage has, and where the latest session
-            starts after it. No save is torn apart when it is replayed.
+        saves: How many events the saves of the outage have, and where the latest
+            session starts after them; those that are replayed together are one. No save
+            is torn apart when it is replayed.
+        last_bytes: How many bytes the events of the last of these have.
+        size_bytes: About how much the fallback holds of it.
     """
 
     sender_id: str
@@ -76,6 +87,8 @@ class Entry:
     provisional: bool
     first: FirstSave | None
     saves: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+    last_bytes: int = 0
+    size_bytes: int = 0
 
     @property
     def event_count(self) -> int:
@@ -90,12 +103,22 @@ class Entry:
 class Backlog:
     """The conversations that wait for the primary.
 
+    Args:
+        max_bytes: About how much they may take in all, or None. What goes beyond that
+            is refused: nothing that was acknowledged is ever dropped for it.
+
     Attributes:
         entries: Where each of them stands, the one that was begun first first.
+        size_bytes: About how much they take.
+        refused_saves: Number of saves that were refused because of `max_bytes`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int | None = None) -> None:
         self.entries: dict[str, Entry] = {}
+        self.size_bytes = 0
+        self.refused_saves = 0
+        self._max_bytes = max_bytes
+        self._is_full = False
         self._queued: list[tuple[str, TrackerStore]] = []
 
     @property
@@ -131,7 +154,17 @@ class Backlog:
             return
         entry = await self._entry_in(sender_id, store)
         if entry is not None:
-            self.entries[sender_id] = entry
+            self._put(entry)
+
+    def _put(self, entry: Entry) -> None:
+        known = self.entries.get(entry.sender_id)
+        self.size_bytes += entry.size_bytes - (known.size_bytes if known else 0)
+        self.entries[entry.sender_id] = entry
+
+    def clear(self) -> None:
+        """Forget where they stand; the fallback keeps what it has."""
+        self.entries.clear()
+        self.size_bytes = 0
 
     async def _entry_in(self, sender_id: str, store: TrackerStore) -> Entry | None:
         held = await store._read(Read(sender_id, ALWAYS, last=0))
@@ -152,6 +185,9 @@ class Backlog:
             provisional=envelope["provisional"],
             first=None if first is None else FirstSave(**first),
             saves=tuple((count, start) for count, start in envelope["saves"]),
+            # Without it, nothing is put together with the last one.
+            last_bytes=envelope.get("last_bytes", PIECE_BYTES),
+            size_bytes=envelope.get("size_bytes", 0),
         )
 
     async def append(
@@ -180,7 +216,7 @@ class Backlog:
             await self._remove(entry)
             entry, seen = self.entries.get(append.sender_id), None
         head: list[NewRow] = []
-        held = 0
+        held = before = 0
         if entry is None:
             if seen is not None and not _goes_on(append, seen):
                 return False
@@ -188,8 +224,9 @@ class Backlog:
         elif append.expected_version != entry.version or not _goes_on(append, entry):
             return False
         else:
-            held = entry.version - entry.base
-        entry = _extended(entry, append)
+            held, before = entry.version - entry.base, entry.size_bytes
+        entry = _extended(entry, append, head)
+        self._check_room(entry.size_bytes - before)
         request = Append(
             sender_id=append.sender_id,
             expected_version=held,
@@ -201,14 +238,31 @@ class Backlog:
         )
         if not await entry.store._append(request):
             return await self._recover_place(entry)
-        self.entries[append.sender_id] = entry
+        self._put(entry)
         return True
+
+    def _check_room(self, added_bytes: int) -> None:
+        if self._max_bytes is None:
+            return
+        if self.size_bytes + added_bytes <= self._max_bytes:
+            self._is_full = False
+            return
+        self.refused_saves += 1
+        problem = (
+            f"the fallback is full: {self.size_bytes} bytes of {len(self.entries)} "
+            f"conversations wait for the primary, and max_backlog_bytes is "
+            f"{self._max_bytes}"
+        )
+        if not self._is_full:
+            self._is_full = True
+            logger.critical("Saves are refused from now on, %s", problem)
+        raise StoreUnavailableError(f"{problem}; nothing was stored")
 
     async def _recover_place(self, entry: Entry) -> bool:
         """Look up where the fallback stands: an append failed there, but landed."""
         found = await self._entry_in(entry.sender_id, entry.store)
         if found is not None:
-            self.entries[entry.sender_id] = found
+            self._put(found)
         return False
 
     async def read(self, entry: Entry, read: Read) -> StoredConversation | None:
@@ -237,7 +291,7 @@ class Backlog:
 
     async def _remove(self, entry: Entry) -> None:
         await entry.store._delete(entry.sender_id, None, ALWAYS)
-        del self.entries[entry.sender_id]
+        self.size_bytes -= self.entries.pop(entry.sender_id).size_bytes
         for queued in self._queued:
             if queued[0] == entry.sender_id:
                 self._queued.remove(queued)
@@ -248,6 +302,11 @@ class Backlog:
 def new_rows(rows: Iterable[StoredRow]) -> list[NewRow]:
     """Return stored rows as rows to be stored somewhere else, byte for byte."""
     return [derived_row(event_id, data) for event_id, data in rows]
+
+
+def size_of(rows: Iterable[NewRow]) -> int:
+    """Return about how many bytes rows take in memory."""
+    return sum(ROW_BYTES + len(row.data) for row in rows)
 
 
 def _goes_on(append: Append, known: StoredConversation | Entry) -> bool:
@@ -294,18 +353,29 @@ def _begin(
         user_id=None,
         provisional=seen is None and not version,
         first=first,
+        size_bytes=CONVERSATION_BYTES + 2 * len(append.snapshot),
     )
     return entry, head
 
 
-def _extended(entry: Entry, append: Append) -> Entry:
+def _extended(entry: Entry, append: Append, head: list[NewRow]) -> Entry:
+    added_bytes = size_of(append.rows)
+    saves, last_bytes = with_save(
+        entry.saves,
+        entry.last_bytes,
+        (len(append.rows), append.session_start),
+        added_bytes,
+        alone=0 if entry.first is None else 1,
+    )
     return replace(
         entry,
         version=append.new_version,
         session_start=append.session_start,
         expires_at=append.expires_at,
         user_id=append.user_id or entry.user_id,
-        saves=(*entry.saves, (len(append.rows), append.session_start)),
+        saves=saves,
+        last_bytes=last_bytes,
+        size_bytes=entry.size_bytes + size_of(head) + added_bytes,
     )
 
 
@@ -322,6 +392,8 @@ def _envelope(entry: Entry, snapshot: str) -> str:
             "provisional": entry.provisional,
             "first": None if entry.first is None else asdict(entry.first),
             "saves": entry.saves,
+            "last_bytes": entry.last_bytes,
+            "size_bytes": entry.size_bytes,
             "snapshot": snapshot,
         }
     )

@@ -24,11 +24,24 @@ def tell_recovery(
         done: What was replayed.
         refused: The errors of what it refuses, by conversation.
     """
+    _tell_replay(f"The tracker store is back after {seconds:.1f} s", done, refused)
+
+
+def tell_left_over(done: Replayed, refused: Mapping[str, Exception]) -> None:
+    """Tell that what an earlier process has left was replayed, with no outage since.
+
+    Args:
+        done: What was replayed.
+        refused: The errors of what the primary refuses, by conversation.
+    """
+    _tell_replay("What an earlier outage has left is done", done, refused)
+
+
+def _tell_replay(what: str, done: Replayed, refused: Mapping[str, Exception]) -> None:
     logger.warning(
-        "The tracker store is back after %.1f s: replayed %d events of %d "
-        "conversations (%d of them had landed, %d conversations had been written "
-        "to by others).",
-        seconds,
+        "%s: replayed %d events of %d conversations (%d of them had landed, %d "
+        "conversations had been written to by others).",
+        what,
         done.events,
         done.conversations,
         done.landed,

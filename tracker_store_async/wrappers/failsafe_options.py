@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.options import check_count
 from tracker_store_async.store import is_tracker_store
 from tracker_store_async.wrappers.base import check_wrapped
 
 if TYPE_CHECKING:
     from tracker_store_async.store import TrackerStore
+
+DEFAULT_BACKLOG_BYTES = 256 * 2**20
+"""In memory: a process that ran out of it would lose all that it holds."""
 
 
 def one_of(ours: Any, theirs: Any, name: str) -> Any:
@@ -36,6 +40,17 @@ def in_order(fallback: Any, on_error: Any) -> tuple[Any, Any]:
     if on_error is not None and not callable(on_error):
         raise ConfigurationError("`on_tracker_store_error` must be a function")
     return fallback, on_error
+
+
+def backlog_bound(max_bytes: int | None, is_in_memory: bool) -> int | None:
+    """Return how many bytes an outage may leave in the fallback, or None.
+
+    Raises:
+        ConfigurationError: It is no whole number from 1 on.
+    """
+    if max_bytes is not None:
+        return check_count("max_backlog_bytes", max_bytes)
+    return DEFAULT_BACKLOG_BYTES if is_in_memory else None
 
 
 def check_fallback(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,9 +20,10 @@ from tracker_store_async.saving import (
     session_start_after,
 )
 from tracker_store_async.wrappers.failsafe_backlog import ALWAYS, new_rows
+from tracker_store_async.wrappers.failsafe_pieces import in_pieces, remaining
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from tracker_store_async.rows import NewRow, StoredConversation
     from tracker_store_async.store import TrackerStore
@@ -33,10 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-PIECE_EVENTS = 500
-PIECE_BYTES = 200_000
-"""An outage may leave more of a conversation than a backend takes in one append."""
 
 
 @dataclass(slots=True)
@@ -274,51 +271,6 @@ class Replayer:
         read = Read(sender_id, self._primary._now())
         erasures = self._seen.erasures
         self._seen.note_read(read, await self._read(sender_id, start=None), erasures)
-
-
-def in_pieces(whole: Append, saves: Iterable[tuple[int, int]]) -> Iterator[Append]:
-    """Split an append of many saves into such as every backend takes.
-
-    No save is torn apart. Until the last piece is stored the snapshot is that of a
-    later version, which is the same as none: the session is replayed for the state.
-
-    Args:
-        whole: The append.
-        saves: How many of its rows belong to each save, and where the latest session
-            starts after it.
-    """
-    begin = end = size_bytes = 0
-    session_start = whole.session_start
-    for count, start in saves:
-        rows = whole.rows[end : end + count]
-        added_bytes = sum(len(row.data) for row in rows)
-        is_full = end + count - begin > PIECE_EVENTS
-        if end > begin and (is_full or size_bytes + added_bytes > PIECE_BYTES):
-            yield _piece(whole, begin, end, session_start)
-            begin, size_bytes = end, 0
-        end, session_start = end + count, start
-        size_bytes += added_bytes
-    yield _piece(whole, begin, len(whole.rows), whole.session_start)
-
-
-def _piece(whole: Append, begin: int, end: int, session_start: int) -> Append:
-    return replace(
-        whole,
-        expected_version=whole.expected_version + begin,
-        rows=whole.rows[begin:end],
-        session_start=session_start,
-    )
-
-
-def remaining(saves: Iterable[tuple[int, int]], landed: int) -> list[int]:
-    """Return how many events of each save are left once so many have landed."""
-    left = []
-    for count, _ in saves:
-        done = min(count, landed)
-        landed -= done
-        if count > done:
-            left.append(count - done)
-    return left
 
 
 def _text(snapshot: str | bytes | None) -> str:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import (
     AsyncRetrying,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_attempt,
     stop_before_delay,
     wait_random_exponential,
 )
 
-from tracker_store_async.errors import StoreUnavailableError
+from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
 from tracker_store_async.options import check_count, check_seconds
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
@@ -39,7 +39,9 @@ class RetryingTrackerStore(WrapperTrackerStore):
     """Wraps a store and repeats what failed because the storage was unavailable.
 
     Only `StoreUnavailableError` is retried: a lost connection, a timeout, a full pool,
-    a transaction that gave way. An append that landed although its answer was lost is
+    a transaction that gave way; and `StoreAccessError` where the store asks for its
+    credentials anew, for while they are being changed the server and what hands them
+    out may disagree for a moment. An append that landed although its answer was lost is
     recognised by its ids, so repeating one is safe. A `delete` whose answer was lost,
     and which had worked, returns False. `health` is not retried: it says how it is.
 
@@ -69,13 +71,18 @@ class RetryingTrackerStore(WrapperTrackerStore):
 
     async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(StoreUnavailableError),
+            retry=retry_if_exception(self._may_pass),
             stop=stop_after_attempt(self._attempts)
             | stop_before_delay(self._budget_seconds),
             wait=wait_random_exponential(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS),
             reraise=True,
         )
         return await retrying(work)
+
+    def _may_pass(self, error: BaseException) -> bool:
+        if isinstance(error, StoreAccessError):
+            return bool(self._renews_credentials)
+        return isinstance(error, StoreUnavailableError)
 
     async def _open(self) -> None:
         await self._retried(super()._open)

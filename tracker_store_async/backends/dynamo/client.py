@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tracker_store_async.backends.dynamo import errors as error_table
+from tracker_store_async.backends.dynamo.credentials import provide
 from tracker_store_async.errors import (
     ConfigurationError,
     MissingExtraError,
@@ -22,6 +23,8 @@ from tracker_store_async.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tracker_store_async.credentials import AwsCredentialsSource
 
 FIRST_PAUSE_SECONDS = 0.025
 LONGEST_PAUSE_SECONDS = 1.0
@@ -38,6 +41,7 @@ class ConnectionOptions:
     aws_access_key_id: str | None = field(repr=False)
     aws_secret_access_key: str | None = field(repr=False)
     aws_session_token: str | None = field(repr=False)
+    credentials: AwsCredentialsSource | None = field(repr=False)
     profile: str | None
     ssl_ca_certs: str | None
     connect_timeout_seconds: float
@@ -240,6 +244,8 @@ def make_session(options: ConnectionOptions) -> Any:
             f"the AWS configuration has no profile {options.profile!r}: check "
             "`profile`, and the file that AWS_CONFIG_FILE names"
         ) from None
+    if options.credentials is not None:
+        provide(session._session, options.credentials)
     loader.load_service_model("dynamodb", "service-2")
     loader.load_service_model("dynamodb", "endpoint-rule-set-1")
     loader.load_data_with_path("endpoints")

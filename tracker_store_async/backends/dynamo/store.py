@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 from tracker_store_async.backends.dynamo import errors as error_table
 from tracker_store_async.backends.dynamo.appending import Appender
 from tracker_store_async.backends.dynamo.client import Client, ConnectionOptions
+from tracker_store_async.backends.dynamo.credentials import credentials_source
 from tracker_store_async.backends.dynamo.erasing import Eraser
 from tracker_store_async.backends.dynamo.layout import SCHEMA_VERSION, Names
 from tracker_store_async.backends.dynamo.listing import Lister
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from tracker_store_async.broker import EventBroker
+    from tracker_store_async.credentials import AwsCredentialsSource
     from tracker_store_async.domain import Domain
     from tracker_store_async.options import OnConflict, OnPublishError
     from tracker_store_async.rows import (
@@ -101,6 +103,12 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         max_pool_connections: Connections that are kept open; None is 50.
         session: An `aioboto3.Session` of your own, in place of credentials and profile.
         client: An open client of your own, which is never closed here.
+        credentials: Function, sync or async, that returns the keys of now, in place of
+            the aws_ keys: a mapping with `AccessKeyId`, `SecretAccessKey` and, if they
+            are temporary, `SessionToken` and `Expiration`, as AWS's STS answers. It is
+            called again before they expire, or else every 30 s.
+        credentials_file: JSON file with the same names, in place of that; it is read
+            again as often.
         max_event_history: Most events that `retrieve` reads and holds, or None.
         on_conflict: What a save does about another writer's events.
         on_publish_error: What a save does when the broker fails.
@@ -138,6 +146,8 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         max_pool_connections: int | None = None,
         session: Any = None,
         client: Any = None,
+        credentials: AwsCredentialsSource | None = None,
+        credentials_file: str | None = None,
         max_event_history: int | None = None,
         on_conflict: OnConflict = "rebase",
         on_publish_error: OnPublishError = "raise",
@@ -151,10 +161,13 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
             on_publish_error=on_publish_error,
             record_exp=record_exp,
         )
+        source = credentials_source(credentials, credentials_file)
+        self._renews_credentials = source is not None
         _check_login(
             aws_access_key_id,
             aws_secret_access_key,
             aws_session_token or profile,
+            source,
             brings_its_own=client is not None or session is not None,
         )
         _check_billing_mode(billing_mode)
@@ -166,18 +179,15 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
             aws_access_key_id=aws_access_key_id,
             aws_secret_access_key=aws_secret_access_key,
             aws_session_token=aws_session_token,
+            credentials=source,
             profile=profile,
             ssl_ca_certs=ssl_ca_certs,
             connect_timeout_seconds=connect_timeout_seconds or 10.0,
             read_timeout_seconds=self._command_timeout_seconds,
             max_pool_connections=max_pool_connections or 50,
         )
-        self._table_options = TableOptions(
-            create_table,
-            billing_mode,
-            read_capacity_units or 5,
-            write_capacity_units or 5,
-        )
+        units = (read_capacity_units or 5, write_capacity_units or 5)
+        self._table_options = TableOptions(create_table, billing_mode, *units)
         self._retry_budget_seconds = (
             10.0 if retry_budget_seconds is None else retry_budget_seconds
         )
@@ -315,13 +325,22 @@ def _names(table_name: str, events_table_name: str | None) -> Names:
 
 
 def _check_login(
-    key: str | None, secret: str | None, other: str | None, *, brings_its_own: bool
+    key: str | None,
+    secret: str | None,
+    other: str | None,
+    source: AwsCredentialsSource | None,
+    *,
+    brings_its_own: bool,
 ) -> None:
-    if brings_its_own and (key or other):
+    if brings_its_own and (key or other or source):
         raise ConfigurationError("`session` and `client` bring their own credentials")
     if (key is None) != (secret is None):
         raise ConfigurationError(
             "aws_access_key_id and aws_secret_access_key go together"
+        )
+    if source is not None and (key or other):
+        raise ConfigurationError(
+            "`credentials` stand in place of the aws_ keys and the profile: keep one"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.backends.mongo.client import (
@@ -17,6 +18,7 @@ from tracker_store_async.backends.mongo.layout import (
     ROW_OVERHEAD_BYTES,
     text_bytes,
 )
+from tracker_store_async.credentials import one_password
 from tracker_store_async.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
     from tracker_store_async.backends.mongo.client import Driver
     from tracker_store_async.backends.mongo.database import MongoDatabase
+    from tracker_store_async.backends.mongo.rotation import RotatingDatabase
     from tracker_store_async.broker import EventBroker
+    from tracker_store_async.credentials import PasswordSource
     from tracker_store_async.domain import Domain
     from tracker_store_async.options import OnConflict, OnPublishError
     from tracker_store_async.rows import (
@@ -59,7 +63,8 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         host: MongoDB URL (`mongodb://` or `mongodb+srv://`), or a host name.
         db: Name of the database.
         username: Name to log in with.
-        password: Password to log in with.
+        password: Password to log in with, or a function, sync or async, that returns
+            it: it is asked again when the server refuses the one that it returned.
         auth_source: Database that knows the user; an `authSource` in the URL wins.
         collection: Name of Rasa's collection, and the beginning of the names of ours.
         event_broker: Gets every event before it is stored, or None.
@@ -81,6 +86,8 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         journal: Whether they have it in their journal by then.
         delete_rasa_data: Whether Rasa's document of a conversation is removed once it
             was taken over. It is left as it is otherwise.
+        password_file: File that holds the password, in place of `password`; it is read
+            again when the server refuses what it held.
         max_event_history: Most events that `retrieve` reads and holds, or None.
         on_conflict: What a save does about another writer's events.
         on_publish_error: What a save does when the broker fails.
@@ -98,7 +105,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         host: str | None = DEFAULT_HOST,
         db: str | None = "rasa",
         username: str | None = None,
-        password: str | None = None,
+        password: str | PasswordSource | None = None,
         auth_source: str | None = "admin",
         collection: str = "conversations",
         event_broker: EventBroker | None = None,
@@ -117,6 +124,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         write_concern: int | str = "majority",
         journal: bool = True,
         delete_rasa_data: bool = False,
+        password_file: str | None = None,
         max_event_history: int | None = None,
         on_conflict: OnConflict = "rebase",
         on_publish_error: OnPublishError = "raise",
@@ -133,10 +141,15 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         check_driver(driver)
         if write_concern == 0:
             raise ConfigurationError("write_concern 0 would not tell whether it landed")
+        given = one_password(password, password_file)
+        if given is not None and not username and "@" not in (host or ""):
+            raise ConfigurationError("a password is given without `username`")
+        self._password_source = given if callable(given) else None
+        self._renews_credentials = self._password_source is not None
         self._options = ClientOptions(
             host=host or DEFAULT_HOST,
             username=username,
-            password=password,
+            password=None if callable(given) else given,
             auth_source=auth_source,
             tls=tls,
             tls_ca_file=tls_ca_file,
@@ -154,13 +167,13 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         self.collection = collection
         where = place(self._options.host, self.db_name)
         if client is not None:
-            if host not in (None, DEFAULT_HOST) or username:
+            if host not in (None, DEFAULT_HOST) or username or given is not None:
                 raise ConfigurationError("`client` brings its own address and login")
             where = f"mongodb at the address of `client`/{self.db_name}"
         self._where = where
         self._write_concern, self._journal = write_concern, journal
         self._delete_rasa_data = delete_rasa_data
-        self._database: MongoDatabase | None = None
+        self._database: MongoDatabase | RotatingDatabase | None = None
 
     def __repr__(self) -> str:
         """Say where it connects, without credentials."""
@@ -177,14 +190,26 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
             raise
         self._database = database
 
-    def _new_database(self) -> MongoDatabase:
+    def _new_database(self) -> MongoDatabase | RotatingDatabase:
+        if self._password_source is None:
+            return self._database_with(self._options)
+        from tracker_store_async.backends.mongo.rotation import RotatingDatabase
+
+        return RotatingDatabase(
+            self._password_source,
+            lambda password: self._database_with(
+                replace(self._options, password=password)
+            ),
+        )
+
+    def _database_with(self, options: ClientOptions) -> MongoDatabase:
         try:
             from tracker_store_async.backends.mongo.database import MongoDatabase
 
             return MongoDatabase(
                 self._where,
                 self.driver,
-                self._options,
+                options,
                 self.db_name,
                 self.collection,
                 client=self._own_client,
@@ -241,7 +266,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         return await self._opened.health()
 
     @property
-    def _opened(self) -> MongoDatabase:
+    def _opened(self) -> MongoDatabase | RotatingDatabase:
         if self._database is None:
             raise StoreClosedError("the store was closed while it was in use")
         return self._database

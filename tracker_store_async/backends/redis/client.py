@@ -13,6 +13,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import NoScriptError
 
+from tracker_store_async.backends.redis.credentials import login_options
 from tracker_store_async.backends.redis.options import split
 from tracker_store_async.settling import settled
 
@@ -56,7 +57,10 @@ class Connector:
 
     @property
     def _shared(self) -> dict[str, Any]:
-        login = {"username": self._options.username, "password": self._options.password}
+        options = self._options
+        login = login_options(
+            options.username, options.password, options.credential_provider
+        )
         return login | self._timeouts
 
     def _standalone(self) -> Redis:
@@ -96,10 +100,9 @@ class Connector:
 
     def _behind_sentinels(self) -> tuple[Redis, list[Any]]:
         tls = {"ssl": True, **self._options.tls} if self._options.tls else {}
-        login = {
-            "username": self._options.sentinel_username,
-            "password": self._options.sentinel_password,
-        }
+        login = login_options(
+            self._options.sentinel_username, self._options.sentinel_password
+        )
         sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
             [split(each) for each in self._options.endpoints],
             sentinel_kwargs={

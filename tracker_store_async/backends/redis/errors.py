@@ -10,6 +10,7 @@ from redis import exceptions as exc
 from redis.asyncio.sentinel import MasterNotFoundError
 
 from tracker_store_async import errors
+from tracker_store_async.backends.redis.credentials import CredentialsMissingError
 
 
 class Kind(Enum):
@@ -86,11 +87,7 @@ def code_of(error: BaseException) -> str | None:
 
 def kind_of(error: BaseException) -> Kind | None:
     """Return what went wrong, or None if the error is not about the server."""
-    chain = [error]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        if inner in chain:
-            break
-        chain.append(inner)
+    chain = _chain_of(error)
     if isinstance(error, (exc.RedisError, OSError)) and any(
         isinstance(each, ssl.SSLError) for each in chain
     ):
@@ -103,6 +100,15 @@ def kind_of(error: BaseException) -> Kind | None:
         if isinstance(error, kind_of_error):
             return kind
     return _said_kind(error, chain)
+
+
+def _chain_of(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        if inner in chain:
+            break
+        chain.append(inner)
+    return chain
 
 
 def _was_raised_by_redis(error: BaseException) -> bool:
@@ -135,6 +141,9 @@ def translate(error: BaseException, where: str) -> errors.TrackerStoreError | No
         error: What was raised.
         where: What the sentence begins with, such as `redis at 127.0.0.1:6379`.
     """
+    for each in _chain_of(error):
+        if isinstance(each, CredentialsMissingError):
+            return type(each.ours)(f"{where}: {each.ours}")
     kind = kind_of(error)
     if kind is None:
         return None

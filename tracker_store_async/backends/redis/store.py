@@ -8,8 +8,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from tracker_store_async.backends.redis.keys import Keys
-from tracker_store_async.backends.redis.options import ConnectionOptions
+from tracker_store_async.backends.redis.options import ConnectionOptions, tls_options
 from tracker_store_async.backends.redis.scripts import SCHEMA_VERSION
+from tracker_store_async.credentials import one_password
 from tracker_store_async.errors import (
     ConfigurationError,
     MissingExtraError,
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from redis.asyncio import Redis, RedisCluster
+    from redis.credentials import CredentialProvider
 
     from tracker_store_async.backends.redis.client import Commands
     from tracker_store_async.backends.redis.operations import Operations
     from tracker_store_async.broker import EventBroker
+    from tracker_store_async.credentials import PasswordSource
     from tracker_store_async.domain import Domain
     from tracker_store_async.options import OnConflict, OnPublishError
     from tracker_store_async.rows import (
@@ -59,7 +62,8 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         port: Port.
         db: Number of the database.
         username: Name of the ACL user.
-        password: Password.
+        password: Password, or a function, sync or async, that returns it: it is asked
+            whenever a connection is made.
         event_broker: Gets every event before it is stored, or None.
         record_exp: Seconds after its latest save when a conversation expires, or None.
         key_prefix: Letters and digits in front of every key.
@@ -82,6 +86,11 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         client: A `redis.asyncio.Redis` or `RedisCluster` of your own in place of all
             that says where and how to connect. It is never closed here, and must not
             decode responses.
+        password_file: File that holds the password, in place of `password`; it is read
+            again for each new connection.
+        sentinel_password_file: The same for the sentinels.
+        credential_provider: A `redis.credentials.CredentialProvider` in place of
+            `username` and `password`, for a login whose name changes as well.
         max_event_history: Most events that `retrieve` reads and holds, or None.
         on_conflict: What a save does about another writer's events.
         on_publish_error: What a save does when the broker fails.
@@ -99,7 +108,7 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         port: int = 6379,
         db: int = 0,
         username: str | None = None,
-        password: str | None = None,
+        password: str | PasswordSource | None = None,
         event_broker: EventBroker | None = None,
         record_exp: float | None = None,
         key_prefix: str | None = None,
@@ -113,13 +122,16 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         endpoints: Sequence[str] = (),
         sentinel_service: str = "mymaster",
         sentinel_username: str | None = None,
-        sentinel_password: str | None = None,
+        sentinel_password: str | PasswordSource | None = None,
         unix_socket_path: str | None = None,
         max_connections: int | None = None,
         connect_timeout_seconds: float | None = None,
         command_timeout_seconds: float | None = None,
         delete_rasa_data: bool = False,
         client: Redis | RedisCluster | None = None,
+        password_file: str | None = None,
+        sentinel_password_file: str | None = None,
+        credential_provider: CredentialProvider | None = None,
         max_event_history: int | None = None,
         on_conflict: OnConflict = "rebase",
         on_publish_error: OnPublishError = "raise",
@@ -134,30 +146,29 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         )
         if key_prefix is not None and not key_prefix.isalnum():
             raise ConfigurationError("key_prefix must be letters and digits only")
-        tls = {
-            "ssl_keyfile": ssl_keyfile,
-            "ssl_certfile": ssl_certfile,
-            "ssl_ca_certs": ssl_ca_certs,
-            "ssl_check_hostname": ssl_check_hostname,
-        }
+        tls = tls_options(ssl_keyfile, ssl_certfile, ssl_ca_certs, ssl_check_hostname)
         self._options = ConnectionOptions(
             host=host,
             port=int(port),
             db=db,
             username=username,
-            password=password,
+            password=one_password(password, password_file),
+            credential_provider=credential_provider,
             tls=tls if use_ssl else {},
             deployment_mode=deployment_mode,
             endpoints=tuple(endpoints),
             sentinel_service=sentinel_service,
             sentinel_username=sentinel_username,
-            sentinel_password=sentinel_password,
+            sentinel_password=one_password(
+                sentinel_password, sentinel_password_file, "sentinel_password"
+            ),
             unix_socket_path=unix_socket_path,
             max_connections=max_connections or DEFAULT_MAX_CONNECTIONS,
             connect_timeout_seconds=connect_timeout_seconds or CONNECT_SECONDS,
             command_timeout_seconds=command_timeout_seconds or COMMAND_SECONDS,
         )
         self._options.check()
+        self._renews_credentials = self._options.renews_credentials
         self._where = self._options.where if client is None else "redis, own client,"
         self._translated: AbstractContextManager[None] = nullcontext()
         self._keys = Keys(key_prefix)

@@ -24,7 +24,6 @@ from tracker_store_async.backends.sql.environment import (
     pool_from_environment,
     schema_from_environment,
 )
-from tracker_store_async.credentials import SecretFile
 from tracker_store_async.settings import (
     Count,
     Name,
@@ -199,8 +198,6 @@ class SQLConfig(StoreConfig):
         kwargs = super().store_kwargs()
         if "schema_name" in kwargs:
             kwargs["schema"] = kwargs.pop("schema_name")
-        if "password_file" in kwargs:
-            kwargs["password"] = SecretFile(kwargs.pop("password_file"))
         return kwargs
 
 

@@ -28,6 +28,7 @@ from tracker_store_async.backends.sql.outbox import (
     check_outbox,
 )
 from tracker_store_async.backends.sql.schema import build_tables
+from tracker_store_async.credentials import one_password
 from tracker_store_async.errors import ConfigurationError, StoreClosedError
 from tracker_store_async.rows import Health
 from tracker_store_async.serialization import SerializedTrackerAsText
@@ -110,6 +111,8 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         create_tables: Whether missing tables are created on opening.
         engine: An engine of your own in place of all that says where and how to
             connect. It is never disposed of here; give it `hide_parameters=True`.
+        password_file: File that holds the password, in place of `password`; it is read
+            again for each new connection.
         max_event_history: Most events that `retrieve` reads and holds, or None.
         on_conflict: What a save does about another writer's events.
         on_publish_error: What a save does when the broker fails.
@@ -152,6 +155,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         auto_upgrade: bool = False,
         create_tables: bool = True,
         engine: AsyncEngine | None = None,
+        password_file: str | None = None,
         max_event_history: int | None = None,
         on_conflict: OnConflict = "rebase",
         on_publish_error: OnPublishError = "raise",
@@ -166,8 +170,10 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
             on_publish_error=on_publish_error,
             record_exp=record_exp,
         )
-        source = password if callable(password) else None
-        secret = None if callable(password) else password
+        given = one_password(password, password_file)
+        source = given if callable(given) else None
+        secret = None if callable(given) else given
+        self._renews_credentials = source is not None
         options = ConnectionOptions(
             schema=schema,
             pool_size=pool_size,

@@ -1,0 +1,144 @@
+"""A database whose password changes: refused once, it is asked for anew.
+
+A client of PyMongo logs its connections in with the password that it was made with. So
+a new password takes a new client. Operations that are under way on the old one end
+there, and only then it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from tracker_store_async.credentials import current_password
+from tracker_store_async.errors import StoreAccessError, StoreClosedError
+from tracker_store_async.settling import settled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tracker_store_async.backends.mongo.database import MongoDatabase
+    from tracker_store_async.credentials import PasswordSource
+    from tracker_store_async.rows import (
+        Append,
+        ConversationSummary,
+        Health,
+        Listing,
+        Read,
+        StoredConversation,
+    )
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Login:
+    """A client, the password it was made with, and how many operations use it."""
+
+    database: MongoDatabase
+    password: str = field(repr=False)
+    users: int = 0
+
+
+class RotatingDatabase:
+    """The operations of a `MongoDatabase`, with the password of now.
+
+    An operation that is refused is repeated once where the password has changed. That
+    is as safe as any retry: an append that landed is recognised by its ids.
+
+    Args:
+        source: Returns the password of now.
+        make: Makes a database with a password; nothing is sent yet.
+    """
+
+    def __init__(
+        self, source: PasswordSource, make: Callable[[str], MongoDatabase]
+    ) -> None:
+        self._source = source
+        self._make = make
+        self._login: _Login | None = None
+        self._renewing = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Connect, and make sure that the layout is there."""
+        self._login = await self._log_in(await current_password(self._source))
+
+    async def close(self) -> None:
+        """Close the clients."""
+        login, self._login = self._login, None
+        if login is not None:
+            await login.database.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def append(self, append: Append) -> bool:
+        """Store everything if the version is the expected one; False if it is not."""
+        return await self._run(lambda database: database.append(append))
+
+    async def read(self, read: Read) -> StoredConversation | None:
+        """Return header and rows as of one moment, or None."""
+        return await self._run(lambda database: database.read(read))
+
+    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        """Erase a conversation or its beginning; return whether there was anything."""
+        return await self._run(lambda database: database.delete(sender_id, before, now))
+
+    async def list(self, listing: Listing) -> list[ConversationSummary]:
+        """Return the next page, in the order of the sender ids' code points."""
+        return await self._run(lambda database: database.list(listing))
+
+    async def health(self) -> Health:
+        """Ask the server how it is."""
+        return await self._run(lambda database: database.health())
+
+    async def _run(self, work: Callable[[MongoDatabase], Awaitable[T]]) -> T:
+        login = self._login
+        if login is None:
+            raise StoreClosedError("the store was closed while it was in use")
+        try:
+            return await self._use(login, work)
+        except StoreAccessError:
+            renewed = await self._renewed(login)
+            if renewed is None:
+                raise
+        return await self._use(renewed, work)
+
+    async def _use(
+        self, login: _Login, work: Callable[[MongoDatabase], Awaitable[T]]
+    ) -> T:
+        login.users += 1
+        try:
+            return await work(login.database)
+        finally:
+            login.users -= 1
+            self._close_if_left(login)
+
+    async def _renewed(self, refused: _Login) -> _Login | None:
+        """Return a client with the password of now; None if that is the refused one."""
+        async with self._renewing:
+            if self._login is not refused:
+                return self._login
+            password = await current_password(self._source)
+            if password == refused.password:
+                return None
+            self._login = await self._log_in(password)
+            self._close_if_left(refused)
+            return self._login
+
+    async def _log_in(self, password: str) -> _Login:
+        database = self._make(password)
+        try:
+            await settled(database.open())
+        except asyncio.CancelledError:
+            await database.close()  # it may have come up after all
+            raise
+        return _Login(database, password)
+
+    def _close_if_left(self, login: _Login) -> None:
+        if login is self._login or self._login is None or login.users:
+            return
+        closing = asyncio.create_task(login.database.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)

@@ -194,3 +194,26 @@ async def test_a_handshake_that_fails_leaves_no_connection_open(greets):
             await broker.open()
         await asyncio.wait_for(closed.wait(), 2)
         await broker.close()
+
+
+RESTRICTED = """
+authorization {
+  users: [{
+    user: me, password: s3cret
+    permissions: { publish: ["rasa_core_events", "$JS.API.STREAM.NAMES"] }
+  }]
+}
+"""
+
+
+async def test_rights_that_are_missing_are_said_in_time():
+    with private_nats(settings=RESTRICTED) as private:
+        broker = NatsEventBroker(
+            f"nats://127.0.0.1:{private.server.port}",
+            username="me",
+            password="s3cret",
+            timeout_seconds=1,
+        )
+        with pytest.raises(errors.BrokerAccessError, match="does not let this user"):
+            await broker.open()
+        await broker.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aio_pika import Connection, DeliveryMode, ExchangeType, Message, exceptions
 from aio_pika.connection import make_url
-from aiormq.exceptions import ConnectionNotAllowed
+from aiormq.exceptions import ConnectionNotAllowed, InvalidFrameError
 
 from tracker_store_async import errors
 from tracker_store_async.brokers.connected import (
@@ -270,7 +270,10 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
                 f"{self._where} refused the user name, the password, or the rights of "
                 "the user: check username, password and permissions"
             )
-        if isinstance(error, ConnectionNotAllowed):
+        # Asked to open a virtual host, the server closes the connection instead, which
+        # aiormq 7 only tells in words.
+        closed = isinstance(error, InvalidFrameError) and "OpenOk" in str(error)
+        if closed or isinstance(error, ConnectionNotAllowed):
             return errors.BrokerAccessError(
                 f"{self._where} has no virtual host {self._server[2]!r} for this user"
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aio_pika import Connection, DeliveryMode, ExchangeType, Message, exceptions
 from aio_pika.connection import make_url
-from aiormq.exceptions import ConnectionNotAllowed, InvalidFrameError
+from aiormq.exceptions import ConnectionNotAllowed
 
 from tracker_store_async import errors
 from tracker_store_async.brokers.connected import (
@@ -271,8 +271,8 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
                 "the user: check username, password and permissions"
             )
         # Asked to open a virtual host, the server closes the connection instead, which
-        # aiormq 7 only tells in words.
-        closed = isinstance(error, InvalidFrameError) and "OpenOk" in str(error)
+        # aiormq tells in words, by an error of another class in each version.
+        closed = "Connection.OpenOk" in str(error)
         if closed or isinstance(error, ConnectionNotAllowed):
             return errors.BrokerAccessError(
                 f"{self._where} has no virtual host {self._server[2]!r} for this user"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.brokers.channels import BROKERS, Broker
-from tests.brokers.wire_channels import kafka_channel, nats_channel, rabbitmq_channel
+from tests.brokers.wire_channels import kafka_channel, nats_channel, rabbitmq_channels
 from tests.servers import ServerMissingError
 
 if TYPE_CHECKING:
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from tests.brokers.channels import Channel
 
+_rabbitmq, _rabbitmq_with_tls = rabbitmq_channels()
 BROKERS |= {
-    "rabbitmq": Broker(rabbitmq_channel(), tls=rabbitmq_channel(tls=True)),
+    "rabbitmq": Broker(_rabbitmq, tls=_rabbitmq_with_tls),
     "nats": Broker(nats_channel(), tls=nats_channel(tls=True)),
     # compatible with Kafka; faults in test_kafka.py, for it sends clients past a proxy
     "noida-db": Broker(kafka_channel("noida-db"), has_server=False),
@@ -86,7 +87,7 @@ async def served(
 async def encrypted(
     request: pytest.FixtureRequest, channel_of: Callable[..., Channel]
 ) -> AsyncIterator[Channel]:
-    """Give an empty channel whose server takes only TLS connections."""
+    """Give an empty channel whose port takes only TLS connections."""
     channel = channel_of(request.param, tls=True)
     channel.renew()
     yield channel
@@ -97,7 +98,7 @@ async def encrypted(
 async def wire(
     request: pytest.FixtureRequest, channel_of: Callable[..., Channel]
 ) -> AsyncIterator[Channel]:
-    """Give an empty channel whose server takes no TLS connections."""
+    """Give an empty channel whose port takes no TLS connections."""
     channel = channel_of(request.param)
     yield channel
     await channel.close()
@@ -107,7 +108,7 @@ async def wire(
 async def encrypted_wire(
     request: pytest.FixtureRequest, channel_of: Callable[..., Channel]
 ) -> AsyncIterator[Channel]:
-    """Give an empty channel whose server takes only TLS connections."""
+    """Give an empty channel whose port takes only TLS connections."""
     channel = channel_of(request.param, tls=True)
     yield channel
     await channel.close()

@@ -10,9 +10,11 @@ from contextlib import suppress
 import pytest
 
 from tests.brokers.kit import batch, message
+from tests.conformance.kit import stored as rows_of
 from tests.servers.nats import private_nats
-from tracker_store_async import errors
+from tracker_store_async import InMemoryTrackerStore, errors
 from tracker_store_async.brokers.nats import NatsEventBroker
+from tracker_store_async.events import UserUttered
 
 pytestmark = pytest.mark.backend("nats")
 
@@ -63,6 +65,32 @@ async def test_a_full_stream_takes_nothing_behind_what_it_refused(
     await broker.publish_many([message("alice", n) for n in range(3)])
     assert await stored(raw, name) == ["alice-0", "alice-1", "alice-2"]
     await broker.close()
+
+
+async def test_a_save_that_was_refused_in_part_and_repeated_is_the_stores_log(
+    nats_server, jetstream
+):
+    from nats.js import api
+
+    raw, name = jetstream
+    limit = {"max_bytes": 3000, "discard": api.DiscardPolicy.NEW}
+    await raw.add_stream(name=name, subjects=[name], **limit)
+    broker = broker_for(nats_server, name)
+    async with InMemoryTrackerStore(event_broker=broker) as store:
+        tracker = await store.get_or_create_tracker("alice")
+        for text in ("small", "x" * 3000, "small again"):
+            tracker.update(UserUttered(text))
+        with pytest.raises(errors.PublishError):
+            await store.save(tracker)
+        assert len(await rows_of(store, "alice")) == 1  # action_listen
+        layout = (await raw.stream_info(name)).config
+        layout.max_bytes = 1_000_000
+        await raw.update_stream(layout)
+        await store.save(tracker)
+        log = [message_id for message_id, _ in await rows_of(store, "alice")]
+    await broker.close()
+    assert len(log) == 4
+    assert list(dict.fromkeys(await stored(raw, name))) == log
 
 
 async def test_an_event_larger_than_the_stream_takes_is_refused_with_its_save(
@@ -165,4 +193,27 @@ async def test_a_handshake_that_fails_leaves_no_connection_open(greets):
         with pytest.raises(kind):
             await broker.open()
         await asyncio.wait_for(closed.wait(), 2)
+        await broker.close()
+
+
+RESTRICTED = """
+authorization {
+  users: [{
+    user: me, password: s3cret
+    permissions: { publish: ["rasa_core_events", "$JS.API.STREAM.NAMES"] }
+  }]
+}
+"""
+
+
+async def test_rights_that_are_missing_are_said_in_time():
+    with private_nats(settings=RESTRICTED) as private:
+        broker = NatsEventBroker(
+            f"nats://127.0.0.1:{private.server.port}",
+            username="me",
+            password="s3cret",
+            timeout_seconds=1,
+        )
+        with pytest.raises(errors.BrokerAccessError, match="does not let this user"):
+            await broker.open()
         await broker.close()

@@ -176,3 +176,10 @@ async def test_what_is_not_to_be_kept_is_dropped_and_counted(caplog):
     await broker.close()
     assert broker.dropped == 4
     assert "Dropped 4 events (4 so far)" in caplog.text
+
+
+async def test_a_virtual_host_that_is_not_there_is_said(rabbitmq_server, raw):
+    broker = broker_for(rabbitmq_server, raw[1], virtual_host="nowhere")
+    with pytest.raises(errors.BrokerAccessError, match="no virtual host 'nowhere'"):
+        await broker.open()
+    await broker.close()

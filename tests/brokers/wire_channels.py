@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tests.brokers.channels import Channel, Delivery
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.servers.kafka import Product
+    from tests.servers.rabbitmq import PrivateRabbitMQ
     from tracker_store_async import EventBroker
 
 USERNAME = "tester"
@@ -228,15 +230,37 @@ def _from_headers(headers: Any, message_id: str, body: bytes) -> Delivery:
     )
 
 
-def rabbitmq_channel(*, tls: bool = False) -> Any:
-    """Return what yields queues of a private RabbitMQ."""
+def rabbitmq_channels() -> tuple[Any, Any]:
+    """Return what yields queues of a private RabbitMQ, and the same over TLS.
+
+    It takes seconds to start, so both are one node.
+    """
+    running: list[PrivateRabbitMQ] = []
+
+    @contextmanager
+    def node() -> Iterator[PrivateRabbitMQ]:
+        if running:  # whoever started it is the last to leave
+            yield running[0]
+            return
+        with private_rabbitmq(tls=True) as private:
+            running.append(private)
+            try:
+                yield private
+            finally:
+                running.clear()
 
     @contextmanager
     def start(directory: Path) -> Iterator[Channel]:
-        with private_rabbitmq(tls=tls) as private:
-            yield RabbitMQChannel(private)
+        with node() as private:
+            yield RabbitMQChannel(replace(private, certificates=None))
 
-    return start
+    @contextmanager
+    def start_with_tls(directory: Path) -> Iterator[Channel]:
+        with node() as private:
+            assert private.tls_server is not None
+            yield RabbitMQChannel(replace(private, server=private.tls_server))
+
+    return start, start_with_tls
 
 
 def nats_channel(*, tls: bool = False) -> Any:

@@ -118,7 +118,12 @@ class PrivateNats:
 
 @contextmanager
 def private_nats(
-    *, tls: bool = False, username: str = "", password: str = "", token: str = ""
+    *,
+    tls: bool = False,
+    username: str = "",
+    password: str = "",
+    token: str = "",
+    settings: str = "",
 ) -> Iterator[PrivateNats]:
     """Start a NATS with JetStream and remove it at the end.
 
@@ -127,6 +132,7 @@ def private_nats(
         username: The one user; nobody else is let in.
         password: Its password.
         token: A token, in place of user and password.
+        settings: Text of a configuration file, such as what users may do.
 
     Raises:
         ServerMissingError: NATS is not installed.
@@ -156,7 +162,12 @@ def private_nats(
         if certificates is not None:
             options += ["--tls", "--tlscert", str(certificates.server_certificate)]
             options += ["--tlskey", str(certificates.server_key)]
-        check = server.identified if not token else lambda: _accepts(server)
+        if settings:
+            (directory / "settings.conf").write_text(settings)
+            give_to(account, directory / "settings.conf")
+            options += ["-c", str(directory / "settings.conf")]
+        closed = token or settings
+        check = server.identified if not closed else lambda: _accepts(server)
         process = ServerProcess(options, directory, account, check, signal.SIGTERM)
         process.start()
         try:

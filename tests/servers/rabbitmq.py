@@ -111,9 +111,17 @@ def find_or_start(servers: Servers) -> Iterator[RabbitMQServer]:
 
 @dataclass(frozen=True, slots=True)
 class PrivateRabbitMQ:
-    """A RabbitMQ of our own: its process may be killed and started again."""
+    """A RabbitMQ of our own: its process may be killed and started again.
+
+    Attributes:
+        server: The node, at the port that takes no TLS.
+        tls_server: The same node, at the port that takes nothing else, or None.
+        process: The process.
+        certificates: What its TLS is made of, or None.
+    """
 
     server: RabbitMQServer
+    tls_server: RabbitMQServer | None
     process: ServerProcess
     certificates: Certificates | None
 
@@ -123,7 +131,7 @@ def private_rabbitmq(*, tls: bool = False) -> Iterator[PrivateRabbitMQ]:
     """Start a RabbitMQ and remove it at the end.
 
     Args:
-        tls: Listen with TLS only, with a certificate of `certificates`.
+        tls: Have another port for TLS, with a certificate of `certificates`.
 
     Raises:
         ServerMissingError: RabbitMQ is not installed.
@@ -136,7 +144,8 @@ def private_rabbitmq(*, tls: bool = False) -> Iterator[PrivateRabbitMQ]:
         if certificates is not None:
             give_to(account, certificates.server_key, certificates.server_certificate)
         port, distribution = free_port(), free_port()
-        settings = _settings(port, certificates)
+        tls_port = free_port() if tls else None
+        settings = _settings(port, tls_port, certificates)
         (directory / "rabbitmq.conf").write_text(settings)
         (directory / "enabled_plugins").write_text("[].")
         give_to(account, directory / "rabbitmq.conf", directory / "enabled_plugins")
@@ -147,7 +156,6 @@ def private_rabbitmq(*, tls: bool = False) -> Iterator[PrivateRabbitMQ]:
             username="guest",
             password="guest",
             origin=f"private, from {daemon}",
-            ca=None if certificates is None else certificates.ca,
         )
         environment = _environment(directory, port, distribution)
         command = ["/usr/bin/env", *environment, daemon]
@@ -156,7 +164,10 @@ def private_rabbitmq(*, tls: bool = False) -> Iterator[PrivateRabbitMQ]:
         )
         process.start()
         try:
-            yield PrivateRabbitMQ(server.identified(), process, certificates)
+            encrypted = None
+            if certificates is not None:
+                encrypted = replace(server, port=tls_port, ca=certificates.ca)
+            yield PrivateRabbitMQ(server.identified(), encrypted, process, certificates)
         finally:
             with suppress(psutil.Error):  # an orderly end takes seconds, for nothing
                 process.kill()
@@ -192,15 +203,14 @@ def _environment(directory: Path, port: int, distribution: int) -> list[str]:
     ]
 
 
-def _settings(port: int, certificates: Certificates | None) -> str:
+def _settings(
+    port: int, tls_port: int | None, certificates: Certificates | None
+) -> str:
     lines = ["loopback_users = none", "vm_memory_high_watermark.absolute = 512MB"]
-    lines += ["disk_free_limit.absolute = 10MB"]
-    if certificates is None:
-        lines += [f"listeners.tcp.1 = 127.0.0.1:{port}"]
-    else:
+    lines += ["disk_free_limit.absolute = 10MB", f"listeners.tcp.1 = 127.0.0.1:{port}"]
+    if certificates is not None:
         lines += [
-            "listeners.tcp = none",
-            f"listeners.ssl.1 = 127.0.0.1:{port}",
+            f"listeners.ssl.1 = 127.0.0.1:{tls_port}",
             f"ssl_options.cacertfile = {certificates.ca}",
             f"ssl_options.certfile = {certificates.server_certificate}",
             f"ssl_options.keyfile = {certificates.server_key}",

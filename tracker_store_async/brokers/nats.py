@@ -189,7 +189,8 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
             await self._find_or_create_stream(link)
             link.inbox = link.client.new_inbox()
             await link.client.subscribe(f"{link.inbox}.*", cb=link.take_reply)
-        except nats.errors.NoServersError as error:
+        except (nats.errors.NoServersError, nats.errors.TimeoutError) as error:
+            # What the server had to say, such as about rights, comes beside it.
             await give_up(link.client)
             raise (seen[-1] if seen else error) from None
         except BaseException:
@@ -205,7 +206,7 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
         )
 
     async def _find_or_create_stream(self, link: _Link) -> None:
-        jetstream = link.client.jetstream(timeout=self.timeout_seconds)
+        jetstream = link.client.jetstream(timeout=self.timeout_seconds / 2)
         try:
             name = await jetstream.find_stream_name_by_subject(self.subject)
         except js_errors.NotFoundError:

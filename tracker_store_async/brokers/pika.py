@@ -270,7 +270,10 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
                 f"{self._where} refused the user name, the password, or the rights of "
                 "the user: check username, password and permissions"
             )
-        if isinstance(error, ConnectionNotAllowed):
+        # Asked to open a virtual host, the server closes the connection instead, which
+        # aiormq tells in words, by an error of another class in each version.
+        closed = "Connection.OpenOk" in str(error)
+        if closed or isinstance(error, ConnectionNotAllowed):
             return errors.BrokerAccessError(
                 f"{self._where} has no virtual host {self._server[2]!r} for this user"
             )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.conformance.kit import FailingBroker, add, stored_ids, turn, user
 from tests.servers import fresh_database
 from tracker_store_async import RepeatFilter, SQLTrackerStore, errors, relay
+from tracker_store_async.backends.sql.outbox import database_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,9 +129,7 @@ async def test_two_relays_keep_the_order(url: str) -> None:
         assert broker.ids == await stored_ids(one, "alice")
 
 
-async def test_a_relay_that_died_is_followed_by_another(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_relay_that_died_is_followed_by_another(url: str) -> None:
     broker = FailingBroker()
     async with store_on(url, broker) as store:
         assert store._outbox is not None
@@ -138,19 +138,56 @@ async def test_a_relay_that_died_is_followed_by_another(
         await until(broker, 1)
         store._relay._task.cancel()  # as if its process were gone
         await add(store, "alice", user("two"))
-        assert not await store._outbox.lease("somebody else", 1)
-        monkeypatch.setattr("tracker_store_async.backends.sql.outbox.time", Later)
-        assert await store._outbox.lease("somebody else", 1)
+        assert not await store._outbox.lease("somebody else", relay.LEASE_SECONDS)
+        await leased_for(store, -0.1)
+        assert await store._outbox.lease("somebody else", relay.LEASE_SECONDS)
 
 
-class Later:
-    """A clock that is ahead by more than a lease."""
+async def leased_for(store: SQLTrackerStore, seconds: float) -> None:
+    """Let the lease end so many seconds from now, by the database's clock."""
+    assert store._outbox is not None
+    lease = store._outbox._tables.lease
+    end = database_time(store._outbox._engine.dialect.name) + seconds
+    await store._outbox._execute(lease.update().values(expires_at=end), commit=True)
 
-    @staticmethod
-    def time() -> float:
-        import time
 
-        return time.time() + relay.LEASE_SECONDS + 1
+class Hourly:
+    """A clock that is an hour off."""
+
+    def __init__(self, hours: float) -> None:
+        self.hours = hours
+
+    def __call__(self) -> float:
+        return NOW() + self.hours * 3600
+
+
+NOW = time.time
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_the_clocks_of_the_processes_do_not_matter(
+    url: str, monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    async with store_on(url, FailingBroker()) as store:
+        outbox = store._outbox
+        assert outbox is not None
+        assert await outbox.lease("one", relay.LEASE_SECONDS)
+        monkeypatch.setattr(time, "time", Hourly(hours))
+        assert not await outbox.lease("other", relay.LEASE_SECONDS)
+        assert await outbox.lease("one", relay.LEASE_SECONDS)
+        await outbox.release("one")
+        assert await outbox.lease("other", relay.LEASE_SECONDS)
+        monkeypatch.undo()
+        assert not await outbox.lease("one", relay.LEASE_SECONDS)
+
+
+async def test_a_lease_of_a_clock_that_was_set_back_does_not_block(url: str) -> None:
+    async with store_on(url, FailingBroker()) as store:
+        assert store._outbox is not None
+        assert await store._outbox.lease("gone", relay.LEASE_SECONDS)
+        await leased_for(store, 3600)
+        assert await store._outbox.lease("other", relay.LEASE_SECONDS)
+        assert not await store._outbox.lease("gone", relay.LEASE_SECONDS)
 
 
 async def test_what_is_erased_is_not_published(url: str) -> None:

@@ -273,7 +273,8 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
     async def _create_outbox(self, engine: AsyncEngine) -> None:
         tables = build_outbox(engine.dialect, self._connector.options.schema)
         self._outbox = SqlOutbox(engine, tables)
-        await self._outbox.create(create_tables=self._create_tables)
+        if self._creates_layout:
+            await self._outbox.create(create_tables=self._create_tables)
         self._opened.outbox = tables.messages
 
     def _open_outbox(self) -> Outbox | None:
@@ -381,10 +382,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         return await self._bounded(self._opened.read(read))
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
-        found = await self._bounded(self._opened.delete(sender_id, before, now))
-        if self._outbox is not None:
-            await self._bounded(self._outbox.forget(sender_id, before))
-        return found
+        return await self._bounded(self._opened.delete(sender_id, before, now))
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return list(await self._bounded(self._opened.list(listing)))

@@ -175,10 +175,12 @@ class Relay:
         pause = 0.0
         while True:
             self._is_wanted.clear()
+            before = self.published_count
             try:
                 await self._publish_all()
                 pause = 0.0
             except Exception as error:  # noqa: BLE001  it goes on whatever happens
+                pause = 0.0 if self.published_count > before else pause
                 pause = max(FIRST_PAUSE_SECONDS, 2 * pause)
                 pause = min(pause, LONGEST_PAUSE_SECONDS)
                 logger.warning(

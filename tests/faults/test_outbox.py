@@ -48,6 +48,12 @@ def place(
         yield found
 
 
+relayed = pytest.mark.parametrize(
+    "place", [EACH_OUTBOX[0], EACH_OUTBOX[-1]], indirect=True
+)
+"""For what is a relay's own: with a queue, and with marks."""
+
+
 async def test_stored_first_and_published_in_order(place: Place) -> None:
     broker = FailingBroker()
     async with place.store(broker) as store:
@@ -67,7 +73,7 @@ async def test_the_messages_are_those_of_a_store_without(place: Place) -> None:
     plain = place.store(direct, outbox=False)
     async with plain, place.store(relayed) as store:
         for each, name in ((plain, "alice"), (store, "bob")):
-            tracker = await each.get_or_create_tracker(name)
+            tracker = await each.get_or_create_tracker(name, append_action_listen=False)
             tracker.update(user("ü \N{PILE OF POO} \0 end", input_channel="rest"))
             tracker.user_id = "a user"
             await each.save(tracker)
@@ -245,6 +251,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "POLL_SECONDS", 0.05)
 
 
+def seen(broker: FailingBroker) -> list[str]:
+    """Return the texts that a consumer who drops repeats has seen."""
+    repeats = RepeatFilter()
+    found = [m for m in broker.messages if repeats.is_new(m.message_id)]
+    return [message.body["text"] for message in found]
+
+
+@relayed
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "error", [errors.BrokerRefusedError("too large"), KeyError("x")], ids=type
@@ -252,34 +266,33 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_refused_event_holds_up_its_own_conversation_alone(
     place: Place, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    broker = RefusingBroker("a2", error=error)
+    broker = RefusingBroker("p2", error=error)
     with caplog.at_level(logging.WARNING, "tracker_store_async.relay"):
         async with place.store(broker) as store:
-            for name, letter in (("alice", "a"), ("bob", "b"), ("carol", "c")):
+            for name, letter in (("alice", "p"), ("bob", "b"), ("carol", "c")):
                 texts = [f"{letter}{n}" for n in range(1, 4)]
                 await add(store, name, *map(user, texts))
-            await until(broker, 7)
-            while broker.attempts["a2"] < 4:
+            while broker.attempts.get("p2", 0) < 4 or len(seen(broker)) < 7:
                 await asyncio.sleep(0.01)
-            texts = [body["text"] for body in broker.bodies]
-            assert texts == ["a1", "b1", "b2", "b3", "c1", "c2", "c3"]
+            assert seen(broker) == ["p1", "b1", "b2", "b3", "c1", "c2", "c3"]
             details = (await store.health()).details["outbox"]
             assert details["held_conversations"] == 1
-            assert details["published"] == 7
+            assert details["published"] >= 7
             assert details["failures"] >= 4
             assert details["waiting"] == (1 if place.name else 2)
             await add(store, "dave", user("d1"))  # the others still go on
-            await until(broker, 8)
+            while "d1" not in seen(broker):
+                await asyncio.sleep(0.01)
             broker.refused.clear()
-            await until(broker, 10)
             await idle(store)
-            assert [b["text"] for b in broker.bodies[7:]] == ["d1", "a2", "a3"]
+            assert seen(broker)[7:] == ["d1", "p2", "p3"]
             health = await store.health()
             assert health.details["outbox"]["held_conversations"] == 0
     assert "conversation 'alice' could not be published" in caplog.text
-    assert not any(word in caplog.text for word in ("a2", "too large", "'bob'"))
+    assert not any(word in caplog.text for word in ("p2", "too large", "'bob'"))
 
 
+@relayed
 @pytest.mark.usefixtures("quick")
 async def test_many_refused_ones_do_not_look_like_an_outage(place: Place) -> None:
     poison = [f"p{n}" for n in range(5)]
@@ -293,6 +306,7 @@ async def test_many_refused_ones_do_not_look_like_an_outage(place: Place) -> Non
         assert broker.ids == await stored_ids(store, "alice")
 
 
+@relayed
 async def test_nobody_is_held_for_long_by_an_outage(place: Place) -> None:
     broker = FailingBroker()
     broker.is_down = True

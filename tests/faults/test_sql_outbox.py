@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.roundtrips import counted_thread_hops, counting_proxy
+from benchmarks.roundtrips import counted_thread_hops
 from tests.conformance.kit import (
     FailingBroker,
     add,
@@ -16,6 +18,7 @@ from tests.conformance.kit import (
     turn,
     user,
 )
+from tests.faults.proxy import FaultProxy
 from tests.outboxes import (
     EACH_SQL,
     Place,
@@ -26,7 +29,7 @@ from tests.outboxes import (
     until,
 )
 from tests.servers import fresh_database
-from tracker_store_async import MongoTrackerStore, SQLTrackerStore, errors, relay
+from tracker_store_async import SQLTrackerStore, errors, relay
 from tracker_store_async.backends.sql.outbox import database_time
 from tracker_store_async.rows import OutboxEntry, OutboxItem
 
@@ -177,14 +180,11 @@ async def test_a_save_costs_what_it_must(
 ) -> None:
     server: Any = servers.get(kind)
     with fresh_database(server) as name:
-        url = server.url(database=name) if kind == "mongo" else server.url(kind, name)
-        async with counting_proxy(url) as (through, proxy):
-            store: Any = (
-                MongoTrackerStore(host=through, db=name, outbox=True)
-                if kind == "mongo"
-                else SQLTrackerStore(host=through, outbox=True)
-            )
-            async with store:
+        async with FaultProxy(server.host, server.port) as proxy:
+            through = replace(server, host=proxy.host, port=proxy.port)
+            is_mongo = kind == "mongo"
+            url = through.url() if is_mongo else through.url(kind, name)
+            async with Place(url, name if is_mongo else "").store() as store:
                 assert await saves_cost(store, lambda: proxy.round_trips) == trips
                 assert len(await store._outbox.read(100)) == 12
 
@@ -206,6 +206,5 @@ async def test_a_file_that_an_earlier_relay_used(tmp_path: Path) -> None:
             await free(store)
             await add(store, "alice", user(str(n)))
             await until(broker, n + 1)
-    with sqlite3.connect(path) as raw:
+    with closing(sqlite3.connect(path)) as raw:
         assert raw.execute("SELECT count(*) FROM outbox_lease").fetchone() == (1,)
-    raw.close()

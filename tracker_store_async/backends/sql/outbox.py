@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,7 @@ from tracker_store_async.backends.sql.schema import (
 from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.relay import LONGEST_LEASE_SECONDS, Outbox
 from tracker_store_async.rows import OutboxEntry, OutboxItem
+from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -83,8 +85,8 @@ def outbox_values(append: Append) -> list[dict[str, Any]]:
     ]
 
 
-def check_outbox(connector: Connector) -> None:
-    """Check that there can be an outbox.
+def check_outbox(connector: Connector) -> bool:
+    """Check that there can be an outbox, and return that there can.
 
     Raises:
         ConfigurationError: The database cannot have one.
@@ -95,6 +97,7 @@ def check_outbox(connector: Connector) -> None:
         )
     if connector.dialect == "sqlite" and connector.is_in_memory():
         raise ConfigurationError("`outbox` needs an SQLite file: name it in `db`")
+    return True
 
 
 _NOW = {
@@ -116,12 +119,21 @@ class SqlOutbox(Outbox):
 
     Args:
         engine: A connected engine.
-        tables: The tables in it.
+        schema: Schema that holds the tables, or None for the connection's own.
+        timeout_seconds: Longest time that one operation may take.
     """
 
-    def __init__(self, engine: AsyncEngine, tables: OutboxTables) -> None:
+    def __init__(
+        self, engine: AsyncEngine, schema: str | None, timeout_seconds: float
+    ) -> None:
         self._engine = engine
-        self._tables = tables
+        self._tables = build_outbox(engine.dialect, schema)
+        self._timeout_seconds = timeout_seconds
+
+    @property
+    def messages(self) -> Table:
+        """The table that an append adds to."""
+        return self._tables.messages
 
     async def create(self, *, create_tables: bool) -> None:
         """Make sure that the lease is there.
@@ -192,11 +204,15 @@ class SqlOutbox(Outbox):
         return int(found.scalar_one())
 
     async def _execute(self, statement: Any, *, commit: bool = False) -> Any:
-        async with self._engine.connect() as connection:
-            result: Any = await connection.execute(statement)
-            if commit:
-                await connection.commit()
-                return result
-            kept = result.freeze()()
-            await connection.rollback()
-            return kept
+        async def run() -> Any:
+            async with self._engine.connect() as connection:
+                result: Any = await connection.execute(statement)
+                if commit:
+                    await connection.commit()
+                    return result
+                kept = result.freeze()()
+                await connection.rollback()
+                return kept
+
+        async with asyncio.timeout(self._timeout_seconds):
+            return await settled(run())

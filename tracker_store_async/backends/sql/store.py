@@ -22,11 +22,7 @@ from tracker_store_async.backends.sql.opening import (
     ensure_layout,
     operations_for,
 )
-from tracker_store_async.backends.sql.outbox import (
-    SqlOutbox,
-    build_outbox,
-    check_outbox,
-)
+from tracker_store_async.backends.sql.outbox import SqlOutbox, check_outbox
 from tracker_store_async.backends.sql.schema import build_tables
 from tracker_store_async.errors import ConfigurationError, StoreClosedError
 from tracker_store_async.rows import Health
@@ -196,9 +192,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
             self._connector = OwnEngine(engine, options)
         self.backend_name = self._connector.dialect
         self._command_timeout_seconds = engines.command_seconds(options)
-        if outbox:
-            check_outbox(self._connector)
-        self.outbox = outbox
+        self.outbox = outbox and check_outbox(self._connector)
         self._outbox: SqlOutbox | None = None
         self._auto_upgrade = auto_upgrade
         self._create_tables = create_tables
@@ -271,11 +265,11 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         self._engine = engine
 
     async def _create_outbox(self, engine: AsyncEngine) -> None:
-        tables = build_outbox(engine.dialect, self._connector.options.schema)
-        self._outbox = SqlOutbox(engine, tables)
+        schema = self._connector.options.schema
+        self._outbox = SqlOutbox(engine, schema, self._command_timeout_seconds)
         if self._creates_layout:
             await self._outbox.create(create_tables=self._create_tables)
-        self._opened.outbox = tables.messages
+        self._opened.outbox = self._outbox.messages
 
     def _open_outbox(self) -> Outbox | None:
         return self._outbox

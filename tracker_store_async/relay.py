@@ -294,10 +294,15 @@ class Relay:
         """Let a conversation wait; return whether the broker may be away."""
         self.failure_count += 1
         if isinstance(error, BrokerRefusedError):
-            self._is_out = False  # whoever refuses an event is there
+            self._note_answer()  # whoever refuses an event is there
         is_refusal = isinstance(error, (BrokerRefusedError, _NoEventError))
         self._hold(item, error, counts=is_refusal or not self._is_out)
         return not is_refusal
+
+    def _note_answer(self) -> None:
+        if self._is_out:
+            self._is_out = False
+            self._holds.end_outage()
 
     def _hold(self, item: OutboxItem, error: Exception, *, counts: bool) -> None:
         seconds = self._holds.add(item.sender_id, counts=counts)
@@ -319,9 +324,7 @@ class Relay:
         async with asyncio.timeout(PUBLISH_SECONDS):
             await self._broker.publish_many(messages)
         self.published_count += len(items)
-        if self._is_out:
-            self._is_out = False
-            self._holds.release_unrefused()
+        self._note_answer()
         await settled(self._outbox.remove(items))
         self._holds.drop({item.sender_id for item in items})
 

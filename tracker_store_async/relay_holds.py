@@ -27,6 +27,7 @@ class _Hold:
     since: float
     until: float
     refusals: int
+    is_by_outage: bool = False
 
 
 class Holds:
@@ -67,6 +68,7 @@ class Holds:
             seconds = min(doubled, LONGEST_HOLD_SECONDS)
             hold.refusals += 1
         hold.since, hold.until = now, now + seconds
+        hold.is_by_outage = not counts
         self._holds[sender_id] = hold  # last: they are in order of `since`
         if len(self._holds) > MOST_HOLDS:
             del self._holds[next(iter(self._holds))]
@@ -77,9 +79,12 @@ class Holds:
         for sender_id in sender_ids:
             self._holds.pop(sender_id, None)
 
-    def release_unrefused(self) -> None:
+    def end_outage(self) -> None:
         """Let those try at once who wait only because the broker was away."""
         self.drop([name for name, hold in self._holds.items() if not hold.refusals])
+        for hold in self._holds.values():
+            if hold.is_by_outage:
+                hold.until = 0.0
 
     def oldest_first(self, items: Sequence[OutboxItem]) -> list[OutboxItem]:
         """Return items in order of when their conversation failed last, if ever."""

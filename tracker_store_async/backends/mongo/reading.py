@@ -89,7 +89,8 @@ class Reader:
         if first >= tail_first:
             return cast("list[Document]", tail[first - tail_first :][:most])
         rows = await self._bucket_rows(header, first, most)
-        return None if rows is None else rows[:most]
+        # Fewer than `most` are all that there are in front of the tail.
+        return None if rows is None else (rows + tail)[:most]
 
     async def is_same(self, header: Document) -> bool:
         """Whether a header is still as it was read, for who found rows missing."""

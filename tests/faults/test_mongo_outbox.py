@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -147,6 +148,26 @@ async def test_an_erasure(
 
 
 # -- relays ----------------------------------------------------------------------------
+
+
+async def test_a_lease_ends_by_the_clock_of_the_server(target: MongoTarget) -> None:
+    log = target.raw.conversations_log
+    async with target.store(outbox=True) as store:
+        outbox = store._outbox
+        assert outbox is not None
+        assert await outbox.lease("one", relay.LEASE_SECONDS)
+        assert not await outbox.lease("other", relay.LEASE_SECONDS)
+        # Ahead by more than a lease lasts: the clock was set back since.
+        for seconds, is_free in ((5, False), (-0.1, True), (3600, True)):
+            now = log.find_one({"_id": LEASE_ID})["asked_at"]
+            end = {"owner": "one", "expires_at": now + timedelta(seconds=seconds)}
+            log.update_one({"_id": LEASE_ID}, {"$set": end})
+            assert await outbox.lease("other", relay.LEASE_SECONDS) is is_free
+        assert not await outbox.lease("one", relay.LEASE_SECONDS)
+        await outbox.release("one")
+        assert not await outbox.lease("one", relay.LEASE_SECONDS)
+        await outbox.release("other")
+        assert await outbox.lease("one", relay.LEASE_SECONDS)
 
 
 async def test_a_relay_that_slept_does_not_move_the_mark_back(

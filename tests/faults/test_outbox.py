@@ -227,6 +227,14 @@ async def test_what_is_erased_is_not_published(place: Place) -> None:
     assert sorted(filter(None, texts)) == ["afresh", "two"]
 
 
+async def test_a_store_without_an_outbox_erases_from_it_too(place: Place) -> None:
+    async with place.store(outbox=True) as store, place.store(outbox=False) as other:
+        await add(store, "alice", user("secret"))
+        assert await store._outbox.count(10) == 1
+        assert await other.delete("alice")
+        assert await store._outbox.count(10) == 0
+
+
 async def test_what_expired_is_not_published_after_its_successor(place: Place) -> None:
     broker = FailingBroker()
     async with place.store(broker, record_exp=100) as store:
@@ -307,6 +315,25 @@ async def test_many_refused_ones_do_not_look_like_an_outage(place: Place) -> Non
 
 
 @relayed
+async def test_a_refused_event_is_not_tried_all_the_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_holds, "FIRST_HOLD_SECONDS", 1000)
+    monkeypatch.setattr(relay_holds, "LONGEST_HOLD_SECONDS", 1000)
+    broker = RefusingBroker("p1", error=errors.BrokerRefusedError("too large"))
+    async with place.store(broker) as store:
+        await add(store, "alice", user("p1"))
+        while broker.attempts.get("p1", 0) < 2:  # with the others, and by itself
+            await asyncio.sleep(0.01)
+        for n in range(3):
+            await add(store, "alice", user(f"after {n}"))
+            await add(store, "bob", user(str(n)))
+            await until(broker, n + 1)
+        assert broker.attempts["p1"] == 2
+        assert [body["text"] for body in broker.bodies] == ["0", "1", "2"]
+
+
+@relayed
 async def test_nobody_is_held_for_long_by_an_outage(place: Place) -> None:
     broker = FailingBroker()
     broker.is_down = True
@@ -314,8 +341,9 @@ async def test_nobody_is_held_for_long_by_an_outage(place: Place) -> None:
         names = [f"user {n}" for n in range(6)]
         for name in names:
             await add(store, name, user(name))
-        while not (await store.health()).details["outbox"]["broker_is_away"]:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(15):
+            while not (await store.health()).details["outbox"]["broker_is_away"]:
+                await asyncio.sleep(0.01)
         broker.is_down = False
         await until(broker, 6)
         await idle(store)

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     func,
+    inspect,
     literal_column,
     or_,
     select,
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.connector import Connector
     from tracker_store_async.rows import Append
@@ -83,6 +84,20 @@ def outbox_values(append: Append) -> list[dict[str, Any]]:
     return [
         {"sender_id": append.sender_id, **entry._asdict()} for entry in append.outbox
     ]
+
+
+async def find_messages(
+    connection: AsyncConnection, schema: str | None
+) -> Table | None:
+    """Return the table of the messages where there is an outbox, or None."""
+    tables = build_outbox(connection.dialect, schema)
+
+    def is_there(sync: Connection) -> bool:
+        # `outbox` alone might be somebody else's.
+        names = (tables.lease.name, tables.messages.name)
+        return all(inspect(sync).has_table(name, schema=schema) for name in names)
+
+    return tables.messages if await connection.run_sync(is_there) else None
 
 
 def check_outbox(connector: Connector) -> bool:

@@ -22,7 +22,11 @@ from tracker_store_async.backends.sql.opening import (
     ensure_layout,
     operations_for,
 )
-from tracker_store_async.backends.sql.outbox import SqlOutbox, check_outbox
+from tracker_store_async.backends.sql.outbox import (
+    SqlOutbox,
+    check_outbox,
+    find_messages,
+)
 from tracker_store_async.backends.sql.schema import build_tables
 from tracker_store_async.errors import ConfigurationError, StoreClosedError
 from tracker_store_async.rows import Health
@@ -118,6 +122,8 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
     Raises:
         ConfigurationError: An option is wrong or does not apply to the dialect.
     """
+
+    _knows_of_no_outbox = False
 
     def __init__(
         self,
@@ -376,7 +382,17 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         return await self._bounded(self._opened.read(read))
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+        await self._find_outbox()
         return await self._bounded(self._opened.delete(sender_id, before, now))
+
+    async def _find_outbox(self) -> None:
+        """Look once whether others have an outbox here: it is erased from as well."""
+        if self._opened.outbox is None and not self._knows_of_no_outbox:
+            schema = self._connector.options.schema
+            async with self._opened.connection() as connection:
+                found = await self._bounded(find_messages(connection, schema))
+            self._opened.outbox = found
+            self._knows_of_no_outbox = found is None
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return list(await self._bounded(self._opened.list(listing)))

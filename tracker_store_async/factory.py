@@ -205,6 +205,7 @@ def _build_builtin_store(
 ) -> TrackerStore:
     assert registration.config is not None  # noqa: S101 - every store has one
     model = registry.load_builtin(registration.config, name, None, TRACKER_STORE)
+    _check_outbox(model, name, settings)
     config: StoreConfig = parse_settings(
         model, settings, where=TRACKER_STORE, type_name=name, strict=strict
     )
@@ -214,6 +215,19 @@ def _build_builtin_store(
         domain=domain, event_broker=event_broker, **config.store_kwargs()
     )
     return store
+
+
+def _check_outbox(
+    model: type[StoreConfig], name: str, settings: dict[str, Any]
+) -> None:
+    """Refuse an outbox where there is none; `false` says what is so anyway."""
+    if "outbox" in model.model_fields:
+        return
+    if settings.pop("outbox", False) is not False:
+        raise ConfigurationError(
+            f"{TRACKER_STORE}.outbox: type {name} cannot store messages with a save: "
+            "take the type sql or mongod, or leave it out to publish before storing"
+        )
 
 
 def _need_driver(config: Section, name: str, where: str) -> None:

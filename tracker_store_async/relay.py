@@ -1,9 +1,12 @@
 """The outbox: events stored with the conversation, published in order afterwards.
 
 For those who would rather have an event published late than one that was published and
-never stored. The messages of a save are written in the transaction of its append; a
+never stored. The messages of a save are stored in the transaction of its append; a
 relay publishes them, waits until the broker has confirmed them, and removes them. After
 a crash they are published again: at least once, as ever.
+
+A conversation whose event the broker refuses waits, longer and longer; the others go
+on. Where nothing at all can be published the broker is away, and everybody waits.
 """
 
 from __future__ import annotations
@@ -11,34 +14,51 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 import uuid
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tracker_store_async.broker import EventMessage
+from tracker_store_async.errors import BrokerRefusedError
+from tracker_store_async.relay_holds import Holds
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from tracker_store_async.broker import EventBroker
-    from tracker_store_async.rows import OutboxEntry
+    from tracker_store_async.rows import OutboxItem
 
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 30.0
-"""How long one relay has the outbox to itself; each batch begins it anew."""
+"""How long one relay has the outbox to itself, from its latest asking on."""
+
+LONGEST_LEASE_SECONDS = 300.0
+"""What is leased for longer was leased before the database's clock was set back."""
 
 PUBLISH_SECONDS = LEASE_SECONDS / 2
-"""Longest time that one batch may take: another relay must not begin meanwhile."""
+"""Longest time that one publish may take: another relay must not begin meanwhile."""
+
+RENEW_SECONDS = PUBLISH_SECONDS + 5.0
+"""What has to be left of a lease before anything is published."""
 
 BATCH = 200
 POLL_SECONDS = 1.0
 """Pause after which a relay looks for what other processes have left."""
 
+FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
 DRAIN_SECONDS = 5.0
 """Longest time that closing a store spends on its outbox; the rest stays stored."""
+
+FAILURES_OF_AN_OUTAGE = 3
+"""Conversations that fail one after the other until the broker counts as away."""
+
+MOST_COUNTED = 10_000
+"""Number up to which what waits is counted."""
 
 
 class Outbox(Protocol):
@@ -46,31 +66,61 @@ class Outbox(Protocol):
 
     @abstractmethod
     async def lease(self, owner: str, seconds: float) -> bool:
-        """Return whether the outbox belongs to this relay alone for so long."""
+        """Return whether the outbox belongs to this relay alone for so long.
+
+        The clock is the database's: those of the processes may differ.
+        """
 
     @abstractmethod
     async def release(self, owner: str) -> None:
         """Let another relay have it at once."""
 
     @abstractmethod
-    async def read(self, limit: int) -> Sequence[tuple[int, str, OutboxEntry]]:
-        """Return the oldest entries: key, sender id and entry."""
+    async def read(
+        self, limit: int, leave_out: Collection[str] = ()
+    ) -> Sequence[OutboxItem]:
+        """Return what waits longest, each conversation's in order and without a gap.
+
+        Args:
+            limit: Most items.
+            leave_out: Sender ids that are passed over.
+        """
 
     @abstractmethod
-    async def remove(self, keys: Sequence[int]) -> None:
-        """Remove entries that are published."""
+    async def remove(self, items: Sequence[OutboxItem]) -> None:
+        """Remove what is published: of each conversation the items read first."""
+
+    @abstractmethod
+    async def count(self, limit: int) -> int:
+        """Return how much waits, in the backend's own unit, or the limit if more."""
+
+
+class _LeaseLostError(Exception):
+    """Another relay has the outbox by now."""
+
+
+class _NoEventError(Exception):
+    """What is stored is no event."""
+
+
+class _OutageError(Exception):
+    """Nothing can be published; the reason is the name of an error's class."""
 
 
 class Relay:
     """Publishes what stands in the outbox; one relay at a time, over all processes.
 
     It opens the broker when there is something to publish, so that a store can be
-    opened while the broker is down. An event that the broker refuses for good stops the
-    relay, which says so in the log: to leave it out would be to lose it.
+    opened while the broker is down. An event that is refused is never left out: it and
+    what follows it in its conversation are kept, and tried again from time to time.
 
     Args:
         outbox: Where the messages are.
         broker: Gets them.
+
+    Attributes:
+        published_count: Number of events that the broker confirmed to this relay.
+        failure_count: Number of times that it did not confirm a publish.
     """
 
     def __init__(self, outbox: Outbox, broker: EventBroker) -> None:
@@ -78,12 +128,33 @@ class Relay:
         self._broker = broker
         self._owner = uuid.uuid4().hex
         self._is_open = False
+        self._is_out = False  # whether nothing could be published of late
+        self._mine_until = 0.0
+        self._holds = Holds()
+        self.published_count = 0
+        self.failure_count = 0
         self._is_wanted = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
     def wake(self) -> None:
         """Say that there is something to publish."""
         self._is_wanted.set()
+
+    async def metrics(self) -> dict[str, Any]:
+        """Return what health reports of the outbox.
+
+        Returns:
+            `waiting` (events, with MongoDB conversations; at most 10,000 are counted),
+            and of this process: `published`, `failures`, `held_conversations` and
+            `broker_is_away`.
+        """
+        return {
+            "waiting": await self._outbox.count(MOST_COUNTED),
+            "published": self.published_count,
+            "failures": self.failure_count,
+            "held_conversations": self._holds.refused_count,
+            "broker_is_away": self._is_out,
+        }
 
     async def stop(self) -> None:
         """Publish what is there, in a bounded time, and let another relay go on."""
@@ -97,46 +168,183 @@ class Relay:
                 logger.warning(
                     "The outbox may still hold events, which the next relay will "
                     "publish (%s).",
-                    type(error).__name__,
+                    _reason(error),
                 )
 
     async def _run(self) -> None:
         pause = 0.0
         while True:
             self._is_wanted.clear()
+            before = self.published_count
             try:
                 await self._publish_all()
                 pause = 0.0
             except Exception as error:  # noqa: BLE001  it goes on whatever happens
-                pause = min(max(0.1, 2 * pause), LONGEST_PAUSE_SECONDS)
+                pause = 0.0 if self.published_count > before else pause
+                pause = max(FIRST_PAUSE_SECONDS, 2 * pause)
+                pause = min(pause, LONGEST_PAUSE_SECONDS)
                 logger.warning(
                     "The outbox could not be published (%s): it is tried again in "
                     "%g s. Its events are stored.",
-                    type(error).__name__,
+                    _reason(error),
                     pause,
                 )
-                await asyncio.sleep(pause)
-                continue
-            try:
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._is_wanted.wait()
-            except TimeoutError:
-                pass  # another process may have left something
+                # A save may show that it is not everybody's trouble; not each of them.
+                await asyncio.sleep(min(pause, POLL_SECONDS))
+                await self._until_wanted(pause - POLL_SECONDS)
+            else:
+                await self._until_wanted(POLL_SECONDS)
+
+    async def _until_wanted(self, seconds: float) -> None:
+        """Wait so long at most: other processes may have left something."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._is_wanted.wait()
+
+    # -- one round ---------------------------------------------------------------------
 
     async def _publish_all(self) -> None:
-        while await self._outbox.lease(self._owner, LEASE_SECONDS):
-            found = await self._outbox.read(BATCH)
-            if not found:
-                return
-            messages = [
-                EventMessage(
-                    entry.message_id, sender_id, entry.position, json.loads(entry.body)
-                )
-                for _, sender_id, entry in found
-            ]
+        """Publish until nothing is left that may be published now."""
+        try:
+            while found := await self._next():
+                await self._open_broker()
+                if self._is_out:
+                    await self._one_by_one(self._holds.oldest_first(found))
+                else:
+                    await self._publish_batch(found)
+        except _LeaseLostError:
+            return
+
+    async def _next(self) -> Sequence[OutboxItem]:
+        """Return the next items, if they are this relay's to publish."""
+        held = self._holds.waiting()
+        if not self._has_lease():
+            # Who has nothing to publish leaves the lease alone, and writes nothing.
+            if not await self._outbox.read(1, () if self._is_out else held):
+                return ()
+            await self._renew()
+        found = await self._outbox.read(BATCH, held)
+        if not found and held and self._is_out:
+            # All have failed, since the broker is away: is it still?
+            return await self._outbox.read(BATCH)
+        return found
+
+    def _has_lease(self) -> bool:
+        return self._mine_until - time.monotonic() > RENEW_SECONDS
+
+    async def _renew(self) -> None:
+        asked_at = time.monotonic()
+        if not await self._outbox.lease(self._owner, LEASE_SECONDS):
+            self._mine_until = 0.0
+            raise _LeaseLostError
+        self._mine_until = asked_at + LEASE_SECONDS
+
+    async def _open_broker(self) -> None:
+        if not self._is_open:
             async with asyncio.timeout(PUBLISH_SECONDS):
-                if not self._is_open:
-                    await self._broker.open()
-                    self._is_open = True
-                await self._broker.publish_many(messages)
-            await settled(self._outbox.remove([key for key, _, _ in found]))
+                await self._broker.open()
+            self._is_open = True
+
+    async def _publish_batch(self, found: Sequence[OutboxItem]) -> None:
+        """Publish all at once; where that fails find out whose event it is."""
+        known = {item.sender_id for item in found if item.sender_id in self._holds}
+        usual = [item for item in found if item.sender_id not in known]
+        if usual:
+            try:
+                await self._publish(usual)
+            except _LeaseLostError:
+                raise
+            except Exception:  # noqa: BLE001  any failure of a foreign broker
+                self.failure_count += 1
+                known = {item.sender_id for item in found}
+        await self._one_by_one([item for item in found if item.sender_id in known])
+
+    async def _one_by_one(self, found: Sequence[OutboxItem]) -> None:
+        """Publish single events, so that those before a refused one get through.
+
+        Raises:
+            _OutageError: Nothing gets through: the broker is away.
+        """
+        failed: set[str] = set()
+        fresh_failures = 0  # in a row, of those who had no trouble before
+        reason = "no answer"
+        for item in found:
+            if item.sender_id in failed:
+                continue
+            is_fresh = item.sender_id not in self._holds
+            try:
+                await self._publish([item])
+            except _LeaseLostError:
+                raise
+            except Exception as error:  # noqa: BLE001  any failure of a foreign broker
+                reason = _reason(error)
+                failed.add(item.sender_id)
+                if not self._note_failure(item, error):
+                    continue
+                fresh_failures += is_fresh
+                if self._is_out or fresh_failures == FAILURES_OF_AN_OUTAGE:
+                    break
+            else:
+                fresh_failures = 0
+        self._is_out = self._is_out or bool(fresh_failures)
+        if self._is_out:
+            raise _OutageError(reason)
+
+    def _note_failure(self, item: OutboxItem, error: Exception) -> bool:
+        """Let a conversation wait; return whether the broker may be away."""
+        self.failure_count += 1
+        if isinstance(error, BrokerRefusedError):
+            self._note_answer()  # whoever refuses an event is there
+        is_refusal = isinstance(error, (BrokerRefusedError, _NoEventError))
+        self._hold(item, error, counts=is_refusal or not self._is_out)
+        return not is_refusal
+
+    def _note_answer(self) -> None:
+        if self._is_out:
+            self._is_out = False
+            self._holds.end_outage()
+
+    def _hold(self, item: OutboxItem, error: Exception, *, counts: bool) -> None:
+        seconds = self._holds.add(item.sender_id, counts=counts)
+        logger.warning(
+            "Event %s at position %d of conversation %r could not be published (%s): "
+            "what follows it there waits for it, and it is tried again in %g s at the "
+            "earliest.",
+            item.entry.message_id,
+            item.entry.position,
+            item.sender_id,
+            _reason(error),
+            seconds,
+        )
+
+    async def _publish(self, items: Sequence[OutboxItem]) -> None:
+        messages = [_message_of(item) for item in items]
+        if not self._has_lease():
+            await self._renew()
+        async with asyncio.timeout(PUBLISH_SECONDS):
+            await self._broker.publish_many(messages)
+        self.published_count += len(items)
+        self._note_answer()
+        await settled(self._outbox.remove(items))
+        self._holds.drop({item.sender_id for item in items})
+
+
+def _message_of(item: OutboxItem) -> EventMessage:
+    """Return the message of an item.
+
+    Raises:
+        _NoEventError: What is stored is no event, or is missing.
+    """
+    try:
+        body = {"sender_id": item.sender_id, **json.loads(item.entry.body)}
+    except (TypeError, ValueError):
+        raise _NoEventError from None
+    if item.user_id is not None:
+        body.setdefault("user_id", item.user_id)
+    entry = item.entry
+    return EventMessage(entry.message_id, item.sender_id, entry.position, body)
+
+
+def _reason(error: Exception) -> str:
+    """Say what went wrong, without a text that may quote a message."""
+    return str(error) if isinstance(error, _OutageError) else type(error).__name__

@@ -51,6 +51,22 @@ class OutboxEntry(NamedTuple):
         return f"<{type(self).__name__}({self.message_id!r}, {self.position})>"
 
 
+class OutboxItem(NamedTuple):
+    """One message that waits in an outbox, as a relay reads it.
+
+    Attributes:
+        key: What the backend finds it by.
+        sender_id: The conversation.
+        entry: The message. Its body may be the stored event, without `sender_id`.
+        user_id: The user whom the conversation belongs to, where the body has none.
+    """
+
+    key: Any
+    sender_id: str
+    entry: OutboxEntry
+    user_id: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Append:
     """All or nothing: store `rows` if the stored version is `expected_version`.

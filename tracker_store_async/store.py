@@ -23,6 +23,7 @@ import asyncio
 import json
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 from tracker_store_async import errors
@@ -40,7 +41,7 @@ from tracker_store_async.options import (
     check_record_exp,
     check_time,
 )
-from tracker_store_async.publishing import Publisher
+from tracker_store_async.publishing import Publisher, message_of
 from tracker_store_async.rows import Health, Listing, OutboxEntry, Read
 from tracker_store_async.saving import Saver
 from tracker_store_async.serialization import (
@@ -102,6 +103,7 @@ class TrackerStore(Lifecycle, Protocol):
     _max_event_history: int | None
     _on_publish_error: OnPublishError
     outbox: bool = False  # whether messages are stored first; see `relay.py`
+    _stores_message_bodies: bool = True  # False where the stored event is enough
     _tells_logs_apart: bool = True  # whether `created_at` names one log for good
     _creates_layout: bool = True  # False for those who only look
     _renews_credentials: bool = False  # whether they are asked for anew
@@ -494,7 +496,11 @@ class TrackerStore(Lifecycle, Protocol):
         started = time.perf_counter()
         try:
             await self._ensure_open()
-            return await self._health()
+            health = await self._health()
+            if self._relay is None:
+                return health
+            outbox = await self._relay.metrics()
+            return replace(health, details={**health.details, "outbox": outbox})
         except (errors.StoreUnavailableError, errors.StoreAccessError) as error:
             elapsed = time.perf_counter() - started
             return Health(self.backend_name, False, elapsed, error=str(error))
@@ -519,16 +525,20 @@ class TrackerStore(Lifecycle, Protocol):
 
         The second where the store has an outbox.
         """
-        if not self.outbox or self._publisher is None:
+        if not self.outbox:
             await self._publish(tracker)
             return ()
-        cursor = tracker._log
-        messages = self._publisher.unpublished(
-            tracker.sender_id, cursor.version or 0, cursor.pending, tracker.user_id
-        )
+        cursor, publisher = tracker._log, self._publisher
+        pending = enumerate(cursor.pending, cursor.version or 0)
+        bodies = self._stores_message_bodies
+        messages = [
+            message_of(tracker.sender_id, position, entry, tracker.user_id)
+            for position, entry in pending
+            if publisher is None or entry.published_by is not publisher
+        ]
         return [
-            OutboxEntry(each.message_id, each.position, json.dumps(each.body))
-            for each, _ in messages
+            OutboxEntry(m.message_id, m.position, json.dumps(m.body) if bodies else "")
+            for m in messages
         ]
 
     async def _fetch(

@@ -20,6 +20,7 @@ MONGO = COMMON | {
     "write_concern": "majority",
     "journal": True,
     "delete_rasa_data": False,
+    "outbox": False,
 }
 
 

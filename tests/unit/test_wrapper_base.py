@@ -22,6 +22,7 @@ FORWARDED = {
     *("record_exp", "conflict_count", "_domain", "_max_event_history"),
     *("_on_publish_error", "_publisher", "_tells_logs_apart", "_creates_layout"),
     "_renews_credentials",
+    *("outbox", "_stores_message_bodies"),
 }
 """Read from the wrapped store and set there."""
 
@@ -38,6 +39,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "_check_size": (("x", [], ""), {}),
     "_new_tracker": (("x",), {"max_event_history": 3}),
     "_now": ((), {}),
+    "_open_outbox": ((), {}),
 }
 """Called on the wrapped store, with the arguments as they are."""
 
@@ -50,11 +52,11 @@ OWN = {
     *("create_tracker", "_create", "save", "save_many", "retrieve"),
     *("retrieve_full_tracker", "exists", "delete", "keys", "conversations"),
     *("stream_events", "deserialise_tracker", "health", "create"),
-    *("_publish", "_fetch", "_load"),
+    *("_publish", "_publish_or_collect", "_fetch", "_load"),
     # what each store object has for itself
     *("open", "_ensure_open", "_connect", "_wrong_loop", "close"),
     *("_is_open_elsewhere", "_close_to_the_end", "_loop", "_closed", "_opening"),
-    *("_loop_turns", "_loader", "_saver"),
+    *("_loop_turns", "_loader", "_saver", "_relay"),
     # taken over: the outermost store opens and closes the broker
     *("owns_broker", "_is_wrapped"),
 }

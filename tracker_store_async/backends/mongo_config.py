@@ -61,6 +61,7 @@ class MongoConfig(StoreConfig):
         journal: Whether they have it in their journal by then.
         delete_rasa_data: Whether Rasa's document of a conversation is removed once it
             was taken over.
+        outbox: Whether events are marked with each save and published afterwards.
     """
 
     aliases: ClassVar = {
@@ -92,6 +93,7 @@ class MongoConfig(StoreConfig):
     write_concern: Members = "majority"
     journal: bool = True
     delete_rasa_data: bool = False
+    outbox: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -26,6 +26,7 @@ from tracker_store_async.turns import Turns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tracker_store_async.relay import Outbox
     from tracker_store_async.rows import (
         Append,
         ConversationSummary,
@@ -85,11 +86,19 @@ class WrapperTrackerStore(TrackerStore):
     _tells_logs_apart = forwarded("_tells_logs_apart")
     _creates_layout = forwarded("_creates_layout")
     _renews_credentials = forwarded("_renews_credentials")
+    outbox = forwarded("outbox")
+    _stores_message_bodies = forwarded("_stores_message_bodies")
+
+    _carries_outbox = False
+    """Whether every append reaches the wrapped store whole: then it may have an outbox.
+
+    Its relay is run by the outermost store, who has the broker."""
 
     def __init__(self, wrapped: TrackerStore) -> None:
         # Not the Protocol's own: it would set the options of the wrapped store anew.
-        check_wrapped(wrapped, type(self).__name__)
+        check_wrapped(wrapped, type(self).__name__, carries_outbox=self._carries_outbox)
         self._wrapped = wrapped
+        self._relay = None
         self._loop_turns = Turns()
         self._loader = TrackerLoader(self)
         self._saver = Saver(self)
@@ -123,6 +132,9 @@ class WrapperTrackerStore(TrackerStore):
     ) -> None:
         self._wrapped._check_size(sender_id, rows, snapshot)
 
+    def _open_outbox(self) -> Outbox | None:
+        return self._wrapped._open_outbox()
+
     # -- primitives --------------------------------------------------------------------
 
     async def _open(self) -> None:
@@ -152,12 +164,13 @@ class WrapperTrackerStore(TrackerStore):
         return await self._wrapped._health()
 
 
-def check_wrapped(store: object, wrapper: str) -> None:
+def check_wrapped(store: object, wrapper: str, *, carries_outbox: bool = False) -> None:
     """Check that an object is a store that can be wrapped.
 
     Args:
         store: The object.
         wrapper: Name of the wrapper's class, for the error.
+        carries_outbox: Whether the store may have an outbox.
 
     Raises:
         ConfigurationError: It is not.
@@ -167,8 +180,9 @@ def check_wrapped(store: object, wrapper: str) -> None:
             f"{wrapper} wraps a TrackerStore, not {type(store).__name__}: a store with "
             "Rasa's methods is wrapped in AwaitableTrackerStore first"
         )
-    if store.outbox:
+    if store.outbox and not carries_outbox:
         raise ConfigurationError(
-            f"{wrapper} publishes before it stores, and cannot wrap a store that has "
-            "an outbox: use one of the two"
+            f"{wrapper} cannot wrap a store that has an outbox, since what it keeps "
+            "elsewhere would not get into it: use one of the two (RetryingTrackerStore "
+            "and CachedTrackerStore go with an outbox)"
         )

@@ -109,6 +109,8 @@ class CachedTrackerStore(WrapperTrackerStore):
             one before it (`AwaitableTrackerStore`); or a bound is not a positive int.
     """
 
+    _carries_outbox = True
+
     def __init__(
         self,
         store: TrackerStore,

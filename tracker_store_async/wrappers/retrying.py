@@ -58,6 +58,8 @@ class RetryingTrackerStore(WrapperTrackerStore):
         ConfigurationError: An argument is not what it should be.
     """
 
+    _carries_outbox = True
+
     def __init__(
         self,
         wrapped: TrackerStore,

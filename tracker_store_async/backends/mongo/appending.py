@@ -15,6 +15,7 @@ from pymongo.errors import DuplicateKeyError
 from tracker_store_async.backends.mongo.layout import (
     INLINE_BYTES,
     LAYOUT_VERSION,
+    OUTBOX_MARK,
     TAIL_BYTES,
     Bucket,
     Collections,
@@ -30,12 +31,14 @@ from tracker_store_async.backends.mongo.layout import (
     longer_ttl,
     new_log,
     new_rows,
+    outbox_mark,
     packed,
     row_bytes,
     row_documents,
     same_header,
     tail_values,
     ttl_date,
+    with_outbox,
     with_ttl,
 )
 from tracker_store_async.backends.mongo.staging import discard, stage
@@ -149,6 +152,7 @@ class Appender:
             "$inc": {"tail_bytes": sum(map(row_bytes, rows))},
         }
         update = with_ttl(update, ttl_date(append.expires_at, append.now))
+        update = with_outbox(update, append)
         return bool((await self._log.update_one(found, update)).matched_count)
 
     # -- a full tail, or a large append ------------------------------------------------
@@ -184,6 +188,7 @@ class Appender:
         if not is_small:
             update["$push"] = {"runs": token}
         update = with_ttl(update, ttl_date(append.expires_at, append.now))
+        update = with_outbox(update, append)
         found = same_header(header) | alive(append.now)
         if (await self._log.update_one(found, update)).matched_count:
             return True
@@ -204,6 +209,8 @@ class Appender:
         ttl = ttl_date(append.expires_at, append.now)
         if ttl is not None:
             header["ttl"] = ttl
+        if append.outbox:
+            header[OUTBOX_MARK] = outbox_mark(append)
         return await self._insert({"_id": append.sender_id, **header}) or None
 
     async def _insert(self, header: Document) -> bool:
@@ -274,6 +281,7 @@ class Appender:
             update = with_ttl(update, ttl_date(append.expires_at, append.now))
         else:
             values |= {"created_at": found.created_at, "pending": settling}
+        update = with_outbox(update, append)
         return bool(
             (await self._log.update_one(same_header(claim), update)).matched_count
         )

@@ -27,6 +27,7 @@ from tracker_store_async.backends.mongo.layout import (
     header_indexes,
 )
 from tracker_store_async.backends.mongo.listing import Lister
+from tracker_store_async.backends.mongo.outbox import BoundedOutbox, MongoOutbox
 from tracker_store_async.backends.mongo.rasa import RasaDocuments
 from tracker_store_async.backends.mongo.reading import Reader
 from tracker_store_async.errors import SchemaTooNewError
@@ -37,6 +38,7 @@ from tracker_store_async.translation import Translated
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from tracker_store_async.relay import Outbox
     from tracker_store_async.rows import (
         Append,
         ConversationSummary,
@@ -108,11 +110,12 @@ class MongoDatabase:
         self._cutter = Cutter(collections, rasa, self._eraser, self._appender)
         self._reader = Reader(collections, rasa)
         self._lister = Lister(collections)
+        self._outbox = MongoOutbox(collections, self._reader)
 
     async def open(self) -> None:
         """Connect, and make sure that the layout is there."""
         try:
-            await self._bounded(self._ensure_layout())
+            await self.bounded(self._ensure_layout())
         except BaseException:
             await self.close()
             raise
@@ -144,16 +147,27 @@ class MongoDatabase:
                 f"of this library wrote; this one knows {LAYOUT_VERSION}: upgrade it"
             )
 
+    async def open_outbox(self) -> Outbox:
+        """Return the outbox, after its index was created where it is missing."""
+        if self._creates_layout:
+            await self.bounded(self._outbox.create())
+        return self.outbox
+
+    @property
+    def outbox(self) -> Outbox:
+        """The outbox, whose index is there."""
+        return BoundedOutbox(self, self._outbox)
+
     # -- operations --------------------------------------------------------------------
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
         # A thread of Motor's goes on after a cancellation: its outcome is awaited.
-        return await self._bounded(settled(self._appender.append(append)))
+        return await self.bounded(settled(self._appender.append(append)))
 
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None."""
-        return await self._bounded(self._reader.read(read))
+        return await self.bounded(self._reader.read(read))
 
     async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
@@ -161,19 +175,19 @@ class MongoDatabase:
             work = self._eraser.delete(sender_id, now)
         else:
             work = self._cutter.cut(sender_id, before, now)
-        return await self._bounded(settled(work))
+        return await self.bounded(settled(work))
 
     async def list(self, listing: Listing) -> list[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""
-        return await self._bounded(self._lister.page(listing))
+        return await self.bounded(self._lister.page(listing))
 
     async def health(self) -> Health:
         """Ask the server how it is."""
         started = time.perf_counter()
-        said = await self._bounded(self._database.command("buildInfo"))
+        said = await self.bounded(self._database.command("buildInfo"))
         latency_seconds = time.perf_counter() - started
         log = self._collections.log
-        layout = await self._bounded(log.find_one({"_id": LAYOUT_ID}))
+        layout = await self.bounded(log.find_one({"_id": LAYOUT_ID}))
         return Health(
             backend="mongodb",
             reachable=True,
@@ -183,7 +197,7 @@ class MongoDatabase:
             details={"driver": self._driver, "collection": self._collections.rasa.name},
         )
 
-    async def _bounded(self, work: Awaitable[T]) -> T:
+    async def bounded(self, work: Awaitable[T]) -> T:
         """Await one operation for a bounded time, with the driver's errors as ours."""
         with self._translated:
             async with asyncio.timeout(self._command_timeout_seconds):

@@ -14,6 +14,7 @@ from pymongo.errors import DuplicateKeyError
 
 from tracker_store_async.backends.mongo.layout import (
     LAYOUT_VERSION,
+    OUTBOX_MARK,
     Collections,
     Document,
     is_expired,
@@ -39,6 +40,7 @@ CONTENT = (
     "expires_at",
     "buckets_until",
     "ttl",
+    OUTBOX_MARK,
 )
 """Fields of a header that are gone as soon as it is marked."""
 

@@ -11,7 +11,7 @@ code expects on everything in there.
     <collection>_log     {_id: sender_id, layout, log, version, first_position,
                           session_start, snapshot, created_at, updated_at, expires_at,
                           user_id, tail_first, tail_bytes, tail: [{id, data}, ...],
-                          runs, buckets_until, ttl, hidden, pending}
+                          runs, buckets_until, ttl, hidden, pending, outbox}
                          {_id: {rasa: sender_id}}   taken over from Rasa's document
                          {_id: {layout: 1}, ...}    the version of all this
     <collection>_events  {_id: "<log>:<first>", log, first, end, rows, ttl}
@@ -61,6 +61,10 @@ MAX_SNAPSHOT_BYTES = DOCUMENT_BYTES - 2 * 1024 * 1024
 
 ROW_OVERHEAD_BYTES = 48
 """What BSON needs for a row beside its texts."""
+
+OUTBOX_MARK = "outbox"
+OUTBOX_SINCE = f"{OUTBOX_MARK}.since"
+"""The mark of a header with events that are not published yet; see `outbox.py`."""
 
 STAGED_SECONDS = 24 * 3600.0
 """Age at which a placeholder that was never filled is removed."""
@@ -122,6 +126,13 @@ def bucket_indexes() -> list[IndexModel]:
         IndexModel([("log", 1), ("end", 1)]),
         IndexModel([("ttl", 1)], expireAfterSeconds=0),
     ]
+
+
+def outbox_indexes() -> list[IndexModel]:
+    """Return the index of `<collection>_log` that an outbox needs."""
+    from pymongo import IndexModel
+
+    return [IndexModel([(OUTBOX_SINCE, 1)], sparse=True)]
 
 
 def new_log() -> str:
@@ -215,6 +226,24 @@ def begun_values(append: Append, log: str) -> Document:
         "created_at": float(append.now),
         "first_position": 0,
     }
+
+
+def outbox_mark(append: Append) -> Document:
+    """Return what an append writes where the header has no mark yet; maybe nothing."""
+    if not append.outbox:
+        return {}
+    return {"from": append.outbox[0].position, "since": float(append.now)}
+
+
+def with_outbox(update: Document, append: Append) -> Document:
+    """Return an update that also marks the header, unless it is marked already.
+
+    The smaller value stays: what waits already was appended earlier.
+    """
+    mark = outbox_mark(append)
+    if not mark:
+        return update
+    return update | {"$min": {f"{OUTBOX_MARK}.{key}": mark[key] for key in mark}}
 
 
 def tail_values(first: int, rows: Sequence[Document]) -> Document:

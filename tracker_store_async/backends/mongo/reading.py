@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tracker_store_async.backends.mongo.layout import (
     LAYOUT_VERSION,
@@ -56,7 +56,7 @@ class Reader:
             rows = await self._rows(read, header)
             if rows is not None:
                 return _conversation(header, *rows)
-            if await self._is_same(header):
+            if await self.is_same(header):
                 first = _first(read, header)
                 reason = "events from here on are missing"
                 raise CorruptEventError(read.sender_id, first, reason)
@@ -73,7 +73,27 @@ class Reader:
             )
         return header
 
-    async def _is_same(self, header: Document) -> bool:
+    async def rows_from(
+        self, header: Document, first: int, most: int
+    ) -> list[Document] | None:
+        """Return rows of a header's log, or None if some are missing.
+
+        Args:
+            header: The header with its tail.
+            first: Position of the first one; it is smaller than the version.
+            most: Most rows.
+        """
+        tail_first, tail = header["tail_first"], header["tail"]
+        if tail_first + len(tail) != header["version"]:
+            return None
+        if first >= tail_first:
+            return cast("list[Document]", tail[first - tail_first :][:most])
+        rows = await self._bucket_rows(header, first, most)
+        # Fewer than `most` are all that there are in front of the tail.
+        return None if rows is None else (rows + tail)[:most]
+
+    async def is_same(self, header: Document) -> bool:
+        """Whether a header is still as it was read, for who found rows missing."""
         found = same_header(header) | {"first_position": header["first_position"]}
         return await self._log.find_one(found, {"_id": 1}) is not None
 
@@ -93,12 +113,18 @@ class Reader:
         rows = await self._bucket_rows(header, first)
         return None if rows is None else (first, rows + tail)
 
-    async def _bucket_rows(self, header: Document, first: int) -> list[Document] | None:
-        """Return the rows from `first` up to the tail, or None if some are missing."""
+    async def _bucket_rows(
+        self, header: Document, first: int, most: int | None = None
+    ) -> list[Document] | None:
+        """Return the rows from `first` up to the tail, or None if some are missing.
+
+        With `most` it stops in between, as soon as there are so many.
+        """
         runs = {None, *header.get("runs", [])}
         within = {"log": header["log"], "end": {"$gt": first}}
         rows: list[Document] = []
-        async for bucket in self._events.find(within).sort("end", 1):
+        cursor = self._events.find(within).sort("end", 1)
+        async for bucket in cursor if most is None else cursor.batch_size(2):
             is_visible = bucket["first"] < header["tail_first"]
             if not is_visible or bucket.get("token") not in runs:
                 continue
@@ -106,6 +132,8 @@ class Reader:
             if skipped < 0 or bucket["end"] - bucket["first"] != len(bucket["rows"]):
                 return None
             rows += bucket["rows"][skipped:]
+            if most is not None and len(rows) >= most:
+                return rows
         return rows if first + len(rows) == header["tail_first"] else None
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tracker_store_async.credentials import current_password
 from tracker_store_async.errors import StoreAccessError, StoreClosedError
+from tracker_store_async.relay import Outbox
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from tracker_store_async.backends.mongo.database import MongoDatabase
     from tracker_store_async.credentials import PasswordSource
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         ConversationSummary,
         Health,
         Listing,
+        OutboxItem,
         Read,
         StoredConversation,
     )
@@ -65,6 +67,11 @@ class RotatingDatabase:
         """Connect, and make sure that the layout is there."""
         self._login = await self._log_in(await current_password(self._source))
 
+    async def open_outbox(self) -> Outbox:
+        """Return the outbox, after its index was created where it is missing."""
+        await self.run(lambda database: database.open_outbox())
+        return RotatingOutbox(self)
+
     async def close(self) -> None:
         """Close the clients."""
         login, self._login = self._login, None
@@ -75,25 +82,26 @@ class RotatingDatabase:
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
-        return await self._run(lambda database: database.append(append))
+        return await self.run(lambda database: database.append(append))
 
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None."""
-        return await self._run(lambda database: database.read(read))
+        return await self.run(lambda database: database.read(read))
 
     async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
-        return await self._run(lambda database: database.delete(sender_id, before, now))
+        return await self.run(lambda database: database.delete(sender_id, before, now))
 
     async def list(self, listing: Listing) -> list[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""
-        return await self._run(lambda database: database.list(listing))
+        return await self.run(lambda database: database.list(listing))
 
     async def health(self) -> Health:
         """Ask the server how it is."""
-        return await self._run(lambda database: database.health())
+        return await self.run(lambda database: database.health())
 
-    async def _run(self, work: Callable[[MongoDatabase], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[MongoDatabase], Awaitable[T]]) -> T:
+        """Do something with the database, repeated once after a change of password."""
         login = self._login
         if login is None:
             raise StoreClosedError("the store was closed while it was in use")
@@ -142,3 +150,36 @@ class RotatingDatabase:
         closing = asyncio.create_task(login.database.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+
+class RotatingOutbox(Outbox):
+    """The outbox of the database that a `RotatingDatabase` uses at the moment.
+
+    Args:
+        rotating: Repeats what a changed password refuses.
+    """
+
+    def __init__(self, rotating: RotatingDatabase) -> None:
+        self._run = rotating.run
+
+    async def lease(self, owner: str, seconds: float) -> bool:
+        """Return whether the outbox belongs to this relay alone for so long."""
+        return await self._run(lambda database: database.outbox.lease(owner, seconds))
+
+    async def release(self, owner: str) -> None:
+        """Let another relay have it at once."""
+        await self._run(lambda database: database.outbox.release(owner))
+
+    async def read(
+        self, limit: int, leave_out: Collection[str] = ()
+    ) -> Sequence[OutboxItem]:
+        """Return what waits longest."""
+        return await self._run(lambda database: database.outbox.read(limit, leave_out))
+
+    async def remove(self, items: Sequence[OutboxItem]) -> None:
+        """Move the marks of conversations on."""
+        await self._run(lambda database: database.outbox.remove(items))
+
+    async def count(self, limit: int) -> int:
+        """Return how many conversations wait, or the limit if more."""
+        return await self._run(lambda database: database.outbox.count(limit))

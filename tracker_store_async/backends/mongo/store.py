@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from tracker_store_async.credentials import PasswordSource
     from tracker_store_async.domain import Domain
     from tracker_store_async.options import OnConflict, OnPublishError
+    from tracker_store_async.relay import Outbox
     from tracker_store_async.rows import (
         Append,
         ConversationSummary,
@@ -92,6 +92,9 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         on_conflict: What a save does about another writer's events.
         on_publish_error: What a save does when the broker fails.
         record_exp: Seconds after its latest save when a conversation expires, or None.
+        outbox: Whether each save marks its events as not published, in the same update,
+            and they are published in order afterwards, in place of before. Every
+            process that saves to the collection must say the same.
 
     Raises:
         ConfigurationError: An option is wrong or contradicts another one.
@@ -129,6 +132,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         on_conflict: OnConflict = "rebase",
         on_publish_error: OnPublishError = "raise",
         record_exp: float | None = None,
+        outbox: bool = False,
     ) -> None:
         super().__init__(
             domain,
@@ -174,6 +178,9 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         self._write_concern, self._journal = write_concern, journal
         self._delete_rasa_data = delete_rasa_data
         self._database: MongoDatabase | RotatingDatabase | None = None
+        self.outbox = outbox
+        self._stores_message_bodies = False  # the stored events are the messages
+        self._outbox: Outbox | None = None
 
     def __repr__(self) -> str:
         """Say where it connects, without credentials."""
@@ -185,10 +192,15 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         database = self._new_database()
         try:
             await settled(database.open())
-        except asyncio.CancelledError:
+            if self.outbox:
+                self._outbox = await settled(database.open_outbox())
+        except BaseException:
             await database.close()  # it may have come up after all
             raise
         self._database = database
+
+    def _open_outbox(self) -> Outbox | None:
+        return self._outbox
 
     def _new_database(self) -> MongoDatabase | RotatingDatabase:
         if self._password_source is None:

@@ -204,8 +204,10 @@ class CoreOperations:
 
     async def _erase(self, conn: AsyncConnection, sender_id: str) -> None:
         # The conversation first: an append that waits for its row then finds nothing.
-        for table in (self.tables.conversations, self.tables.events):
-            await conn.execute(table.delete().where(table.c.sender_id == sender_id))
+        for table in (self.tables.conversations, self.tables.events, self.outbox):
+            if table is not None:
+                found = table.c.sender_id == sender_id
+                await conn.execute(table.delete().where(found))
 
     async def _cut(
         self, conn: AsyncConnection, sender_id: str, before: int, now: float
@@ -223,11 +225,10 @@ class CoreOperations:
         )
         if (await conn.execute(claim)).rowcount != 1:
             return False
-        await conn.execute(
-            event.delete().where(
-                event.c.sender_id == sender_id, event.c.position < before
-            )
-        )
+        for table in (event, self.outbox):
+            if table is not None:
+                cut = (table.c.sender_id == sender_id, table.c.position < before)
+                await conn.execute(table.delete().where(*cut))
         return True
 
     # -- list --------------------------------------------------------------------------

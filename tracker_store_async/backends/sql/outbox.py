@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Column, Double, Integer, MetaData, String, Table, or_, select
+from sqlalchemy import (
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    func,
+    inspect,
+    literal_column,
+    or_,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
 from tracker_store_async.backends.sql.layout import schema_lock
@@ -17,14 +30,16 @@ from tracker_store_async.backends.sql.schema import (
     _mysql_options,
 )
 from tracker_store_async.errors import ConfigurationError
-from tracker_store_async.relay import Outbox
-from tracker_store_async.rows import OutboxEntry
+from tracker_store_async.relay import LONGEST_LEASE_SECONDS, Outbox
+from tracker_store_async.rows import OutboxEntry, OutboxItem
+from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from sqlalchemy.engine import Dialect
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.connector import Connector
     from tracker_store_async.rows import Append
@@ -49,6 +64,8 @@ def build_outbox(dialect: Dialect, schema: str | None) -> OutboxTables:
         Column("position", Integer, nullable=False),
         Column("message_id", _long_text(), nullable=False),
         Column("body", _long_text(), nullable=False),
+        Index("ix_outbox_sender_id", "sender_id", "position"),  # to erase by
+        sqlite_autoincrement=True,  # a key is never used again
         **options,
     )
     lease = Table(
@@ -69,8 +86,22 @@ def outbox_values(append: Append) -> list[dict[str, Any]]:
     ]
 
 
-def check_outbox(connector: Connector) -> None:
-    """Check that there can be an outbox.
+async def find_messages(
+    connection: AsyncConnection, schema: str | None
+) -> Table | None:
+    """Return the table of the messages where there is an outbox, or None."""
+    tables = build_outbox(connection.dialect, schema)
+
+    def is_there(sync: Connection) -> bool:
+        # `outbox` alone might be somebody else's.
+        names = (tables.lease.name, tables.messages.name)
+        return all(inspect(sync).has_table(name, schema=schema) for name in names)
+
+    return tables.messages if await connection.run_sync(is_there) else None
+
+
+def check_outbox(connector: Connector) -> bool:
+    """Check that there can be an outbox, and return that there can.
 
     Raises:
         ConfigurationError: The database cannot have one.
@@ -81,6 +112,21 @@ def check_outbox(connector: Connector) -> None:
         )
     if connector.dialect == "sqlite" and connector.is_in_memory():
         raise ConfigurationError("`outbox` needs an SQLite file: name it in `db`")
+    return True
+
+
+_NOW = {
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "extract(epoch from clock_timestamp())::float8",
+    "mysql": "timestampdiff(microsecond, '1970-01-01', utc_timestamp(6)) / 1e6",
+}
+"""The database's own clock, in seconds since the epoch."""
+
+
+def database_time(dialect: str) -> ColumnElement[float]:
+    """Return the expression for the time that the database has."""
+    name = "mysql" if dialect == "mariadb" else dialect
+    return literal_column(f"({_NOW[name]})", Double)
 
 
 class SqlOutbox(Outbox):
@@ -88,12 +134,21 @@ class SqlOutbox(Outbox):
 
     Args:
         engine: A connected engine.
-        tables: The tables in it.
+        schema: Schema that holds the tables, or None for the connection's own.
+        timeout_seconds: Longest time that one operation may take.
     """
 
-    def __init__(self, engine: AsyncEngine, tables: OutboxTables) -> None:
+    def __init__(
+        self, engine: AsyncEngine, schema: str | None, timeout_seconds: float
+    ) -> None:
         self._engine = engine
-        self._tables = tables
+        self._tables = build_outbox(engine.dialect, schema)
+        self._timeout_seconds = timeout_seconds
+
+    @property
+    def messages(self) -> Table:
+        """The table that an append adds to."""
+        return self._tables.messages
 
     async def create(self, *, create_tables: bool) -> None:
         """Make sure that the lease is there.
@@ -112,10 +167,15 @@ class SqlOutbox(Outbox):
 
     async def lease(self, owner: str, seconds: float) -> bool:
         """Return whether the outbox belongs to this relay alone for so long."""
-        lease, now = self._tables.lease, time.time()
-        mine = or_(lease.c.owner == owner, lease.c.expires_at <= now)
+        lease, now = self._tables.lease, database_time(self._engine.dialect.name)
+        is_free = or_(
+            lease.c.owner == owner,
+            lease.c.expires_at <= now,
+            # No lease is that long: the database's clock has been set back since.
+            lease.c.expires_at > now + LONGEST_LEASE_SECONDS,
+        )
         values = {"owner": owner, "expires_at": now + seconds}
-        statement = lease.update().where(lease.c.id == 1, mine).values(values)
+        statement = lease.update().where(lease.c.id == 1, is_free).values(values)
         return bool((await self._execute(statement, commit=True)).rowcount)
 
     async def release(self, owner: str) -> None:
@@ -124,17 +184,21 @@ class SqlOutbox(Outbox):
         statement = lease.update().where(lease.c.owner == owner)
         await self._execute(statement.values(expires_at=0.0), commit=True)
 
-    async def read(self, limit: int) -> Sequence[tuple[int, str, OutboxEntry]]:
-        """Return the oldest entries: key, sender id and entry.
+    async def read(
+        self, limit: int, leave_out: Collection[str] = ()
+    ) -> Sequence[OutboxItem]:
+        """Return the oldest items.
 
-        A conversation's entries are in order of their keys, since its appends wait for
-        each other; those of others may show up later with a smaller key.
+        A conversation's are in order of their keys, since its appends wait for each
+        other; those of others may show up later with a smaller key.
         """
         table = self._tables.messages
         statement = select(table).order_by(table.c.id).limit(limit)
+        if leave_out:
+            statement = statement.where(table.c.sender_id.not_in(leave_out))
         found = await self._execute(statement)
         return [
-            (
+            OutboxItem(
                 row.id,
                 row.sender_id,
                 OutboxEntry(row.message_id, row.position, row.body),
@@ -142,25 +206,28 @@ class SqlOutbox(Outbox):
             for row in found.all()
         ]
 
-    async def remove(self, keys: Sequence[int]) -> None:
-        """Remove entries that are published."""
+    async def remove(self, items: Sequence[OutboxItem]) -> None:
+        """Remove items that are published."""
         table = self._tables.messages
+        keys = [item.key for item in items]
         await self._execute(table.delete().where(table.c.id.in_(keys)), commit=True)
 
-    async def forget(self, sender_id: str, before: int | None) -> None:
-        """Remove what was not published of a conversation that is erased."""
-        table = self._tables.messages
-        statement = table.delete().where(table.c.sender_id == sender_id)
-        if before is not None:
-            statement = statement.where(table.c.position < before)
-        await self._execute(statement, commit=True)
+    async def count(self, limit: int) -> int:
+        """Return how many messages wait, or the limit if more."""
+        some = select(self._tables.messages.c.id).limit(limit).subquery()
+        found = await self._execute(select(func.count()).select_from(some))
+        return int(found.scalar_one())
 
     async def _execute(self, statement: Any, *, commit: bool = False) -> Any:
-        async with self._engine.connect() as connection:
-            result: Any = await connection.execute(statement)
-            if commit:
-                await connection.commit()
-                return result
-            kept = result.freeze()()
-            await connection.rollback()
-            return kept
+        async def run() -> Any:
+            async with self._engine.connect() as connection:
+                result: Any = await connection.execute(statement)
+                if commit:
+                    await connection.commit()
+                    return result
+                kept = result.freeze()()
+                await connection.rollback()
+                return kept
+
+        async with asyncio.timeout(self._timeout_seconds):
+            return await settled(run())

@@ -79,8 +79,6 @@ class AsyncpgOperations(PostgresqlOperations):
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
-        if append.outbox:  # a transaction: the outbox is for those who prefer it
-            return await super().append(append)
         sql, arguments = self._statements.append(append)
         if await self._fetch(sql, arguments):
             return True

@@ -10,6 +10,7 @@ from tracker_store_async.backends.sql.core import (
     column_text,
     column_time,
 )
+from tracker_store_async.backends.sql.outbox import build_outbox
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -52,6 +53,27 @@ WITH head AS ({head}), rows AS (
 SELECT 1 FROM head
 """
 
+# The same with the messages for the broker, in the same statement: their ids are the
+# events' own. The order of the keys is the order of the events.
+_APPEND_WITH_OUTBOX = """
+WITH head AS ({head}), new AS (
+    SELECT * FROM {new} (event_id, data, type_name, timestamp, intent_name,
+                         action_name, body, n)
+), rows AS (
+    INSERT INTO {events}
+        (sender_id, position, event_id, data, type_name, timestamp, intent_name,
+         action_name)
+    SELECT $1::varchar, $2::int + n - 1, event_id, data, type_name, timestamp,
+        intent_name, action_name
+    FROM head, new
+), messages AS (
+    INSERT INTO {outbox} (sender_id, position, message_id, body)
+    SELECT $1::varchar, $2::int + n - 1, event_id, body
+    FROM head, new WHERE body IS NOT NULL ORDER BY n
+)
+SELECT 1 FROM head
+"""
+
 # The header comes with the first row, as one value: a UNION of header and rows, one
 # array of all rows, and a plain join with its sort were each slower (the arrays up to
 # three times at 10,000 events). OFFSET 0 keeps the rows in the order of the index
@@ -82,14 +104,12 @@ _HEADER_COLUMNS = (
     "c.expires_at, c.user_id"
 )
 
-_ARRAYS = """
-    unnest($10::text[], $11::text[], $12::text[], $13::float8[], $14::text[],
-           $15::text[]) WITH ORDINALITY AS new"""
 
 FIRST_OF_ROWS = 10
 """Number of the first parameter that belongs to a row."""
 
 _TYPES = ("text", "text", "text", "float8", "text", "text")
+_BODY = ("text",)
 
 
 class Statements:
@@ -105,13 +125,18 @@ class Statements:
         names = {
             "conversations": quote(tables.conversations),
             "events": quote(tables.events),
+            "outbox": quote(
+                build_outbox(engine.dialect, tables.metadata.schema).messages
+            ),
         }
         heads = {True: _BEGIN.format(**names), False: _ADVANCE.format(**names)}
 
         @cache
-        def append_sql(is_new: bool, count: int) -> str:
-            new = _values(count) if count else _ARRAYS
-            return _APPEND.format(head=heads[is_new], new=new, **names)
+        def append_sql(is_new: bool, count: int, with_outbox: bool) -> str:
+            types = _TYPES + _BODY if with_outbox else _TYPES
+            new = _values(count, types) if count else _arrays(types)
+            statement = _APPEND_WITH_OUTBOX if with_outbox else _APPEND
+            return statement.format(head=heads[is_new], new=new, **names)
 
         @cache
         def read_sql(from_start: bool, last: bool) -> str:
@@ -141,6 +166,9 @@ class Statements:
             append.created_at,
         ]
         rows = [_columns(row) for row in append.rows]
+        if append.outbox:
+            bodies = {entry.message_id: entry.body for entry in append.outbox}
+            rows = [(*row, bodies.get(row[0])) for row in rows]
         if count:
             for row in rows:
                 arguments += row
@@ -148,7 +176,7 @@ class Statements:
             columns = zip(*rows, strict=True) if rows else [()] * len(_TYPES)
             arguments += map(list, columns)
         is_new = not append.expected_version
-        return self._append_sql(is_new, count), arguments
+        return self._append_sql(is_new, count, bool(append.outbox)), arguments
 
     def read(self, read: Read) -> tuple[str, list[Any]]:
         """Return the statement of a read, and its arguments."""
@@ -160,13 +188,18 @@ class Statements:
         return self._read_sql(read.start is not None, read.last is not None), arguments
 
 
-def _values(count: int) -> str:
+def _values(count: int, types: tuple[str, ...]) -> str:
     rows = []
     for number in range(1, count + 1):
-        first = FIRST_OF_ROWS + (number - 1) * len(_TYPES)
-        columns = [f"${first + at}::{kind}" for at, kind in enumerate(_TYPES)]
+        first = FIRST_OF_ROWS + (number - 1) * len(types)
+        columns = [f"${first + at}::{kind}" for at, kind in enumerate(types)]
         rows.append(f"({', '.join(columns)}, {number})")
     return f"(VALUES {', '.join(rows)}) AS new"
+
+
+def _arrays(types: tuple[str, ...]) -> str:
+    columns = [f"${FIRST_OF_ROWS + at}::{kind}[]" for at, kind in enumerate(types)]
+    return f"unnest({', '.join(columns)}) WITH ORDINALITY AS new"
 
 
 def _columns(row: NewRow) -> tuple[Any, ...]:

@@ -87,6 +87,8 @@ WHERE sender_id = :sender_id AND first_position < :before AND session_start >= :
     AND (expires_at IS NULL OR expires_at > :now)
 """
 _CUT = "DELETE FROM events WHERE sender_id = :sender_id AND position < :before"
+_ERASE_MESSAGES = "DELETE FROM outbox WHERE sender_id = :sender_id"
+_CUT_MESSAGES = "DELETE FROM outbox WHERE sender_id = :sender_id AND position < :before"
 
 _LIST = """
 SELECT sender_id, version, created_at, updated_at, user_id FROM conversations
@@ -145,7 +147,7 @@ class SqliteOperations:
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
-        return await _run(self._writer, _append, append)
+        return await _run(self._writer, _append, append, self.outbox is not None)
 
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None."""
@@ -153,7 +155,8 @@ class SqliteOperations:
 
     async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
-        return await _run(self._writer, _delete, sender_id, before, now)
+        with_outbox = self.outbox is not None
+        return await _run(self._writer, _delete, sender_id, before, now, with_outbox)
 
     async def list(self, listing: Listing) -> Sequence[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""
@@ -224,7 +227,7 @@ def _writing(conn: sqlite3.Connection) -> _Transaction:
     return _Transaction(conn, "BEGIN IMMEDIATE")
 
 
-def _append(conn: sqlite3.Connection, append: Append) -> bool:
+def _append(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool:
     values = {
         "sender_id": append.sender_id,
         "expected_version": append.expected_version,
@@ -241,7 +244,7 @@ def _append(conn: sqlite3.Connection, append: Append) -> bool:
         if append.expected_version:
             is_mine = conn.execute(_ADVANCE, values).rowcount == 1
         else:
-            is_mine = _begin(conn, values)
+            is_mine = _begin(conn, values, with_outbox)
         if is_mine:
             conn.executemany(_INSERT_EVENT, rows)
             if append.outbox:
@@ -249,18 +252,18 @@ def _append(conn: sqlite3.Connection, append: Append) -> bool:
     return is_mine
 
 
-def _begin(conn: sqlite3.Connection, values: dict[str, Any]) -> bool:
+def _begin(conn: sqlite3.Connection, values: dict[str, Any], with_outbox: bool) -> bool:
     found = conn.execute(_IS_ALIVE, values).fetchone()
     if found is not None:
         if found[0]:
             return False
-        _erase(conn, values)
+        _erase(conn, values, with_outbox)
     conn.execute(_BEGIN, values)
     return True
 
 
-def _erase(conn: sqlite3.Connection, values: dict[str, Any]) -> None:
-    for statement in _ERASE:
+def _erase(conn: sqlite3.Connection, values: dict[str, Any], with_outbox: bool) -> None:
+    for statement in (*_ERASE, _ERASE_MESSAGES) if with_outbox else _ERASE:
         conn.execute(statement, values)
 
 
@@ -302,17 +305,22 @@ def _read(conn: sqlite3.Connection, read: Read) -> StoredConversation | None:
 
 
 def _delete(
-    conn: sqlite3.Connection, sender_id: str, before: int | None, now: float
+    conn: sqlite3.Connection,
+    sender_id: str,
+    before: int | None,
+    now: float,
+    with_outbox: bool,
 ) -> bool:
     values = {"sender_id": sender_id, "before": before, "now": now}
     with _writing(conn):
         if before is None:
             found = conn.execute(_IS_ALIVE, values).fetchone()
-            _erase(conn, values)
+            _erase(conn, values, with_outbox)
             return found is not None and bool(found[0])
         if conn.execute(_CLAIM_CUT, values).rowcount != 1:
             return False
-        conn.execute(_CUT, values)
+        for statement in (_CUT, _CUT_MESSAGES) if with_outbox else (_CUT,):
+            conn.execute(statement, values)
         return True
 
 

@@ -24,8 +24,8 @@ from tracker_store_async.backends.sql.opening import (
 )
 from tracker_store_async.backends.sql.outbox import (
     SqlOutbox,
-    build_outbox,
     check_outbox,
+    find_messages,
 )
 from tracker_store_async.backends.sql.schema import build_tables
 from tracker_store_async.credentials import one_password
@@ -126,6 +126,8 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         ConfigurationError: An option is wrong or does not apply to the dialect.
     """
 
+    _knows_of_no_outbox = False
+
     def __init__(
         self,
         domain: Domain | None = None,
@@ -202,9 +204,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
             self._connector = OwnEngine(engine, options)
         self.backend_name = self._connector.dialect
         self._command_timeout_seconds = engines.command_seconds(options)
-        if outbox:
-            check_outbox(self._connector)
-        self.outbox = outbox
+        self.outbox = outbox and check_outbox(self._connector)
         self._outbox: SqlOutbox | None = None
         self._auto_upgrade = auto_upgrade
         self._create_tables = create_tables
@@ -277,10 +277,11 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         self._engine = engine
 
     async def _create_outbox(self, engine: AsyncEngine) -> None:
-        tables = build_outbox(engine.dialect, self._connector.options.schema)
-        self._outbox = SqlOutbox(engine, tables)
-        await self._outbox.create(create_tables=self._create_tables)
-        self._opened.outbox = tables.messages
+        schema = self._connector.options.schema
+        self._outbox = SqlOutbox(engine, schema, self._command_timeout_seconds)
+        if self._creates_layout:
+            await self._outbox.create(create_tables=self._create_tables)
+        self._opened.outbox = self._outbox.messages
 
     def _open_outbox(self) -> Outbox | None:
         return self._outbox
@@ -387,10 +388,17 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         return await self._bounded(self._opened.read(read))
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
-        found = await self._bounded(self._opened.delete(sender_id, before, now))
-        if self._outbox is not None:
-            await self._bounded(self._outbox.forget(sender_id, before))
-        return found
+        await self._find_outbox()
+        return await self._bounded(self._opened.delete(sender_id, before, now))
+
+    async def _find_outbox(self) -> None:
+        """Look once whether others have an outbox here: it is erased from as well."""
+        if self._opened.outbox is None and not self._knows_of_no_outbox:
+            schema = self._connector.options.schema
+            async with self._opened.connection() as connection:
+                found = await self._bounded(find_messages(connection, schema))
+            self._opened.outbox = found
+            self._knows_of_no_outbox = found is None
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return list(await self._bounded(self._opened.list(listing)))

@@ -1,0 +1,87 @@
+"""Where there can be an outbox, and what may stand around a store that has one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conformance.kit import FailingBroker, add, stored_ids, user
+from tests.outboxes import idle, until
+from tracker_store_async import (
+    CachedTrackerStore,
+    FailSafeTrackerStore,
+    InMemoryTrackerStore,
+    SQLTrackerStore,
+    create_tracker_store,
+    errors,
+)
+from tracker_store_async.wrappers.base import WrapperTrackerStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("type_name", ["in_memory", "redis", "dynamo"])
+def test_a_type_without_one_says_so(type_name: str, strict: bool) -> None:
+    section = {"type": type_name, "strict": strict}
+    with pytest.raises(
+        errors.ConfigurationError,
+        match=rf"^tracker_store.outbox: type {type_name} cannot store messages",
+    ):
+        create_tracker_store({**section, "outbox": True})
+    assert not create_tracker_store({**section, "outbox": False}).outbox
+
+
+def test_a_section_with_one(tmp_path: Path) -> None:
+    section: dict[str, Any] = {"type": "sql", "db": str(tmp_path / "db")}
+    assert create_tracker_store({**section, "outbox": True}).outbox
+    assert create_tracker_store({"type": "mongod", "outbox": True}).outbox
+    wrapped = {**section, "outbox": True, "retry": True, "cache": True}
+    assert create_tracker_store(wrapped).outbox
+    with pytest.raises(errors.ConfigurationError, match="has an outbox"):
+        create_tracker_store({**wrapped, "fail_safe": True})
+
+
+async def test_retries_and_the_cache_go_with_one(tmp_path: Path) -> None:
+    broker = FailingBroker()
+    section = {"type": "sql", "db": str(tmp_path / "db"), "outbox": True}
+    for retry, cache in ((True, False), (False, True), (True, True)):
+        broker.messages.clear()
+        store: Any = create_tracker_store(
+            {**section, "retry": retry, "cache": cache}, event_broker=broker
+        )
+        name = f"user {retry} {cache}"
+        async with store:
+            broker.is_down = True
+            for n in range(3):
+                await add(store, name, user(str(n)))
+            assert (await store.health()).details["outbox"]["waiting"] == 3
+            broker.is_down = False
+            await until(broker, 3)
+            inner = store
+            while isinstance(inner, WrapperTrackerStore):
+                inner = inner._wrapped
+                assert inner._relay is None  # the outermost has it alone
+            await idle(inner)
+            assert broker.ids == await stored_ids(store, name)
+            broker.is_down = True
+            await add(store, name, user("secret"))
+            assert await store.delete(name)
+            assert (await store.health()).details["outbox"]["waiting"] == 0
+
+
+def test_others_do_not_go_with_one(tmp_path: Path) -> None:
+    def with_outbox() -> SQLTrackerStore:
+        return SQLTrackerStore(db=str(tmp_path / "db"), outbox=True)
+
+    for wrap in (
+        FailSafeTrackerStore,
+        WrapperTrackerStore,
+        lambda store: CachedTrackerStore(FailSafeTrackerStore(store)),
+        lambda store: FailSafeTrackerStore(CachedTrackerStore(store)),
+        lambda store: FailSafeTrackerStore(InMemoryTrackerStore(), fallback=store),
+    ):
+        with pytest.raises(errors.ConfigurationError, match="has an outbox"):
+            wrap(with_outbox())

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tests.servers import Servers
 
 
-@pytest.fixture(params=EACH_OUTBOX)
+@pytest.fixture(params=[EACH_OUTBOX[0], EACH_OUTBOX[-1]])
 def place(
     request: pytest.FixtureRequest, servers: Servers, tmp_path: Path
 ) -> Iterator[Place]:
@@ -48,12 +48,11 @@ def place(
         yield found
 
 
-relayed = pytest.mark.parametrize(
-    "place", [EACH_OUTBOX[0], EACH_OUTBOX[-1]], indirect=True
-)
-"""For what is a relay's own: with a queue, and with marks."""
+everywhere = pytest.mark.parametrize("place", EACH_OUTBOX, indirect=True)
+"""For what each database does in its own way; else a queue and marks are enough."""
 
 
+@everywhere
 async def test_stored_first_and_published_in_order(place: Place) -> None:
     broker = FailingBroker()
     async with place.store(broker) as store:
@@ -207,6 +206,7 @@ async def test_the_clocks_of_the_processes_do_not_matter(
 # -- erasing ---------------------------------------------------------------------------
 
 
+@everywhere
 async def test_what_is_erased_is_not_published(place: Place) -> None:
     broker = FailingBroker()
     async with place.store(broker) as store:
@@ -227,6 +227,7 @@ async def test_what_is_erased_is_not_published(place: Place) -> None:
     assert sorted(filter(None, texts)) == ["afresh", "two"]
 
 
+@everywhere
 async def test_a_store_without_an_outbox_erases_from_it_too(place: Place) -> None:
     async with place.store(outbox=True) as store, place.store(outbox=False) as other:
         await add(store, "alice", user("secret"))
@@ -235,6 +236,7 @@ async def test_a_store_without_an_outbox_erases_from_it_too(place: Place) -> Non
         assert await store._outbox.count(10) == 0
 
 
+@everywhere
 async def test_what_expired_is_not_published_after_its_successor(place: Place) -> None:
     broker = FailingBroker()
     async with place.store(broker, record_exp=100) as store:
@@ -266,7 +268,6 @@ def seen(broker: FailingBroker) -> list[str]:
     return [message.body["text"] for message in found]
 
 
-@relayed
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "error", [errors.BrokerRefusedError("too large"), KeyError("x")], ids=type
@@ -300,7 +301,6 @@ async def test_a_refused_event_holds_up_its_own_conversation_alone(
     assert not any(word in caplog.text for word in ("p2", "too large", "'bob'"))
 
 
-@relayed
 @pytest.mark.usefixtures("quick")
 async def test_many_refused_ones_do_not_look_like_an_outage(place: Place) -> None:
     poison = [f"p{n}" for n in range(5)]
@@ -314,7 +314,6 @@ async def test_many_refused_ones_do_not_look_like_an_outage(place: Place) -> Non
         assert broker.ids == await stored_ids(store, "alice")
 
 
-@relayed
 async def test_a_refused_event_is_not_tried_all_the_time(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,7 +332,6 @@ async def test_a_refused_event_is_not_tried_all_the_time(
         assert [body["text"] for body in broker.bodies] == ["0", "1", "2"]
 
 
-@relayed
 async def test_nobody_is_held_for_long_by_an_outage(place: Place) -> None:
     broker = FailingBroker()
     broker.is_down = True
@@ -367,6 +365,7 @@ async def test_streamed_events_are_not_published_twice(place: Place) -> None:
     assert [body["text"] for body in broker.bodies] == ["one", "two"]
 
 
+@everywhere
 @pytest.mark.parametrize("late", [False, True], ids=["interrupted", "answer lost"])
 async def test_a_cancelled_save_is_stored_and_published_or_neither(
     place: Place, late: bool
@@ -433,6 +432,7 @@ asyncio.run(main())
 """
 
 
+@everywhere
 @pytest.mark.parametrize("when", ["append", "before", "after"])
 async def test_killed(place: Place, tmp_path: Path, when: str) -> None:
     """With kill -9: after an append, before it is published, and before it is marked.

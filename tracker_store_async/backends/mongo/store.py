@@ -169,12 +169,13 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         self.driver = driver if client is None else driver_of(client)
         self.db_name = db or "rasa"
         self.collection = collection
-        where = place(self._options.host, self.db_name)
-        if client is not None:
-            if host not in (None, DEFAULT_HOST) or username or given is not None:
-                raise ConfigurationError("`client` brings its own address and login")
-            where = f"mongodb at the address of `client`/{self.db_name}"
-        self._where = where
+        brings_own = client is not None
+        has_address = host not in (None, DEFAULT_HOST)
+        if brings_own and (has_address or username or given is not None):
+            raise ConfigurationError("`client` brings its own address and login")
+        self._where = place(self._options.host, self.db_name)
+        if brings_own:
+            self._where = f"mongodb at the address of `client`/{self.db_name}"
         self._write_concern, self._journal = write_concern, journal
         self._delete_rasa_data = delete_rasa_data
         self._database: MongoDatabase | RotatingDatabase | None = None

@@ -94,6 +94,22 @@ def one_password(
     return password
 
 
+def text_or_source(
+    password: str | PasswordSource | None, password_file: str | None
+) -> tuple[str | None, PasswordSource | None]:
+    """Return the password that never changes, or else what the one of now is asked of.
+
+    Args:
+        password: The password itself, or a function that returns it.
+        password_file: Path of a file that holds it.
+
+    Raises:
+        ConfigurationError: As `one_password`.
+    """
+    given = one_password(password, password_file)
+    return (None, given) if callable(given) else (given, None)
+
+
 async def current_password(source: PasswordSource) -> str:
     """Return the password of now.
 

@@ -143,7 +143,9 @@ async def close_client(driver: str, client: Any) -> None:
         await asyncio.to_thread(client.close)
 
 
-def place(host: str, db: str) -> str:
+def place(host: str, db: str, *, is_own: bool = False) -> str:
     """Return what to call a server in an error: no credentials, no options."""
+    if is_own:
+        return f"mongodb at the address of `client`/{db}"
     address = mask_url(host).replace("***@", "").partition("://")[2] or host
     return f"mongodb at {address.partition('/')[0].partition('?')[0]}/{db}"

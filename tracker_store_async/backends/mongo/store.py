@@ -17,7 +17,7 @@ from tracker_store_async.backends.mongo.layout import (
     ROW_OVERHEAD_BYTES,
     text_bytes,
 )
-from tracker_store_async.credentials import one_password
+from tracker_store_async.credentials import text_or_source
 from tracker_store_async.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -101,6 +101,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
     """
 
     backend_name = "mongodb"
+    _stores_message_bodies = False  # the stored events are the messages
 
     def __init__(
         self,
@@ -145,15 +146,16 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         check_driver(driver)
         if write_concern == 0:
             raise ConfigurationError("write_concern 0 would not tell whether it landed")
-        given = one_password(password, password_file)
-        if given is not None and not username and "@" not in (host or ""):
+        secret, source = text_or_source(password, password_file)
+        has_password = secret is not None or source is not None
+        if has_password and not username and "@" not in (host or ""):
             raise ConfigurationError("a password is given without `username`")
-        self._password_source = given if callable(given) else None
-        self._renews_credentials = self._password_source is not None
+        self._password_source = source
+        self._renews_credentials = source is not None
         self._options = ClientOptions(
             host=host or DEFAULT_HOST,
             username=username,
-            password=None if callable(given) else given,
+            password=secret,
             auth_source=auth_source,
             tls=tls,
             tls_ca_file=tls_ca_file,
@@ -171,16 +173,13 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         self.collection = collection
         brings_own = client is not None
         has_address = host not in (None, DEFAULT_HOST)
-        if brings_own and (has_address or username or given is not None):
+        if brings_own and (has_address or username or has_password):
             raise ConfigurationError("`client` brings its own address and login")
-        self._where = place(self._options.host, self.db_name)
-        if brings_own:
-            self._where = f"mongodb at the address of `client`/{self.db_name}"
+        self._where = place(self._options.host, self.db_name, is_own=brings_own)
         self._write_concern, self._journal = write_concern, journal
         self._delete_rasa_data = delete_rasa_data
         self._database: MongoDatabase | RotatingDatabase | None = None
         self.outbox = outbox
-        self._stores_message_bodies = False  # the stored events are the messages
         self._outbox: Outbox | None = None
 
     def __repr__(self) -> str:

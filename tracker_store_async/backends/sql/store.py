@@ -28,7 +28,7 @@ from tracker_store_async.backends.sql.outbox import (
     find_messages,
 )
 from tracker_store_async.backends.sql.schema import build_tables
-from tracker_store_async.credentials import one_password
+from tracker_store_async.credentials import text_or_source
 from tracker_store_async.errors import ConfigurationError, StoreClosedError
 from tracker_store_async.rows import Health
 from tracker_store_async.serialization import SerializedTrackerAsText
@@ -172,9 +172,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
             on_publish_error=on_publish_error,
             record_exp=record_exp,
         )
-        given = one_password(password, password_file)
-        source = given if callable(given) else None
-        secret = None if callable(given) else given
+        secret, source = text_or_source(password, password_file)
         self._renews_credentials = source is not None
         options = ConnectionOptions(
             schema=schema,

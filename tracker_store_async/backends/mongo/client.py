@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Driver = Literal["motor", "pymongo"]
 DRIVERS: tuple[str, ...] = ("motor", "pymongo")
 
+DEFAULT_HOST = "mongodb://localhost:27017"
 DEFAULT_CONNECT_TIMEOUT_SECONDS = 10.0
 DEFAULT_COMMAND_TIMEOUT_SECONDS = 60.0
 
@@ -141,6 +142,17 @@ async def close_client(driver: str, client: Any) -> None:
         await client.close()
     else:
         await asyncio.to_thread(client.close)
+
+
+def check_login(
+    host: str | None, username: str | None, has_password: bool, *, brings_own: bool
+) -> None:
+    """Refuse a login that is given by half, or beside a client that has its own."""
+    if has_password and not username and "@" not in (host or ""):
+        raise ConfigurationError("a password is given without `username`")
+    has_address = host not in (None, DEFAULT_HOST)
+    if brings_own and (has_address or username or has_password):
+        raise ConfigurationError("`client` brings its own address and login")
 
 
 def place(host: str, db: str, *, is_own: bool = False) -> str:

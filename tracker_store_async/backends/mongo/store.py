@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.backends.mongo.client import (
+    DEFAULT_HOST,
     ClientOptions,
     check_driver,
+    check_login,
     driver_of,
     place,
 )
@@ -48,8 +50,6 @@ if TYPE_CHECKING:
         Read,
         StoredConversation,
     )
-
-DEFAULT_HOST = "mongodb://localhost:27017"
 
 
 class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
@@ -148,8 +148,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
             raise ConfigurationError("write_concern 0 would not tell whether it landed")
         secret, source = text_or_source(password, password_file)
         has_password = secret is not None or source is not None
-        if has_password and not username and "@" not in (host or ""):
-            raise ConfigurationError("a password is given without `username`")
+        check_login(host, username, has_password, brings_own=client is not None)
         self._password_source = source
         self._renews_credentials = source is not None
         self._options = ClientOptions(
@@ -171,11 +170,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         self.driver = driver if client is None else driver_of(client)
         self.db_name = db or "rasa"
         self.collection = collection
-        brings_own = client is not None
-        has_address = host not in (None, DEFAULT_HOST)
-        if brings_own and (has_address or username or has_password):
-            raise ConfigurationError("`client` brings its own address and login")
-        self._where = place(self._options.host, self.db_name, is_own=brings_own)
+        self._where = place(self._options.host, self.db_name, is_own=client is not None)
         self._write_concern, self._journal = write_concern, journal
         self._delete_rasa_data = delete_rasa_data
         self._database: MongoDatabase | RotatingDatabase | None = None

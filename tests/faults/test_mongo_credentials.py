@@ -13,6 +13,8 @@ from tests.faults.proxy import FaultProxy
 from tests.servers import ServerMissingError, private_mongo
 from tests.sql_databases import append, ids, read
 from tracker_store_async import MongoTrackerStore, create_tracker_store, errors
+from tracker_store_async.brokers.recording import RecordingBroker
+from tracker_store_async.events import UserUttered
 from tracker_store_async.wrappers.retrying import RetryingTrackerStore
 
 if TYPE_CHECKING:
@@ -118,6 +120,35 @@ async def test_a_password_is_asked_for_anew(
         assert await reads(by_file) == 6
 
 
+async def test_an_outbox_goes_on_with_the_new_password(account: Account) -> None:
+    """Its relay has no operation of the caller's that would renew the login for it."""
+    current = ["first"]
+    broker = RecordingBroker()
+    store = MongoTrackerStore(
+        **account.options("motor"),
+        password=lambda: current[0],
+        outbox=True,
+        event_broker=broker,
+    )
+    async with store:
+        tracker = await store.create_tracker("ada")
+        await store.save(tracker)
+        await published(broker, 1)
+        account.set_password("second")
+        current[0] = "second"
+        account.end_sessions()
+        tracker.update(UserUttered("hello"))
+        await RetryingTrackerStore(store, attempts=100).save(tracker)
+        await published(broker, 2)
+
+
+async def published(broker: RecordingBroker, count: int) -> None:
+    """Wait until the broker has that many events."""
+    async with asyncio.timeout(30):
+        while len(broker.messages) < count:
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_what_is_under_way_is_neither_broken_nor_doubled(
     account: Account, driver: str
@@ -179,7 +210,7 @@ async def test_an_old_client_ends_what_it_has_begun(account: Account) -> None:
             return found, list(closed)
 
         old.database.close = note_and_close
-        under_way = asyncio.create_task(rotating._run(slow))
+        under_way = asyncio.create_task(rotating.run(slow))
         await asyncio.sleep(0.05)
         current[0] = "second"
         account.set_password("second")

@@ -102,6 +102,7 @@ class TrackerStore(Lifecycle, Protocol):
     _on_publish_error: OnPublishError
     _tells_logs_apart: bool = True  # whether `created_at` names one log for good
     _creates_layout: bool = True  # False for those who only look
+    _lazy_events: bool = True  # False decodes and applies everything at once
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver
@@ -329,31 +330,42 @@ class TrackerStore(Lifecycle, Protocol):
         if failures:
             raise errors.SaveManyError(failures, len(todo))
 
-    async def retrieve(self, sender_id: str) -> DialogueStateTracker | None:
+    async def retrieve(
+        self, sender_id: str, *, validate: bool = False
+    ) -> DialogueStateTracker | None:
         """Return the tracker of the latest session, or None.
 
         A session starts at the `session_started` event, or at the
         `action_session_start` action right before it where there is one.
 
+        The events stay as they are stored until they are touched: by index, by
+        iteration, or by what looks at them, such as `applied_events`. Each is decoded
+        once.
+
         Args:
             sender_id: The conversation.
+            validate: Whether every event is decoded now rather than when touched.
 
         Raises:
             InvalidSenderIdError: No backend could store this sender id.
-            CorruptEventError: A stored event is not a JSON object.
+            CorruptEventError: A stored event is not a JSON object. It may be raised
+                later, when the event is touched, without `validate`.
             StoreUnavailableError: The storage cannot be reached.
         """
-        return await self._load(sender_id, start=None, last=self.max_event_history)
+        tracker = await self._load(sender_id, start=None, last=self.max_event_history)
+        return await self._validated(tracker) if validate else tracker
 
     async def retrieve_full_tracker(
-        self, sender_id: str
+        self, sender_id: str, *, validate: bool = False
     ) -> DialogueStateTracker | None:
         """Return the tracker of all sessions, or None; it raises what `retrieve` does.
 
         Args:
             sender_id: The conversation.
+            validate: Whether every event is decoded now rather than when touched.
         """
-        return await self._load(sender_id, start=0, last=None)
+        tracker = await self._load(sender_id, start=0, last=None)
+        return await self._validated(tracker) if validate else tracker
 
     async def exists(self, sender_id: str) -> bool:
         """Return whether anything is stored for the conversation."""
@@ -512,6 +524,13 @@ class TrackerStore(Lifecycle, Protocol):
         self, sender_id: str, *, start: int | None, last: int | None
     ) -> DialogueStateTracker | None:
         return await self._loader.load(sender_id, start=start, last=last)
+
+    async def _validated(
+        self, tracker: DialogueStateTracker | None
+    ) -> DialogueStateTracker | None:
+        if tracker is not None:
+            await self._loader.decode_all(tracker)
+        return tracker
 
     # -- primitives: what a backend fills ----------------------------------------------
 

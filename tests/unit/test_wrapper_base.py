@@ -21,6 +21,7 @@ FORWARDED = {
     *("backend_name", "domain", "event_broker", "max_event_history", "on_conflict"),
     *("record_exp", "conflict_count", "_domain", "_max_event_history"),
     *("_on_publish_error", "_publisher", "_tells_logs_apart", "_creates_layout"),
+    "_lazy_events",
 }
 """Read from the wrapped store and set there."""
 
@@ -49,7 +50,7 @@ OWN = {
     *("create_tracker", "_create", "save", "save_many", "retrieve"),
     *("retrieve_full_tracker", "exists", "delete", "keys", "conversations"),
     *("stream_events", "deserialise_tracker", "health", "create"),
-    *("_publish", "_fetch", "_load"),
+    *("_publish", "_fetch", "_load", "_validated"),
     # what each store object has for itself
     *("open", "_ensure_open", "_connect", "_wrong_loop", "close"),
     *("_is_open_elsewhere", "_close_to_the_end", "_loop", "_closed", "_opening"),

@@ -40,6 +40,7 @@ from tracker_store_async.options import (
     check_time,
 )
 from tracker_store_async.publishing import Publisher
+from tracker_store_async.refreshing import refresh
 from tracker_store_async.rows import Health, Listing, Read
 from tracker_store_async.saving import Saver
 from tracker_store_async.serialization import (
@@ -331,7 +332,11 @@ class TrackerStore(Lifecycle, Protocol):
             raise errors.SaveManyError(failures, len(todo))
 
     async def retrieve(
-        self, sender_id: str, *, validate: bool = False
+        self,
+        sender_id: str,
+        *,
+        since: DialogueStateTracker | None = None,
+        validate: bool = False,
     ) -> DialogueStateTracker | None:
         """Return the tracker of the latest session, or None.
 
@@ -344,15 +349,28 @@ class TrackerStore(Lifecycle, Protocol):
 
         Args:
             sender_id: The conversation.
+            since: A tracker of it that this store gave or saved earlier. It is brought
+                up to date and returned: it is then what this method would return, with
+                its own `max_event_history`, or that of `retrieve_full_tracker` if it
+                came from there. Only what was appended since is read, unless the
+                conversation was deleted, has expired or was cut meanwhile. Its events
+                are other objects afterwards. If nothing is stored any more, None is
+                returned and the tracker stays as it is.
             validate: Whether every event is decoded now rather than when touched.
 
         Raises:
+            InvalidInputError: `since` has unsaved events, was never loaded or saved, or
+                is of another conversation or store.
             InvalidSenderIdError: No backend could store this sender id.
             CorruptEventError: A stored event is not a JSON object. It may be raised
                 later, when the event is touched, without `validate`.
             StoreUnavailableError: The storage cannot be reached.
         """
-        tracker = await self._load(sender_id, start=None, last=self.max_event_history)
+        if since is not None:
+            tracker = await refresh(self, check_sender_id(sender_id), since)
+        else:
+            last = self.max_event_history
+            tracker = await self._load(sender_id, start=None, last=last)
         return await self._validated(tracker) if validate else tracker
 
     async def retrieve_full_tracker(

@@ -187,12 +187,14 @@ class SyncTrackerStore(SyncLifecycle):
         self,
         sender_id: str,
         *,
+        since: DialogueStateTracker | None = None,
         validate: bool = False,
         timeout_seconds: float | None = None,
     ) -> DialogueStateTracker | None:
         """Return the latest session's tracker or None; see `TrackerStore.retrieve`."""
         return self._call(
-            lambda store: store.retrieve(sender_id, validate=validate), timeout_seconds
+            lambda store: store.retrieve(sender_id, since=since, validate=validate),
+            timeout_seconds,
         )
 
     def retrieve_full_tracker(

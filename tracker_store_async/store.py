@@ -19,7 +19,6 @@ their number. Everything here follows from that:
 
 from __future__ import annotations
 
-import asyncio
 import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
@@ -43,6 +42,7 @@ from tracker_store_async.publishing import Publisher
 from tracker_store_async.refreshing import refresh
 from tracker_store_async.rows import Health, Listing, Read
 from tracker_store_async.saving import Saver
+from tracker_store_async.saving_many import one_by_one, save_many
 from tracker_store_async.serialization import (
     check_sender_id,
     check_tracker,
@@ -63,9 +63,6 @@ if TYPE_CHECKING:
         NewRow,
         StoredConversation,
     )
-
-SAVE_MANY_CONCURRENCY = 16
-"""Most saves that `save_many` has under way at once."""
 
 
 class TrackerStore(Lifecycle, Protocol):
@@ -306,7 +303,12 @@ class TrackerStore(Lifecycle, Protocol):
         await self._saver.save(tracker, rebase=self.on_conflict == "rebase")
 
     async def save_many(self, trackers: Iterable[DialogueStateTracker]) -> None:
-        """Save several trackers, each all or nothing, some of them at a time.
+        """Save several trackers, each all or nothing, in batches.
+
+        A batch takes one round trip on Redis, one transaction on PostgreSQL and SQLite;
+        elsewhere some appends are under way at a time. The events of each tracker are
+        published before, as `save` does it. Two trackers of one conversation are saved
+        one after the other, in the order given.
 
         Raises:
             InvalidInputError: One of them is no tracker, or has an id that cannot be
@@ -314,20 +316,10 @@ class TrackerStore(Lifecycle, Protocol):
             SaveManyError: Some were not saved, the others were; it names them.
         """
         todo = [check_tracker(tracker) for tracker in trackers]
-        slots = asyncio.Semaphore(SAVE_MANY_CONCURRENCY)
-
-        async def save_one(tracker: DialogueStateTracker) -> None:
-            async with slots:
-                await self.save(tracker)
-
-        results = await asyncio.gather(
-            *(save_one(tracker) for tracker in todo), return_exceptions=True
-        )
-        failures = {
-            tracker.sender_id: result
-            for tracker, result in zip(todo, results, strict=True)
-            if result is not None
-        }
+        if todo:
+            await self._ensure_open()
+        rebase = self.on_conflict == "rebase"
+        failures = await save_many(self, todo, rebase=rebase)
         if failures:
             raise errors.SaveManyError(failures, len(todo))
 
@@ -575,6 +567,21 @@ class TrackerStore(Lifecycle, Protocol):
         Raises:
             StoreUnavailableError: No answer; it may have been stored.
         """
+
+    async def _append_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        """Do what `_append` does for several conversations, each all or nothing.
+
+        A backend that can send them together overrides this.
+
+        Args:
+            appends: The appends, each of another conversation.
+
+        Returns:
+            What `_append` would have returned or raised for each, in order.
+        """
+        return await one_by_one(self._append, appends)
 
     @abstractmethod
     async def _read(self, read: Read) -> StoredConversation | None:

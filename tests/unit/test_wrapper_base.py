@@ -27,6 +27,7 @@ FORWARDED = {
 
 PRIMITIVES: dict[str, tuple[Any, ...]] = {
     "_append": (Append("x", 0, [], 0, "", 0.0),),
+    "_append_many": ([Append("x", 0, [], 0, "", 0.0)],),
     "_read": (Read("x", 0.0),),
     "_delete": ("x", None, 0.0),
     "_list": (Listing(0.0, 1),),

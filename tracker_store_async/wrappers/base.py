@@ -135,6 +135,14 @@ class WrapperTrackerStore(TrackerStore):
         await self._wrapped._ensure_open()
         return await self._wrapped._append(append)
 
+    async def _append_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        if type(self)._append is not WrapperTrackerStore._append:
+            return await super()._append_many(appends)  # each through the subclass
+        await self._wrapped._ensure_open()
+        return await self._wrapped._append_many(appends)
+
     async def _read(self, read: Read) -> StoredConversation | None:
         await self._wrapped._ensure_open()
         return await self._wrapped._read(read)

@@ -70,10 +70,14 @@ def kind_of(event: Event) -> Kind:
 
     Looked up by type: `isinstance` on pydantic models costs ten times as much.
     """
-    return _kinds.get(type(event)) or _kind_of_type(type(event))
+    return _kinds.get(type(event)) or kind_of_type(type(event))
 
 
-def _kind_of_type(event_type: type[Event]) -> Kind:
+def kind_of_type(event_type: type[Event]) -> Kind:
+    """Return the kind of the events of a class."""
+    known = _kinds.get(event_type)
+    if known:
+        return known
     kind = next(kind for base, kind in _BASES if issubclass(event_type, base))
     _kinds[event_type] = kind
     return kind
@@ -82,9 +86,7 @@ def _kind_of_type(event_type: type[Event]) -> Kind:
 def types_in(events: Iterable[Event], *kinds: Kind) -> set[type[Event]]:
     """Return the types of these kinds that occur among the events."""
     found = set(map(type, events))
-    return {
-        each for each in found if (_kinds.get(each) or _kind_of_type(each)) in kinds
-    }
+    return {each for each in found if (_kinds.get(each) or kind_of_type(each)) in kinds}
 
 
 def loop_names_in(events: Collection[Event]) -> set[str]:

@@ -119,6 +119,9 @@ class ConversationHistory(ConversationState):
 
     def get_latest_input_channel(self) -> str | None:
         """Return the channel that the latest user message came through, or None."""
+        latest_channel = getattr(self.events, "latest_channel", None)
+        if latest_channel is not None:  # not all of them may be decoded
+            return latest_channel(self._earlier_input_channel)  # type: ignore[no-any-return]
         for event in reversed(self.events):
             if kind_of(event) == "user":
                 return cast("UserUttered", event).input_channel
@@ -225,8 +228,7 @@ class ConversationHistory(ConversationState):
         Args:
             snapshot: The other tracker's `state_snapshot`; the tracker keeps it.
         """
-        restore_snapshot(self, snapshot)
-        self._earlier_input_channel = snapshot["latest_input_channel"]
+        self._restore(snapshot)
         message = self.latest_message
         for event in reversed(self.events):
             if (
@@ -243,6 +245,10 @@ class ConversationHistory(ConversationState):
                 event.use_text_for_featurization = decided
                 self.latest_message = event
                 break
+
+    def _restore(self, snapshot: Mapping[str, Any]) -> None:
+        restore_snapshot(self, snapshot)
+        self._earlier_input_channel = snapshot["latest_input_channel"]
 
     def _copy_window(self, other: ConversationHistory) -> None:
         """Know of earlier events what another one knows."""

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from tracker_store_async.applied import types_in
 from tracker_store_async.cursor import is_session_action
-from tracker_store_async.events import UserUttered
+from tracker_store_async.events import UserUttered, decode_event
+from tracker_store_async.lazy_events import LazyEvents
 from tracker_store_async.locks import LoopLock
+from tracker_store_async.packed_rows import PackedRows, packed
+from tracker_store_async.row_types import (
+    has_type,
+    kind_of_row,
+    needs_replay,
+    types_with_own_state,
+)
 from tracker_store_async.serialization import decode_rows, decode_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
+    from tracker_store_async.cursor import LogCursor
     from tracker_store_async.events import Event
-    from tracker_store_async.rows import StoredConversation
+    from tracker_store_async.rows import StoredConversation, StoredRow
     from tracker_store_async.store import TrackerStore
     from tracker_store_async.tracker import DialogueStateTracker
 
 EVENTS_PER_TURN = 128
 """Most events decoded before others get their turn: about 1 ms of work."""
+
+ROWS_PER_TURN = 4096
+"""Most rows taken over before others get their turn: less than 1 ms of work."""
 
 EVENTS_PER_REPLAY = 512
 """Most events applied before others get their turn: about 1 ms of work."""
@@ -43,36 +57,122 @@ class TrackerLoader:
             last: Most events to read and hold, or None for all of them.
 
         Raises:
-            CorruptEventError: A stored event is not a JSON object.
+            CorruptEventError: A stored event is not a JSON object. One that is not
+                decoded yet raises it when it is touched.
         """
         stored = await self._store._fetch(sender_id, start=start, last=last)
         if stored is None:
             return None
+        tracker = await self.build(sender_id, stored, start=start, last=last)
+        if tracker is None:
+            # Rasa wrote this conversation: without a snapshot, only a replay of the
+            # whole session gives the state. The next save stores a snapshot.
+            stored = await self._store._fetch(sender_id, start=start, last=None)
+            if stored is None:
+                return None
+            tracker = self._new_tracker(sender_id, stored, last)
+            await self._replay_all(tracker, stored, whole=start is not None)
+        return tracker
+
+    async def build(
+        self,
+        sender_id: str,
+        stored: StoredConversation,
+        *,
+        start: int | None,
+        last: int | None,
+    ) -> DialogueStateTracker | None:
+        """Return the tracker of what was read.
+
+        Args:
+            sender_id: The conversation.
+            stored: What was read; the tracker may keep the rows.
+            start: Where it was asked to start.
+            last: Most events to hold, or None.
+
+        Returns:
+            The tracker, or None if its state is not known without earlier rows.
+        """
         beginning = stored.session_start if start is None else start
-        state = None
         # Without `last` it is so only where a wrapper could not get hold of the rest.
         is_part = start is None or last is not None
-        if is_part and stored.first_position > beginning:
+        is_window = is_part and stored.first_position > beginning
+        is_whole_and_eager = not is_window and not self._store._lazy_events
+        state = None
+        if not is_whole_and_eager:
             state = decode_snapshot(
                 stored.snapshot, stored.version, stored.session_start
             )
-            if state is None and last is not None:
-                # Rasa wrote this conversation: without a snapshot, only a replay of
-                # the whole session gives the state. The next save stores a snapshot.
-                stored = await self._store._fetch(sender_id, start=start, last=None)
-                if stored is None:
-                    return None
-        events = await self.decode(sender_id, stored)
-        tracker = self._store._new_tracker(sender_id, max_event_history=last)
-        tracker.user_id = stored.user_id
-        rest = events if state is not None else await self._replay(tracker, events)
+        if state is None and is_window and last is not None:
+            return None
+        tracker = self._new_tracker(sender_id, stored, last)
+        if state is None or not (is_window or _tells_everything(state, stored)):
+            await self._replay_all(tracker, stored, whole=start is not None)
+            return tracker
+        rows = await self.packed(stored.rows)
+        events = LazyEvents.of_rows(
+            sender_id,
+            stored.first_position,
+            rows,
+            maxlen=last,
+            is_whole=not is_window,
+        )
         async with self._store._loop_turns:
             # Truncated is what a read without `last` would complete.
-            is_truncated = state is not None and last is not None
-            tracker.load_events(rest, snapshot=state, truncated=is_truncated)
+            is_truncated = is_window and last is not None
+            tracker.hold_stored(events, state, truncated=is_truncated)
+            if state["latest_message"] is not None and tracker.latest_message:
+                events.expect(tracker.latest_message)
+                if not is_window:
+                    tracker.latest_message.share_entities()
+            channel = state["latest_input_channel"]
+            if channel is not None or stored.first_position >= stored.session_start:
+                events.know_channel(channel)
             tracker.keep_assigned_slots()
-            self.place(tracker, stored, events, whole=start is not None)
-            return tracker
+            self._place_by_state(tracker, stored, state, whole=start is not None)
+        if not self._store._lazy_events:
+            await self.decode_all(tracker)
+        return tracker
+
+    def _new_tracker(
+        self, sender_id: str, stored: StoredConversation, last: int | None
+    ) -> DialogueStateTracker:
+        tracker = self._store._new_tracker(sender_id, max_event_history=last)
+        tracker.user_id = stored.user_id
+        return tracker
+
+    async def packed(self, rows: Sequence[StoredRow]) -> list[str | bytes]:
+        """Return the text of rows, in pieces: without their ids, and as short bytes."""
+        if isinstance(rows, PackedRows):
+            return rows.data
+        kept: list[str | bytes] = []
+        for offset in range(0, len(rows), ROWS_PER_TURN):
+            async with self._store._loop_turns:
+                kept += packed(rows[offset : offset + ROWS_PER_TURN])
+        return kept
+
+    async def decode_all(self, tracker: DialogueStateTracker) -> None:
+        """Decode every event that a tracker holds, in pieces.
+
+        Raises:
+            CorruptEventError: A stored event is not a JSON object.
+        """
+        events = tracker.events
+        if isinstance(events, LazyEvents):
+            for first in range(0, len(events), EVENTS_PER_TURN):
+                async with self._store._loop_turns:
+                    events.decode(first, first + EVENTS_PER_TURN)
+
+    async def _replay_all(
+        self, tracker: DialogueStateTracker, stored: StoredConversation, *, whole: bool
+    ) -> None:
+        """Decode and apply what was read: nothing else tells the state."""
+        events = await self.decode(tracker.sender_id, stored)
+        rest = await self._replay(tracker, events)
+        async with self._store._loop_turns:
+            tracker.load_events(rest)
+            tracker.keep_assigned_slots()
+            self._place(tracker, stored, events, whole=whole)
 
     async def _replay(
         self, tracker: DialogueStateTracker, events: list[Event]
@@ -89,21 +189,15 @@ class TrackerLoader:
                 tracker.load_events(events[offset : offset + EVENTS_PER_REPLAY])
         return events[whole:]
 
-    def place(
-        self,
-        tracker: DialogueStateTracker,
-        stored: StoredConversation,
-        events: Sequence[Event],
-        *,
-        whole: bool,
-    ) -> None:
+    def _place_in_log(
+        self, tracker: DialogueStateTracker, stored: StoredConversation, *, whole: bool
+    ) -> LogCursor:
         """Tell a tracker where it stands in the log.
 
         Args:
-            tracker: The tracker, with its events and its state.
+            tracker: The tracker.
             stored: The header that it was loaded with.
-            events: Its events.
-            whole: Whether they begin at the beginning of the log, or else at the start
+            whole: Whether it begins at the beginning of the log, or else at the start
                 of the latest session or within it.
         """
         cursor = tracker._log
@@ -114,17 +208,44 @@ class TrackerLoader:
         cursor.session_start = stored.session_start
         cursor.whole = whole
         cursor.base = stored.first_position if whole else stored.session_start
+        return cursor
+
+    def _place_by_state(
+        self,
+        tracker: DialogueStateTracker,
+        stored: StoredConversation,
+        state: Mapping[str, Any],
+        *,
+        whole: bool,
+    ) -> None:
+        """Tell a tracker where it stands, without looking at its events."""
+        cursor = self._place_in_log(tracker, stored, whole=whole)
+        cursor.input_channel = state["latest_input_channel"]
+        rows = stored.rows
+        cursor.ends_with_session_action = bool(rows) and _is_session_action(rows[-1][1])
+        # Only a state that started before the session can differ after a revert.
+        cursor.has_reverts = cursor.base != cursor.session_start and needs_replay(
+            data for _, data in rows
+        )
+
+    def _place(
+        self,
+        tracker: DialogueStateTracker,
+        stored: StoredConversation,
+        events: Sequence[Event],
+        *,
+        whole: bool,
+    ) -> None:
+        """Tell a tracker where it stands, by the events that it has replayed."""
+        cursor = self._place_in_log(tracker, stored, whole=whole)
         cursor.input_channel = tracker.get_latest_input_channel()
         if whole:
-            session = list(events)[
-                max(0, stored.session_start - stored.first_position) :
-            ]
+            session = events[max(0, stored.session_start - stored.first_position) :]
             said = next(
                 (e for e in reversed(session) if isinstance(e, UserUttered)), None
             )
             cursor.input_channel = None if said is None else said.input_channel
         cursor.ends_with_session_action = bool(events) and is_session_action(events[-1])
-        # Only a state that started before the session can differ after a revert.
         cursor.has_reverts = cursor.base != cursor.session_start and any(
             event.type_name in ("rewind", "undo") for event in events
         )
@@ -142,3 +263,46 @@ class TrackerLoader:
                 position = stored.first_position + offset
                 events += decode_rows(sender_id, position, piece)
         return events
+
+
+def _tells_everything(state: Mapping[str, Any], stored: StoredConversation) -> bool:
+    """Whether the state is that of a tracker which applied all rows that were read."""
+    rows = [data for _, data in stored.rows]
+    if stored.first_position < stored.session_start and needs_replay(rows):
+        return False  # a revert reaches into an earlier session
+    own = types_with_own_state()
+    if own and any(has_type(data, own) for data in rows):
+        return False
+    message = state["latest_message"]
+    if message is not None:
+        return _is_as_stored(message, rows)
+    # The state does not say which message it is that says nothing.
+    return not any(kind_of_row(data) in ("user", None) for data in rows)
+
+
+def _is_as_stored(message: Mapping[str, Any], rows: Sequence[str | bytes]) -> bool:
+    """Whether the latest message, as it was made, is what is loaded from its row.
+
+    Not all that can be given to its constructor is stored, and what events add to its
+    entities counts as understood once it is loaded.
+    """
+    fields = message["event"]
+    parse_data = fields["parse_data"]
+    if message.get("entities", parse_data["entities"]) != parse_data["entities"]:
+        return False
+    text, intent = fields.get("text"), parse_data["intent"] or {}
+    has_text, has_intent = bool(text), bool(intent.get("name"))
+    stored = has_text if has_text != has_intent else None
+    if message["use_text_for_featurization"] is stored:
+        return True
+    kinds = takewhile(lambda kind: kind != "user", map(kind_of_row, reversed(rows)))
+    return "featurisation" in kinds
+
+
+def _is_session_action(row: str | bytes) -> bool:
+    if not has_type(row, ("action_session_start",)):
+        return False
+    try:
+        return is_session_action(decode_event(row))
+    except ValueError:
+        return False  # the first who looks at it is told

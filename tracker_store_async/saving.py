@@ -14,7 +14,7 @@ import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker_store_async import errors
 from tracker_store_async.cursor import is_session_action, is_session_start
@@ -62,6 +62,13 @@ class Batch:
         return [row.event_id for row in self.rows]
 
 
+class Prepared(NamedTuple):
+    """What is published, and the append that stores it."""
+
+    batch: Batch
+    request: Append
+
+
 class Saver:
     """Saves the trackers of one store, each by one task at a time."""
 
@@ -99,20 +106,49 @@ class Saver:
             ConcurrentSaveError: Another writer appended and `rebase` is False.
         """
         async with self.turn(tracker):
-            for attempt in range(MAX_ATTEMPTS):
-                await self.prepare(tracker, rebase=rebase)
-                if not tracker._log.pending or await self._append(tracker):
-                    return
-                await self._catch_up(tracker, rebase=rebase)
-                if attempt:
-                    pause = min(LONGEST_PAUSE_SECONDS, 0.001 * 2**attempt)
-                    await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
-            version = tracker._log.version
-            raise errors.ConcurrentSaveError(tracker.sender_id, version, version or 0)
+            await self._save_in_turn(tracker, rebase=rebase)
 
-    async def _append(self, tracker: DialogueStateTracker) -> bool:
-        """Encode, publish and append; return whether the append was accepted."""
+    async def save_refused(
+        self, tracker: DialogueStateTracker, *, rebase: bool
+    ) -> None:
+        """Go on with a tracker, in its turn, whose append was refused.
+
+        Raises:
+            ConcurrentSaveError: Another writer appended and `rebase` is False.
+        """
+        await self._catch_up(tracker, rebase=rebase)
+        await self._save_in_turn(tracker, rebase=rebase)
+
+    async def _save_in_turn(
+        self, tracker: DialogueStateTracker, *, rebase: bool
+    ) -> None:
+        for attempt in range(MAX_ATTEMPTS):
+            prepared = await self.prepare_append(tracker, rebase=rebase)
+            if prepared is None:
+                return
+            if await self._store._append(prepared.request):
+                self.confirm(tracker, prepared)
+                return
+            await self._catch_up(tracker, rebase=rebase)
+            if attempt:
+                pause = min(LONGEST_PAUSE_SECONDS, 0.001 * 2**attempt)
+                await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
+        version = tracker._log.version
+        raise errors.ConcurrentSaveError(tracker.sender_id, version, version or 0)
+
+    async def prepare_append(
+        self, tracker: DialogueStateTracker, *, rebase: bool
+    ) -> Prepared | None:
+        """Encode and publish the unsaved events; None if there are none.
+
+        Raises:
+            ConcurrentSaveError: The tracker was built by hand, does not hold what is
+                stored, and `rebase` is False.
+        """
+        await self.prepare(tracker, rebase=rebase)
         store, cursor = self._store, tracker._log
+        if not cursor.pending:
+            return None
         batch = await self.encode(tracker)
         outbox = await store._publish_or_collect(tracker)
         now = store._now()
@@ -128,16 +164,19 @@ class Saver:
             created_at=cursor.created_at if batch.version else None,
             outbox=outbox,
         )
-        if not await store._append(request):
-            return False
-        if outbox and store._relay is not None:
+        return Prepared(batch, request)
+
+    def confirm(self, tracker: DialogueStateTracker, prepared: Prepared) -> None:
+        """Note that what was prepared is stored."""
+        store, cursor = self._store, tracker._log
+        batch, request = prepared
+        if request.outbox and store._relay is not None:
             store._relay.wake()
         cursor.confirm(batch.event_ids, request.new_version, batch.session_start)
         cursor.store, cursor.sender_id = store, tracker.sender_id
         tracker.keep_assigned_slots()
         if not batch.version and store._tells_logs_apart:
-            cursor.created_at = now
-        return True
+            cursor.created_at = request.now
 
     async def encode(self, tracker: DialogueStateTracker) -> Batch:
         """Encode the unsaved events and the state after them; nothing is written yet.
@@ -388,8 +427,8 @@ def session_state(tracker: DialogueStateTracker, session_start: int) -> dict[str
     if cursor.base == session_start:
         return state
     first_held = (cursor.version or 0) + len(cursor.pending) - len(tracker.events)
-    session = list(islice(tracker.events, max(0, session_start - first_held), None))
     if cursor.has_reverts and first_held <= session_start:
+        session = list(islice(tracker.events, session_start - first_held, None))
         replayed = type(tracker)(tracker.sender_id, None)
         replayed.load_events(session)
         return replayed.state_snapshot()

@@ -19,7 +19,6 @@ their number. Everything here follows from that:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from abc import abstractmethod
@@ -42,8 +41,10 @@ from tracker_store_async.options import (
     check_time,
 )
 from tracker_store_async.publishing import Publisher, message_of
+from tracker_store_async.refreshing import refresh
 from tracker_store_async.rows import Health, Listing, OutboxEntry, Read
 from tracker_store_async.saving import Saver
+from tracker_store_async.saving_many import one_by_one, save_many
 from tracker_store_async.serialization import (
     check_sender_id,
     check_tracker,
@@ -64,9 +65,6 @@ if TYPE_CHECKING:
         NewRow,
         StoredConversation,
     )
-
-SAVE_MANY_CONCURRENCY = 16
-"""Most saves that `save_many` has under way at once."""
 
 
 class TrackerStore(Lifecycle, Protocol):
@@ -107,6 +105,7 @@ class TrackerStore(Lifecycle, Protocol):
     _tells_logs_apart: bool = True  # whether `created_at` names one log for good
     _creates_layout: bool = True  # False for those who only look
     _renews_credentials: bool = False  # whether they are asked for anew
+    _lazy_events: bool = True  # False decodes and applies everything at once
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver
@@ -317,7 +316,12 @@ class TrackerStore(Lifecycle, Protocol):
         await self._saver.save(tracker, rebase=self.on_conflict == "rebase")
 
     async def save_many(self, trackers: Iterable[DialogueStateTracker]) -> None:
-        """Save several trackers, each all or nothing, some of them at a time.
+        """Save several trackers, each all or nothing, in batches.
+
+        A batch takes one round trip on Redis, one transaction on PostgreSQL and SQLite;
+        elsewhere some appends are under way at a time. The events of each tracker are
+        published before, as `save` does it. Two trackers of one conversation are saved
+        one after the other, in the order given.
 
         Raises:
             InvalidInputError: One of them is no tracker, or has an id that cannot be
@@ -325,48 +329,66 @@ class TrackerStore(Lifecycle, Protocol):
             SaveManyError: Some were not saved, the others were; it names them.
         """
         todo = [check_tracker(tracker) for tracker in trackers]
-        slots = asyncio.Semaphore(SAVE_MANY_CONCURRENCY)
-
-        async def save_one(tracker: DialogueStateTracker) -> None:
-            async with slots:
-                await self.save(tracker)
-
-        results = await asyncio.gather(
-            *(save_one(tracker) for tracker in todo), return_exceptions=True
-        )
-        failures = {
-            tracker.sender_id: result
-            for tracker, result in zip(todo, results, strict=True)
-            if result is not None
-        }
+        if todo:
+            await self._ensure_open()
+        rebase = self.on_conflict == "rebase"
+        failures = await save_many(self, todo, rebase=rebase)
         if failures:
             raise errors.SaveManyError(failures, len(todo))
 
-    async def retrieve(self, sender_id: str) -> DialogueStateTracker | None:
+    async def retrieve(
+        self,
+        sender_id: str,
+        *,
+        since: DialogueStateTracker | None = None,
+        validate: bool = False,
+    ) -> DialogueStateTracker | None:
         """Return the tracker of the latest session, or None.
 
         A session starts at the `session_started` event, or at the
         `action_session_start` action right before it where there is one.
 
+        The events stay as they are stored until they are touched: by index, by
+        iteration, or by what looks at them, such as `applied_events`. Each is decoded
+        once.
+
         Args:
             sender_id: The conversation.
+            since: A tracker of it that this store gave or saved earlier. It is brought
+                up to date and returned: it is then what this method would return, with
+                its own `max_event_history`, or that of `retrieve_full_tracker` if it
+                came from there. Only what was appended since is read, unless the
+                conversation was deleted, has expired or was cut meanwhile. Its events
+                are other objects afterwards. If nothing is stored any more, None is
+                returned and the tracker stays as it is.
+            validate: Whether every event is decoded now rather than when touched.
 
         Raises:
+            InvalidInputError: `since` has unsaved events, was never loaded or saved, or
+                is of another conversation or store.
             InvalidSenderIdError: No backend could store this sender id.
-            CorruptEventError: A stored event is not a JSON object.
+            CorruptEventError: A stored event is not a JSON object. It may be raised
+                later, when the event is touched, without `validate`.
             StoreUnavailableError: The storage cannot be reached.
         """
-        return await self._load(sender_id, start=None, last=self.max_event_history)
+        if since is not None:
+            tracker = await refresh(self, check_sender_id(sender_id), since)
+        else:
+            last = self.max_event_history
+            tracker = await self._load(sender_id, start=None, last=last)
+        return await self._validated(tracker) if validate else tracker
 
     async def retrieve_full_tracker(
-        self, sender_id: str
+        self, sender_id: str, *, validate: bool = False
     ) -> DialogueStateTracker | None:
         """Return the tracker of all sessions, or None; it raises what `retrieve` does.
 
         Args:
             sender_id: The conversation.
+            validate: Whether every event is decoded now rather than when touched.
         """
-        return await self._load(sender_id, start=0, last=None)
+        tracker = await self._load(sender_id, start=0, last=None)
+        return await self._validated(tracker) if validate else tracker
 
     async def exists(self, sender_id: str) -> bool:
         """Return whether anything is stored for the conversation."""
@@ -553,6 +575,13 @@ class TrackerStore(Lifecycle, Protocol):
     ) -> DialogueStateTracker | None:
         return await self._loader.load(sender_id, start=start, last=last)
 
+    async def _validated(
+        self, tracker: DialogueStateTracker | None
+    ) -> DialogueStateTracker | None:
+        if tracker is not None:
+            await self._loader.decode_all(tracker)
+        return tracker
+
     # -- primitives: what a backend fills ----------------------------------------------
 
     def _check_size(
@@ -578,6 +607,21 @@ class TrackerStore(Lifecycle, Protocol):
         Raises:
             StoreUnavailableError: No answer; it may have been stored.
         """
+
+    async def _append_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        """Do what `_append` does for several conversations, each all or nothing.
+
+        A backend that can send them together overrides this.
+
+        Args:
+            appends: The appends, each of another conversation.
+
+        Returns:
+            What `_append` would have returned or raised for each, in order.
+        """
+        return await one_by_one(self._append, appends)
 
     @abstractmethod
     async def _read(self, read: Read) -> StoredConversation | None:

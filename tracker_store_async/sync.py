@@ -184,20 +184,33 @@ class SyncTrackerStore(SyncLifecycle):
         self._call(lambda store: store.save_many(todo), timeout_seconds)
 
     def retrieve(
-        self, sender_id: str, *, timeout_seconds: float | None = None
+        self,
+        sender_id: str,
+        *,
+        since: DialogueStateTracker | None = None,
+        validate: bool = False,
+        timeout_seconds: float | None = None,
     ) -> DialogueStateTracker | None:
         """Return the latest session's tracker or None; see `TrackerStore.retrieve`."""
-        return self._call(lambda store: store.retrieve(sender_id), timeout_seconds)
+        return self._call(
+            lambda store: store.retrieve(sender_id, since=since, validate=validate),
+            timeout_seconds,
+        )
 
     def retrieve_full_tracker(
-        self, sender_id: str, *, timeout_seconds: float | None = None
+        self,
+        sender_id: str,
+        *,
+        validate: bool = False,
+        timeout_seconds: float | None = None,
     ) -> DialogueStateTracker | None:
         """Return the tracker of all sessions, or None.
 
         See `TrackerStore.retrieve_full_tracker`.
         """
         return self._call(
-            lambda store: store.retrieve_full_tracker(sender_id), timeout_seconds
+            lambda store: store.retrieve_full_tracker(sender_id, validate=validate),
+            timeout_seconds,
         )
 
     def exists(self, sender_id: str, *, timeout_seconds: float | None = None) -> bool:

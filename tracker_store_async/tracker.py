@@ -221,14 +221,17 @@ class DialogueStateTracker(ConversationHistory):
     ) -> None:
         """Take over a deque of stored events as it is, and the state after them.
 
+        None of the events is looked at.
+
         Args:
-            events: The events, oldest first; it becomes `events` of this tracker.
+            events: The events, oldest first; it becomes `events` of this tracker, and
+                sees to it that one of them is the latest message.
             snapshot: The state after them, from `state_snapshot`; the tracker keeps it.
             truncated: Whether there are earlier events.
         """
         self.events = events
         self.is_truncated = truncated
-        self.restore_state(snapshot)
+        self._restore(snapshot)
         self._known_state, self._dropped_since_known = snapshot, 0
         if not truncated:
             self._earlier_input_channel = None
@@ -340,6 +343,9 @@ class DialogueStateTracker(ConversationHistory):
         self._copy_state(other, {})
         self._copy_window(other)
         self._max_event_history = max_event_history
+        if other.events.maxlen == max_event_history:
+            self.events = other.events  # as it is: not all of it may be decoded
+            return
         self.events = deque(maxlen=max_event_history)
         self._hold_many(other.events)
 

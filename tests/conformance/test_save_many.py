@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.kit import SENDER, has, said, turn, update, user, version
+from tests.conformance.backends import BACKENDS
+from tests.conformance.kit import SENDER, has, held, said, turn, update, user, version
 from tracker_store_async import DialogueStateTracker, errors
-from tracker_store_async import store as store_module
+from tracker_store_async.saving_many import BATCH_SIZE, one_by_one
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.conformance.backends import Storage
     from tracker_store_async import TrackerStore
     from tracker_store_async.rows import Append
@@ -24,8 +29,18 @@ def built(count: int) -> list[DialogueStateTracker]:
     ]
 
 
+def send_through(
+    store: TrackerStore, append: Callable[[Append], Awaitable[bool]]
+) -> None:
+    """Have every append of a store go through a function."""
+    store._append = append  # type: ignore[method-assign, assignment]
+    store._append_many = partial(  # type: ignore[method-assign, assignment]
+        one_by_one, append
+    )
+
+
 async def test_all_are_saved(store: TrackerStore) -> None:
-    count = store_module.SAVE_MANY_CONCURRENCY * 3
+    count = BATCH_SIZE + 3
     await store.save_many(built(count))
     for n in range(count):
         assert said(await has(store, f"user-{n}")) == [str(n)]
@@ -49,7 +64,7 @@ async def test_those_that_fail_do_not_stop_the_others(store: TrackerStore) -> No
             raise errors.StoreUnavailableError("the connection was lost")
         return await append(request)
 
-    store._append = failing  # type: ignore[method-assign]
+    send_through(store, failing)
     with pytest.raises(errors.SaveManyError) as raised:
         await store.save_many(trackers)
     failures = raised.value.failures
@@ -76,7 +91,7 @@ async def test_those_that_failed_can_be_saved_again(store: TrackerStore) -> None
             raise errors.StoreUnavailableError("the answer was lost")
         return landed
 
-    store._append = failing  # type: ignore[method-assign]
+    send_through(store, failing)
     with pytest.raises(errors.SaveManyError):
         await store.save_many(trackers)
     await store.save_many(trackers)
@@ -100,3 +115,89 @@ async def test_what_is_no_tracker_stops_all_of_them(store: TrackerStore) -> None
     with pytest.raises(errors.InvalidInputError, match="a tracker is expected"):
         await store.save_many([tracker, None])  # type: ignore[list-item]
     assert not await store.exists(SENDER)
+
+
+async def test_each_conversation_of_a_batch_is_for_itself(storage: Storage) -> None:
+    store, other = storage.store(), storage.store()
+    trackers = [await store.create_tracker(f"user-{n}") for n in range(6)]
+    trackers += built(9)[6:]
+    for n, tracker in enumerate(trackers[:6]):
+        update(tracker, turn(str(n)))
+    ahead = await has(other, "user-3")
+    update(ahead, turn("first"))
+    await other.save(ahead)
+    copied = pickle.loads(pickle.dumps(trackers[4]))
+    await store.save(trackers[4])
+    trackers[4] = copied  # it has landed, and nobody told
+    update(trackers[5], [user(str(n)) for n in range(40)])
+    await store.save_many(trackers)
+    assert store.conflict_count == 1
+    for n in range(9):
+        expected = {3: ["first", "3"], 5: ["5", *map(str, range(40))]}
+        found = await has(store, f"user-{n}")
+        assert said(found) == expected.get(n, [str(n)])
+        assert held(found) == held(trackers[n])
+    await store.save_many(trackers)
+    assert await version(store, "user-8") == 4
+
+
+async def test_a_batch_that_meets_itself(store: TrackerStore) -> None:
+    trackers = built(12)
+    for n, tracker in enumerate(trackers):
+        update(tracker, [user("more")] * (n % 3))
+    results = await asyncio.gather(
+        store.save_many(trackers),
+        store.save_many(trackers[::-1]),
+        *map(store.save, trackers[::5]),
+    )
+    assert results == [None] * len(results)
+    for n in range(12):
+        assert said(await has(store, f"user-{n}")) == [str(n), *["more"] * (n % 3)]
+
+
+async def test_who_may_not_rebase_is_named(storage: Storage) -> None:
+    store, other = storage.store(on_conflict="raise"), storage.store()
+    trackers = [await store.create_tracker(f"user-{n}") for n in range(3)]
+    for tracker in trackers:
+        tracker.update(user("hi"))
+    ahead = await has(other, "user-1")
+    ahead.update(user("first"))
+    await other.save(ahead)
+    with pytest.raises(errors.SaveManyError) as raised:
+        await store.save_many(trackers)
+    failures = raised.value.failures
+    assert {name: type(error) for name, error in failures.items()} == {
+        "user-1": errors.ConcurrentSaveError
+    }
+    for n, expected in enumerate((["hi"], ["first"], ["hi"])):
+        assert said(await has(store, f"user-{n}")) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.backend(BACKENDS[name].server))
+        for name in ("sqlite", "postgresql", "pgbouncer", "cached_postgresql", "redis")
+    ],
+)
+async def test_a_batch_is_not_sent_one_by_one(
+    name: str, storage_of: Callable[[str], Storage]
+) -> None:
+    storage = storage_of(name)
+    storage.wipe()
+    store = storage.store()
+    await store.open()
+
+    async def alone(request: Append) -> bool:
+        raise AssertionError(request)
+
+    backend = getattr(store, "_wrapped", store)
+    backend._append = alone
+    trackers = built(5)
+    await store.save_many(trackers)
+    for tracker in trackers:
+        update(tracker, turn("more"))
+    await store.save_many(trackers)
+    for n in range(5):
+        assert said(await has(store, f"user-{n}")) == [str(n), "more"]
+    await storage.close()

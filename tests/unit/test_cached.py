@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import json
-import pickle
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +19,7 @@ from tracker_store_async import (
     InMemoryTrackerStore,
 )
 from tracker_store_async.errors import ConfigurationError
-from tracker_store_async.events import SlotSet, UnknownEvent, UserUttered
-from tracker_store_async.isolated_events import IsolatedEvents, isolated_event
+from tracker_store_async.events import SlotSet, UserUttered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -273,112 +269,3 @@ def spoil_all(tracker: Any) -> None:
     tracker.latest_message.entities.append({"entity": "spoilt", "value": 2})
     tracker.get_slot("s")["list"].append("spoilt")
     tracker.events.clear()
-
-
-def test_a_copy_keeps_what_is_one() -> None:
-    message = UserUttered("hi", {"name": "greet"}, [{"entity": "a", "value": 1}])
-    loaded = events_of([message.as_dict()])[0]
-    copied = isolated_event(loaded)
-    assert type(copied) is UserUttered
-    assert copied == loaded
-    assert copied.as_dict() == loaded.as_dict()
-    assert copied.entities is copied.parse_data["entities"]
-    assert copied.entities is not loaded.entities  # type: ignore[attr-defined]
-
-
-def test_a_copy_of_an_unknown_event_is_one() -> None:
-    row = {"event": "flow_started", "metadata": {"a": [1]}, "steps": [{"id": 1}]}
-    loaded = events_of([row])[0]
-    copied = isolated_event(loaded)
-    assert isinstance(copied, UnknownEvent)
-    assert copied.as_dict() == row
-    copied.model_extra["steps"].append(2)  # type: ignore[index]
-    assert loaded.as_dict() == row
-
-
-# -- the deque -------------------------------------------------------------------------
-
-
-ROWS = [
-    {"event": "slot", "name": f"{n}", "value": [n], "timestamp": n}
-    for n in range(1, 41)
-]
-SHARED, ADDED = events_of(ROWS), events_of(ROWS)
-
-OPERATIONS = {
-    "append": lambda d, n: d.append(ADDED[n]),
-    "appendleft": lambda d, n: d.appendleft(ADDED[n]),
-    "extend": lambda d, n: d.extend(ADDED[:n]),
-    "extendleft": lambda d, n: d.extendleft(ADDED[:n]),
-    "iadd": lambda d, n: d.__iadd__(ADDED[:n]) and None,
-    "pop": lambda d, n: d.pop(),
-    "popleft": lambda d, n: d.popleft(),
-    "remove": lambda d, n: d.remove(SHARED[n]),
-    "insert": lambda d, n: d.insert(n, ADDED[0]),
-    "reverse": lambda d, n: d.reverse(),
-    "rotate": lambda d, n: d.rotate(n),
-    "clear": lambda d, n: d.clear(),
-    "getitem": lambda d, n: d[n],
-    "negative": lambda d, n: d[-n],
-    "setitem": lambda d, n: d.__setitem__(n, ADDED[1]),
-    "delitem": lambda d, n: d.__delitem__(n),
-    "list": lambda d, n: list(d),
-    "reversed": lambda d, n: list(reversed(d)),
-    "some reversed": lambda d, n: [next(reversed(d))] if d else [],
-    "contains": lambda d, n: SHARED[n] in d,
-    "index": lambda d, n: d.index(SHARED[n]),
-    "count": lambda d, n: d.count(SHARED[n]),
-    "copy": lambda d, n: list(d.copy()),
-    "copy.copy": lambda d, n: list(copy.copy(d)),
-    "pickle": lambda d, n: list(pickle.loads(pickle.dumps(d))),
-    "len": lambda d, n: len(d),
-    "equal": lambda d, n: d == deque(SHARED[:n]),
-    "equal to it": lambda d, n: deque(SHARED[:n]) == d,
-    "slice": lambda d, n: d[1:n],
-    "maxlen": lambda d, n: d.maxlen,
-}
-
-
-@settings(max_examples=400)
-@given(
-    st.integers(0, 30),
-    st.sampled_from([None, 0, 1, 5, 30]),
-    st.lists(st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 31))),
-)
-def test_it_is_a_deque(
-    size: int, maxlen: int | None, steps: list[tuple[str, int]]
-) -> None:
-    before = json.dumps([event.as_dict() for event in SHARED])
-    lazy = IsolatedEvents(SHARED[:size], maxlen)
-    model: deque[Any] = deque(SHARED[:size], maxlen)
-    for name, number in steps:
-        assert outcome(name, lazy, number) == outcome(name, model, number), name
-    assert list(lazy) == list(model)
-    for event in lazy:
-        event.metadata["touched"] = True
-    assert json.dumps([event.as_dict() for event in SHARED]) == before
-
-
-def outcome(name: str, events: Any, number: int) -> Any:
-    try:
-        return OPERATIONS[name](events, number)
-    except (IndexError, ValueError, TypeError) as error:
-        return type(error)
-
-
-@pytest.mark.parametrize("touch", ["getitem", "list", "reversed", "popleft", "pop"])
-def test_what_is_touched_is_a_copy(touch: str) -> None:
-    events = IsolatedEvents(SHARED)
-    found = outcome(touch, events, 20)
-    for event in found if isinstance(found, list) else [found]:
-        assert not any(event is shared for shared in SHARED)
-
-
-def test_only_what_is_touched_is_copied() -> None:
-    events = IsolatedEvents(SHARED)
-    assert events[-1] is events[-1]
-    assert events._shared == len(SHARED) - 1
-    next(reversed(events))
-    assert events._shared >= len(SHARED) - 8
-    events.append(SHARED[0])
-    assert events._shared >= len(SHARED) - 8

@@ -23,11 +23,13 @@ FORWARDED = {
     *("_on_publish_error", "_publisher", "_tells_logs_apart", "_creates_layout"),
     "_renews_credentials",
     *("outbox", "_stores_message_bodies"),
+    "_lazy_events",
 }
 """Read from the wrapped store and set there."""
 
 PRIMITIVES: dict[str, tuple[Any, ...]] = {
     "_append": (Append("x", 0, [], 0, "", 0.0),),
+    "_append_many": ([Append("x", 0, [], 0, "", 0.0)],),
     "_read": (Read("x", 0.0),),
     "_delete": ("x", None, 0.0),
     "_list": (Listing(0.0, 1),),
@@ -52,7 +54,7 @@ OWN = {
     *("create_tracker", "_create", "save", "save_many", "retrieve"),
     *("retrieve_full_tracker", "exists", "delete", "keys", "conversations"),
     *("stream_events", "deserialise_tracker", "health", "create"),
-    *("_publish", "_publish_or_collect", "_fetch", "_load"),
+    *("_publish", "_publish_or_collect", "_fetch", "_load", "_validated"),
     # what each store object has for itself
     *("open", "_ensure_open", "_connect", "_wrong_loop", "close"),
     *("_is_open_elsewhere", "_close_to_the_end", "_loop", "_closed", "_opening"),

@@ -101,6 +101,11 @@ class UserUttered(Event):
             "entities": entities,
         }
 
+    def share_entities(self) -> None:
+        """Make the entities one list with those in `parse_data`, as loading does."""
+        if self.entities:
+            self.parse_data["entities"] = self.entities
+
     @property
     def use_text_for_featurization(self) -> bool | None:
         """Whether the text, rather than the intent, predicts the next action.

@@ -85,6 +85,7 @@ class WrapperTrackerStore(TrackerStore):
     _publisher = forwarded("_publisher")
     _tells_logs_apart = forwarded("_tells_logs_apart")
     _creates_layout = forwarded("_creates_layout")
+    _lazy_events = forwarded("_lazy_events")
     _renews_credentials = forwarded("_renews_credentials")
     outbox = forwarded("outbox")
     _stores_message_bodies = forwarded("_stores_message_bodies")
@@ -146,6 +147,14 @@ class WrapperTrackerStore(TrackerStore):
     async def _append(self, append: Append) -> bool:
         await self._wrapped._ensure_open()
         return await self._wrapped._append(append)
+
+    async def _append_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        if type(self)._append is not WrapperTrackerStore._append:
+            return await super()._append_many(appends)  # each through the subclass
+        await self._wrapped._ensure_open()
+        return await self._wrapped._append_many(appends)
 
     async def _read(self, read: Read) -> StoredConversation | None:
         await self._wrapped._ensure_open()

@@ -1,29 +1,27 @@
-"""`CachedTrackerStore`: recent trackers stay decoded, and a read brings what is new.
+"""`CachedTrackerStore`: recent conversations stay here, and a read brings what is new.
 
 Every read asks the storage, for the header and the events after those that are held. So
 it is as fresh as without a cache, whoever else writes, and costs what has changed. What
-is kept is never handed out: a caller gets copies, made when an event is touched.
+is kept are the stored rows, which nobody can change: each caller decodes what it
+touches, as without a cache.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tracker_store_async.errors import ConfigurationError
-from tracker_store_async.events.json_values import isolated
-from tracker_store_async.isolated_events import IsolatedEvents
-from tracker_store_async.serialization import decode_snapshot
-from tracker_store_async.tracker import DialogueStateTracker
+from tracker_store_async.packed_rows import PackedRows, packed
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
-    from tracker_store_async.events import Event
-    from tracker_store_async.rows import Health, StoredConversation, StoredRow
+    from tracker_store_async.rows import Health, StoredConversation
     from tracker_store_async.store import TrackerStore
+    from tracker_store_async.tracker import DialogueStateTracker
 
 DEFAULT_MAX_TRACKERS = 1_000
 DEFAULT_MAX_BYTES = 64 * 2**20
@@ -33,16 +31,14 @@ MAX_ATTEMPTS = 8
 
 @dataclass(slots=True)
 class _Entry:
-    """The latest session of one conversation, or the last events of it, decoded.
+    """The latest session of one conversation, or the last events of it, as rows.
 
     Attributes:
         created_at, version, session_start: The header of the log that it was read from.
         last: The bound that it was read with, or None.
         is_window: Whether the session has earlier events than those that are held.
-        events: The events. Those of a window are as they were stored; those of a whole
-            session are as the events after them have left them.
-        replay: Brings the events of a whole session up to date.
-        size_bytes: Length of the events' stored text.
+        rows: The text of the events. A longer list takes its place, it never changes.
+        size_bytes: Length of the rows.
     """
 
     created_at: float
@@ -50,9 +46,8 @@ class _Entry:
     session_start: int
     last: int | None
     is_window: bool
-    events: deque[Event]
-    replay: DialogueStateTracker | None
-    size_bytes: int
+    rows: list[str | bytes]
+    size_bytes: int = 0
 
     def is_continued_by(self, stored: StoredConversation) -> bool:
         """Whether a read from our version on is the rest of what is held."""
@@ -69,26 +64,28 @@ class _Entry:
         """Whether the session is within the bound at a version."""
         return self.last is None or version - self.session_start <= self.last
 
-    def extend(self, stored: StoredConversation, added: Sequence[Event]) -> None:
-        """Take over what was appended since."""
-        if self.replay is None:
-            self.events.extend(added)
-        else:
-            self.replay.load_events(added)
+    def extend(self, stored: StoredConversation) -> int:
+        """Take over what was appended since; return by how much the size changes."""
         self.version = stored.version
+        if not stored.rows:
+            return 0
+        rows = [*self.rows, *packed(stored.rows)]
+        gone = 0 if self.last is None else max(0, len(rows) - self.last)
+        change = _size_of(rows[len(self.rows) :]) - _size_of(rows[:gone])
+        self.rows = rows[gone:] if gone else rows
+        return change
 
-    def state(self, stored: StoredConversation) -> dict[str, Any] | None:
-        """Return the state for somebody else to keep; None if it is not known."""
-        if self.replay is not None:
-            return dict(isolated(self.replay.state_snapshot()))
-        return decode_snapshot(stored.snapshot, stored.version, stored.session_start)
+    def continued(self, stored: StoredConversation) -> StoredConversation:
+        """Return what a read of everything would have, with the header of the rest."""
+        rows = PackedRows(self.rows)
+        return replace(stored, first_position=stored.version - len(rows), rows=rows)
 
 
 class CachedTrackerStore(WrapperTrackerStore):
-    """Keeps the latest sessions of recent conversations decoded.
+    """Keeps the stored rows of the latest sessions of recent conversations.
 
     `retrieve` reads the header and what was appended since, in one round trip, and
-    decodes only that. `retrieve_full_tracker` is not cached. It belongs outside of
+    decodes nothing. `retrieve_full_tracker` is not cached. It belongs outside of
     other wrappers: what wraps a cache reads past it.
 
     The events of a conversation that another process deletes stay in this one's memory
@@ -97,12 +94,12 @@ class CachedTrackerStore(WrapperTrackerStore):
     Args:
         store: The store to read from; it is owned, opened and closed.
         max_trackers: Most conversations to keep.
-        max_bytes: Most bytes to keep, counted as the text of the events that is stored;
-            decoded they take several times as much. One longer than this is not kept.
+        max_bytes: Most bytes to keep, counted as the text of the events that is stored,
+            which is what is kept. A conversation longer than this is not kept.
 
     Attributes:
-        hits: Reads that decoded only what was new, or nothing.
-        misses: Reads that decoded everything.
+        hits: Reads that brought only what was new, or nothing.
+        misses: Reads that brought everything.
 
     Raises:
         ConfigurationError: `store` is no store, or one that cannot tell a log from the
@@ -166,18 +163,15 @@ class CachedTrackerStore(WrapperTrackerStore):
             if entry.version == version:
                 self._forget(sender_id, entry)
             return None if stored is None else entry
-        added = await self._loader.decode(sender_id, stored)
-        async with self._loop_turns:
-            if self._entries.get(sender_id) is not entry or entry.version != version:
-                return entry  # another read of it was faster, or it had to go
-            entry.extend(stored, added)
-            state = entry.state(stored)
-            if state is None:  # an older version of this library wrote the latest rows
-                self._forget(sender_id, entry)
-                return entry
-            self.hits += 1
-            self._keep(sender_id, entry, _size_of(stored.rows))
-            return self._tracker_of(sender_id, entry, stored, state)
+        if self._entries.get(sender_id) is not entry or entry.version != version:
+            return entry  # another read of it was faster, or it had to go
+        self.hits += 1
+        self._keep(sender_id, entry, entry.extend(stored))
+        tracker = await self._tracker_of(sender_id, entry.last, entry.continued(stored))
+        if tracker is None:  # an older version of this library wrote the latest rows
+            self._forget(sender_id, entry)
+            return entry
+        return tracker
 
     async def _load_everything(
         self, sender_id: str, last: int | None
@@ -188,36 +182,25 @@ class CachedTrackerStore(WrapperTrackerStore):
         if last is None and stored.first_position > stored.session_start:
             # The store could not get hold of the rest, as in an outage.
             return await super()._load(sender_id, start=None, last=last)
-        events = await self._loader.decode(sender_id, stored)
         self.misses += 1
-        async with self._loop_turns:
-            entry = _entry_of(sender_id, stored, events, last)
-            state = entry.state(stored)
-            if state is not None:
-                older = self._entries.get(sender_id)
-                if older is not None:
-                    self._forget(sender_id, older)
-                self._entries[sender_id] = entry
-                self._keep(sender_id, entry, _size_of(stored.rows))
-                return self._tracker_of(sender_id, entry, stored, state)
-        # Rasa wrote it: only a replay of the whole session gives the state.
-        return await super()._load(sender_id, start=None, last=last)
-
-    def _tracker_of(
-        self,
-        sender_id: str,
-        entry: _Entry,
-        stored: StoredConversation,
-        state: Mapping[str, Any],
-    ) -> DialogueStateTracker:
-        """Return a tracker that shares nothing that can change."""
-        tracker = self._new_tracker(sender_id, max_event_history=entry.last)
-        tracker.user_id = stored.user_id
-        events = IsolatedEvents(entry.events, entry.last)
-        tracker.hold_stored(events, state, truncated=entry.is_window)
-        tracker.keep_assigned_slots()
-        self._loader.place(tracker, stored, events, whole=False)
+        rows = await self._loader.packed(stored.rows)
+        entry = _entry_of(stored, rows, last)
+        older = self._entries.get(sender_id)
+        if older is not None:
+            self._forget(sender_id, older)
+        self._entries[sender_id] = entry
+        self._keep(sender_id, entry, _size_of(rows))
+        tracker = await self._tracker_of(sender_id, last, entry.continued(stored))
+        if tracker is None:
+            # Rasa wrote it: only a replay of the whole session gives the state.
+            self._forget(sender_id, entry)
+            return await super()._load(sender_id, start=None, last=last)
         return tracker
+
+    async def _tracker_of(
+        self, sender_id: str, last: int | None, stored: StoredConversation
+    ) -> DialogueStateTracker | None:
+        return await self._loader.build(sender_id, stored, start=None, last=last)
 
     # -- keeping -----------------------------------------------------------------------
 
@@ -270,35 +253,21 @@ class CachedTrackerStore(WrapperTrackerStore):
 
 
 def _entry_of(
-    sender_id: str, stored: StoredConversation, events: list[Event], last: int | None
+    stored: StoredConversation, rows: list[str | bytes], last: int | None
 ) -> _Entry:
     is_window = last is not None and stored.first_position > stored.session_start
-    replay = None
-    if is_window:
-        held = deque(events, last)
-    else:
-        replay = DialogueStateTracker(sender_id, None)
-        replay.load_events(events)
-        held = replay.events
     return _Entry(
         created_at=stored.created_at,
         version=stored.version,
         session_start=stored.session_start,
         last=last,
         is_window=is_window,
-        events=held,
-        replay=replay,
-        size_bytes=0,
+        rows=rows,
     )
 
 
-def _size_of(rows: Iterable[StoredRow]) -> int:
-    size_bytes = 0
-    for _, data in rows:
-        if isinstance(data, str) and not data.isascii():
-            data = data.encode()
-        size_bytes += len(data)
-    return size_bytes
+def _size_of(rows: Iterable[str | bytes]) -> int:
+    return sum(map(len, rows))
 
 
 def _check_bound(name: str, value: int) -> int:

@@ -153,6 +153,25 @@ class Commands:
         """Run a script: one round trip, two where the server does not know it yet."""
         return await self._whole(self._script(script, (len(keys), *keys, *args)))
 
+    async def run_many(
+        self, script: Script, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]
+    ) -> list[Any]:
+        """Run a script several times: one round trip.
+
+        Args:
+            script: The script.
+            calls: Keys and arguments of each.
+
+        Returns:
+            The answers; an error that the server gave stands in its place.
+        """
+        commands = [
+            ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            for keys, arguments in calls
+        ]
+        answers = self._pipeline(commands, raise_on_error=False)
+        return list(await self._whole(answers))
+
     async def send(self, *command: Any, **options: Any) -> Any:
         """Send one command and return the answer."""
         return await self._whole(self.client.execute_command(*command, **options))
@@ -178,11 +197,13 @@ class Commands:
         except NoScriptError:
             return await self.client.execute_command("EVAL", script.text, *rest)
 
-    async def _pipeline(self, commands: Sequence[Sequence[Any]]) -> Any:
+    async def _pipeline(
+        self, commands: Sequence[Sequence[Any]], *, raise_on_error: bool = True
+    ) -> Any:
         async with self.client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            return await pipeline.execute()
+            return await pipeline.execute(raise_on_error=raise_on_error)
 
     async def _whole(self, work: Coroutine[Any, Any, Any]) -> Any:
         async def in_turn() -> Any:

@@ -22,7 +22,7 @@ from tracker_store_async.errors import TrackerDeserialisationError
 from tracker_store_async.rasa_rows import slice_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tracker_store_async.backends.redis.client import Commands
     from tracker_store_async.backends.redis.keys import Keys
@@ -105,18 +105,45 @@ class Operations:
             await self.index.add([append.sender_id])
         return stored
 
+    async def append_many(self, appends: Sequence[Append]) -> list[bool | None]:
+        """Append to several conversations on one server: one round trip.
+
+        Returns:
+            For each what `append` does, or None for one that has to be sent alone: Rasa
+            wrote the conversation, or the server has refused the command.
+        """
+        answers = await self.commands.run_many(
+            APPEND,
+            [
+                (self._keys_of(append.sender_id), self._arguments(append))
+                for append in appends
+            ],
+        )
+        return [
+            None if isinstance(answer, Exception | list) else bool(answer)
+            for answer in answers
+        ]
+
     async def _append(
         self,
         append: Append,
         value: bytes | None = None,
         found: StoredConversation | None = None,
     ) -> Any:
+        keys = self._keys_of(append.sender_id)
+        arguments = self._arguments(append, value, found)
+        return await self.commands.run(APPEND, keys, *arguments)
+
+    def _arguments(
+        self,
+        append: Append,
+        value: bytes | None = None,
+        found: StoredConversation | None = None,
+    ) -> list[Any]:
         rows = [encode_row(*row) for row in found.rows] if found else []
         rows += [encode_row(row.event_id, row.data) for row in append.rows]
         expires_at = append.expires_at
-        return await self.commands.run(
-            APPEND,
-            self._keys_of(append.sender_id),
+        return [
             append.expected_version,
             append.new_version,
             append.session_start,
@@ -132,7 +159,7 @@ class Operations:
             int(value is not None and self._delete_rasa_data),
             append.sender_id,
             *rows,
-        )
+        ]
 
     # -- read --------------------------------------------------------------------------
 

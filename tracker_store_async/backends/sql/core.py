@@ -67,6 +67,14 @@ class CoreOperations:
             lambda conn: self._append_on(conn, append), undo_refused=True
         )
 
+    async def append_many(self, appends: Sequence[Append]) -> list[bool] | None:
+        """Append to several conversations at once, if this database has a way to.
+
+        Returns:
+            What `append` returns for each; None if they have to be sent one by one.
+        """
+        return None
+
     async def _append_on(self, conn: AsyncConnection, append: Append) -> bool:
         if append.expected_version:
             is_mine = await self._advance(conn, append)

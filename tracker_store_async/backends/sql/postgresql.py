@@ -27,7 +27,7 @@ from tracker_store_async.backends.sql.postgresql_statements import Statements
 from tracker_store_async.rows import StoredConversation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -85,6 +85,21 @@ class AsyncpgOperations(PostgresqlOperations):
         # Rare: an expired conversation may stand in the way of a new one.
         return not append.expected_version and await super().append(append)
 
+    async def append_many(self, appends: Sequence[Append]) -> list[bool] | None:
+        """Append to several conversations: one transaction for each number of events.
+
+        In the order of the ids, so that two who do so do not wait for each other.
+        """
+        by_sql: dict[str, list[list[Any]]] = {}
+        for append in sorted(appends, key=lambda each: each.sender_id):
+            sql, arguments = self._statements.append(append)
+            by_sql.setdefault(sql, []).append(arguments)
+        stored: set[str] = set()
+        for sql, calls in by_sql.items():
+            found = await self._on_driver(_fetching_many(sql, calls))
+            stored.update(row[0] for row in found)
+        return [append.sender_id in stored for append in appends]
+
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None."""
         found = await self._fetch(*self._statements.read(read))
@@ -105,10 +120,15 @@ class AsyncpgOperations(PostgresqlOperations):
         raise AssertionError  # the last attempt returned or raised
 
     async def _fetch_once(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+        return await self._on_driver(lambda driver: driver.fetch(sql, *arguments))
+
+    async def _on_driver(
+        self, work: Callable[[Any], Awaitable[Sequence[Any]]]
+    ) -> Sequence[Any]:
         pooled = await self._checkout.take()
         driver: Any = pooled.driver_connection
         try:
-            found = await driver.fetch(sql, *arguments)
+            found = await work(driver)
         except BaseException as error:
             # A single statement is done on the server wholly or not at all.
             if not isinstance(error, Exception):
@@ -119,7 +139,7 @@ class AsyncpgOperations(PostgresqlOperations):
                 self._checkout.drop(pooled)
             raise
         await self._checkout.give_back(pooled)
-        return found  # type: ignore[no-any-return]
+        return found
 
     async def close(self) -> None:
         """Give the connections back to the pool."""
@@ -144,6 +164,13 @@ class AsyncpgOperations(PostgresqlOperations):
         async with self.connection() as conn:
             # asyncpg's own mode: setting and resetting it costs no round trip.
             yield await conn.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _fetching_many(
+    sql: str, calls: Sequence[Sequence[Any]]
+) -> Callable[[Any], Awaitable[Sequence[Any]]]:
+    """Return what runs a statement several times, in one transaction of its own."""
+    return lambda driver: driver.fetchmany(sql, calls)
 
 
 def _is_sound(driver: Any, error: Exception) -> bool:

@@ -28,7 +28,7 @@ SET version = $3, session_start = $4, snapshot = $5, updated_at = $6, expires_at
     user_id = coalesce($8, user_id)
 WHERE sender_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > $6)
     AND created_at = coalesce($9::float8, created_at)
-RETURNING 1
+RETURNING sender_id
 """
 
 _BEGIN = """
@@ -37,7 +37,7 @@ INSERT INTO {conversations}
      first_position, created_at)
 VALUES ($1, $3, $4, $5, $6, $7, $8, 0, coalesce($9::float8, $6))
 ON CONFLICT (sender_id) DO NOTHING
-RETURNING 1
+RETURNING sender_id
 """
 
 _APPEND = """
@@ -50,7 +50,7 @@ WITH head AS ({head}), rows AS (
     FROM head, {new} (event_id, data, type_name, timestamp, intent_name,
                       action_name, n)
 )
-SELECT 1 FROM head
+SELECT sender_id FROM head
 """
 
 # The same with the messages for the broker, in the same statement: their ids are the

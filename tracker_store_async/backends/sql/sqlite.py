@@ -149,6 +149,10 @@ class SqliteOperations:
         """Store everything if the version is the expected one; False if it is not."""
         return await _run(self._writer, _append, append, self.outbox is not None)
 
+    async def append_many(self, appends: Sequence[Append]) -> list[bool] | None:
+        """Append to several conversations in one transaction: they are synced once."""
+        return await _run(self._writer, _append_many, appends, self.outbox is not None)
+
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None."""
         return await _run(self._reader, _read, read)
@@ -228,6 +232,18 @@ def _writing(conn: sqlite3.Connection) -> _Transaction:
 
 
 def _append(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool:
+    with _writing(conn):
+        return _append_within(conn, append, with_outbox)
+
+
+def _append_many(
+    conn: sqlite3.Connection, appends: Sequence[Append], with_outbox: bool
+) -> list[bool]:
+    with _writing(conn):  # one that is refused changes nothing
+        return [_append_within(conn, append, with_outbox) for append in appends]
+
+
+def _append_within(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool:
     values = {
         "sender_id": append.sender_id,
         "expected_version": append.expected_version,
@@ -239,16 +255,14 @@ def _append(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool
         "user_id": append.user_id,
         "created_at": append.created_at,
     }
-    rows = _event_rows(append)
-    with _writing(conn):
-        if append.expected_version:
-            is_mine = conn.execute(_ADVANCE, values).rowcount == 1
-        else:
-            is_mine = _begin(conn, values, with_outbox)
-        if is_mine:
-            conn.executemany(_INSERT_EVENT, rows)
-            if append.outbox:
-                conn.executemany(_INSERT_MESSAGE, outbox_values(append))
+    if append.expected_version:
+        is_mine = conn.execute(_ADVANCE, values).rowcount == 1
+    else:
+        is_mine = _begin(conn, values, with_outbox)
+    if is_mine:
+        conn.executemany(_INSERT_EVENT, _event_rows(append))
+        if append.outbox:
+            conn.executemany(_INSERT_MESSAGE, outbox_values(append))
     return is_mine
 
 

@@ -29,7 +29,11 @@ from tracker_store_async.backends.sql.outbox import (
 )
 from tracker_store_async.backends.sql.schema import build_tables
 from tracker_store_async.credentials import text_or_source
-from tracker_store_async.errors import ConfigurationError, StoreClosedError
+from tracker_store_async.errors import (
+    ConfigurationError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
 from tracker_store_async.rows import Health
 from tracker_store_async.serialization import SerializedTrackerAsText
 from tracker_store_async.settling import settled
@@ -381,6 +385,19 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
 
     async def _append(self, append: Append) -> bool:
         return await self._bounded(self._opened.append(append))
+
+    async def _append_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        try:
+            answers = await self._bounded(self._opened.append_many(appends))
+        except StoreUnavailableError as error:
+            return [error] * len(appends)  # any of them may have landed
+        except Exception:  # noqa: BLE001  one of them is to blame, which is told below
+            answers = None
+        if answers is None:
+            return await super()._append_many(appends)
+        return list(answers)
 
     async def _read(self, read: Read) -> StoredConversation | None:
         return await self._bounded(self._opened.read(read))

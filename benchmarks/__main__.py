@@ -4,6 +4,7 @@ from __future__ import annotations
 
 SCRIPTS = {
     "turn": "save and retrieve a 6-event turn, beside the raw driver doing the same",
+    "overhead": "what our code adds over the driver, and flame graphs of it",
     "cache": "what CachedTrackerStore saves: time and bytes of a retrieve",
     "loop": "how long 64 concurrent conversations ever stop the event loop",
     "outage": "64 conversations while their primary is killed and comes back",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 SCRIPTS = {
     "turn": "save and retrieve a 6-event turn, beside the raw driver doing the same",
+    "overhead": "what our code adds over the driver, and flame graphs of it",
     "cache": "what CachedTrackerStore saves: time and bytes of a retrieve",
     "broker_outage": "RabbitMQ is killed while 64 conversations save: what is lost",
     "broker": "publish to each event broker, beside a raw client's confirmed publishes",

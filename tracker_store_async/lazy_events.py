@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 from tracker_store_async import errors
 from tracker_store_async.applied import kind_of
 from tracker_store_async.events import UserUttered, decode_event
+from tracker_store_async.message_changes import MessageChanges, listens_after
 from tracker_store_async.row_types import kind_of_row, needs_replay
 from tracker_store_async.tracker import DialogueStateTracker
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 _get: Callable[[Any, int], Event | None] = deque.__getitem__
 _extend: Callable[[Any, Iterable[Event | None]], None] = deque.extend
 _UNKNOWN: Any = object()
-_LISTEN = "action_listen"
 
 
 class LazyEvents(deque["Event"]):
@@ -55,6 +55,7 @@ class LazyEvents(deque["Event"]):
         "_is_whole",
         "_message",
         "_message_key",
+        "_needs_replay",
         "_rows",
         "_sender_id",
         "_skipped",
@@ -71,6 +72,7 @@ class LazyEvents(deque["Event"]):
         self._message: UserUttered | None = None
         self._message_key: tuple[Any, ...] | None = None
         self._channel: Any = _UNKNOWN
+        self._needs_replay: bool | None = None
 
     @classmethod
     def of_rows(
@@ -124,9 +126,11 @@ class LazyEvents(deque["Event"]):
         if self._message is not None and _key_of(self._message) != self._message_key:
             is_known = False  # the caller has changed it, and so the event
         end = self._undecoded if is_known else 0
-        newest = islice(reversed(self), len(self) - end)
-        for event in newest:
-            if kind_of(event) == "user" and isinstance(event, UserUttered):
+        if not is_known:
+            self.decode()
+        for place in reversed(range(end, len(self))):
+            event = _get(self, place)
+            if isinstance(event, UserUttered):
                 return event.input_channel
         return self._channel if is_known else otherwise
 
@@ -160,7 +164,10 @@ class LazyEvents(deque["Event"]):
             held = self._decoded(first, last)
             self._put(first, self._with_latest_message(first, held))
             return
-        if not needs_replay(islice(self._rows, self._skipped, self._skipped + end)):
+        if self._needs_replay is None:
+            rows = islice(self._rows, self._skipped, self._skipped + end)
+            self._needs_replay = needs_replay(rows)
+        if not self._needs_replay:
             turns = self._decoded_turns(first, last)
             if turns is not None:
                 self._put(*turns)
@@ -248,17 +255,9 @@ class LazyEvents(deque["Event"]):
 
     def _change_messages(self, first: int, held: list[Event], fresh: set[int]) -> None:
         """Apply to each message what the events of its turn change on it."""
-        state = _Turn(self._listens_before(first) if fresh else False)
+        changes = MessageChanges(listens=bool(fresh) and self._listens_before(first))
         for place, event in enumerate(held, first):
-            kind = kind_of(event)
-            if kind == "user":
-                state.latest_message = event
-            elif kind == "action":
-                state.note_action(event)
-            elif kind == "restart" or kind == "session":
-                state = _Turn(False)
-            elif kind in ("entities", "featurisation") and place in fresh:
-                event.apply_to(state)  # type: ignore[arg-type]
+            changes.follow(event, is_new=place in fresh)
 
     def _listens_before(self, place: int) -> bool:
         while place:
@@ -267,7 +266,7 @@ class LazyEvents(deque["Event"]):
                 event = self._decoded(place, place + 1)[0]
                 kind = kind_of(event)
                 if kind == "action":
-                    return _listens(event)
+                    return listens_after(event)
                 if kind == "restart" or kind == "session":
                     return False
         return False
@@ -454,21 +453,6 @@ class LazyEvents(deque["Event"]):
         """Move events from the end to the beginning."""
         self._settle()
         super().rotate(steps)
-
-
-class _Turn:
-    """As much of a state as the events that change a message look at."""
-
-    def __init__(self, listens: bool) -> None:
-        self.latest_message: Any = None
-        self.latest_action_name = _LISTEN if listens else None
-
-    def note_action(self, action: Any) -> None:
-        self.latest_action_name = _LISTEN if _listens(action) else None
-
-
-def _listens(action: Any) -> bool:
-    return bool((action.action_name or action.action_text) == _LISTEN)
 
 
 def _key_of(message: UserUttered) -> tuple[Any, ...]:

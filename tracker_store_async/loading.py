@@ -106,10 +106,10 @@ class TrackerLoader:
         if state is None and is_window and last is not None:
             return None
         tracker = self._new_tracker(sender_id, stored, last)
-        if state is None or not (is_window or _tells_everything(state, stored)):
+        rows = [] if state is None else await self.packed(stored.rows)
+        if state is None or not (is_window or _tells_everything(state, stored, rows)):
             await self._replay_all(tracker, stored, whole=start is not None)
             return tracker
-        rows = await self.packed(stored.rows)
         events = LazyEvents.of_rows(
             sender_id,
             stored.first_position,
@@ -129,7 +129,7 @@ class TrackerLoader:
             if channel is not None or stored.first_position >= stored.session_start:
                 events.know_channel(channel)
             tracker.keep_assigned_slots()
-            self._place_by_state(tracker, stored, state, whole=start is not None)
+            self._place_by_state(tracker, stored, state, rows, whole=start is not None)
         if not self._store._lazy_events:
             await self.decode_all(tracker)
         return tracker
@@ -215,18 +215,17 @@ class TrackerLoader:
         tracker: DialogueStateTracker,
         stored: StoredConversation,
         state: Mapping[str, Any],
+        rows: Sequence[str | bytes],
         *,
         whole: bool,
     ) -> None:
         """Tell a tracker where it stands, without looking at its events."""
         cursor = self._place_in_log(tracker, stored, whole=whole)
         cursor.input_channel = state["latest_input_channel"]
-        rows = stored.rows
-        cursor.ends_with_session_action = bool(rows) and _is_session_action(rows[-1][1])
+        cursor.ends_with_session_action = bool(rows) and _is_session_action(rows[-1])
         # Only a state that started before the session can differ after a revert.
-        cursor.has_reverts = cursor.base != cursor.session_start and needs_replay(
-            data for _, data in rows
-        )
+        is_longer = cursor.base != cursor.session_start
+        cursor.has_reverts = is_longer and needs_replay(rows)
 
     def _place(
         self,
@@ -265,9 +264,10 @@ class TrackerLoader:
         return events
 
 
-def _tells_everything(state: Mapping[str, Any], stored: StoredConversation) -> bool:
+def _tells_everything(
+    state: Mapping[str, Any], stored: StoredConversation, rows: Sequence[str | bytes]
+) -> bool:
     """Whether the state is that of a tracker which applied all rows that were read."""
-    rows = [data for _, data in stored.rows]
     if stored.first_position < stored.session_start and needs_replay(rows):
         return False  # a revert reaches into an earlier session
     own = types_with_own_state()

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, overload
 
+from tracker_store_async.rows import RawRows
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -48,9 +50,10 @@ def packed(rows: Iterable[StoredRow]) -> list[str | bytes]:
     Args:
         rows: The rows.
     """
+    texts = rows.texts() if isinstance(rows, RawRows) else (data for _, data in rows)
     return [
         data
         if isinstance(data, bytes) or data.isascii()
         else data.encode(errors="surrogatepass")
-        for _, data in rows
+        for data in texts
     ]

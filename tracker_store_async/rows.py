@@ -6,11 +6,12 @@ requests and gets one of these answers; all times are seconds since the epoch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
 MAX_SENDER_ID_LENGTH = 255
 """Longest sender id in characters: the width of the column in Rasa's SQL layout."""
@@ -65,6 +66,51 @@ class OutboxItem(NamedTuple):
     sender_id: str
     entry: OutboxEntry
     user_id: str | None = None
+
+
+class RawRows(Sequence["StoredRow"]):
+    """Rows as a driver gave them: only what is asked for is taken out of them.
+
+    Args:
+        raw: What the driver gave for each row.
+        row_of: Returns the id and the JSON text of one of them.
+        text_of: Returns the JSON text alone.
+    """
+
+    __slots__ = ("_raw", "_row_of", "_text_of")
+
+    def __init__(
+        self,
+        raw: Sequence[Any],
+        row_of: Callable[[Any], StoredRow],
+        text_of: Callable[[Any], str | bytes],
+    ) -> None:
+        self._raw, self._row_of, self._text_of = raw, row_of, text_of
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, key: int) -> StoredRow: ...
+    @overload
+    def __getitem__(self, key: slice) -> RawRows: ...
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return RawRows(self._raw[key], self._row_of, self._text_of)
+        return self._row_of(self._raw[key])
+
+    def __iter__(self) -> Iterator[StoredRow]:
+        return map(self._row_of, self._raw)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with any sequence of rows."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def texts(self) -> Iterator[str | bytes]:
+        """Return the JSON text of each row."""
+        return map(self._text_of, self._raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import CorruptEventError, TrackerDeserialisationError
 from tracker_store_async.rasa_rows import conversation_from_rasa
-from tracker_store_async.rows import StoredConversation
+from tracker_store_async.rows import RawRows, StoredConversation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,11 @@ def decode_row(row: bytes) -> StoredRow:
     return line.decode(), data
 
 
+def text_of(row: bytes) -> bytes:
+    """Return the JSON of an event."""
+    return row[row.find(b"\n") + 1 :]
+
+
 def decode_conversation(read: Read, answer: Sequence[Any]) -> StoredConversation:
     """Return what the script `READ` answered with.
 
@@ -67,7 +72,7 @@ def decode_conversation(read: Read, answer: Sequence[Any]) -> StoredConversation
         expires_at=float(expires_at) if expires_at else None,
         user_id=None if user is None else user.decode(),
         first_position=first,
-        rows=[decode_row(row) for row in rows],
+        rows=RawRows(rows, decode_row, text_of),
     )
 
 

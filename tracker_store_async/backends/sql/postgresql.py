@@ -24,7 +24,7 @@ from tracker_store_async.backends.sql.core import (
 )
 from tracker_store_async.backends.sql.errors import is_contended
 from tracker_store_async.backends.sql.postgresql_statements import Statements
-from tracker_store_async.rows import StoredConversation
+from tracker_store_async.rows import RawRows, StoredConversation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.schema import Tables
-    from tracker_store_async.rows import Append, Read, StoredRow
+    from tracker_store_async.rows import Append, Read
 
 _row_of = itemgetter(0, 1)
+_text_of = itemgetter(1)
 
 
 class PostgresqlOperations(CoreOperations):
@@ -182,6 +183,7 @@ def _conversation_of(sender_id: str, found: Sequence[Any]) -> StoredConversation
     header = found[0][2]
     version, first = header[0], header[7]
     # Without events there is one row, for the header.
-    rows: list[StoredRow] = list(map(_row_of, found)) if first < version else []
+    raw = found if first < version else []
+    rows = RawRows(raw, _row_of, _text_of)
     check_whole(sender_id, first, version, len(rows))
     return StoredConversation(*(*header[:7], first, rows))

@@ -1,0 +1,40 @@
+"""The URL of a place in the forms that drivers want it in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from benchmarks.contestant import Place
+
+
+def sqlalchemy_engine_arguments(
+    place: Place, file_name: str
+) -> tuple[str, dict[str, Any]]:
+    """Return the URL and the arguments of an async engine that uses the place."""
+    if place.backend == "sqlite":
+        return f"sqlite+aiosqlite:///{place.folder}/{file_name}", {}
+    url = urlunsplit(urlsplit(place.url)._replace(scheme="postgresql+asyncpg"))
+    settings = {"search_path": place.namespace}
+    return url, {"connect_args": {"server_settings": settings}}
+
+
+def libpq_url(place: Place) -> str:
+    """Return the URL for psycopg, with the schema in front of the search path."""
+    parts = urlsplit(place.url)
+    options = "options=" + quote(f"-c search_path={place.namespace}")
+    query = f"{parts.query}&{options}" if parts.query else options
+    return urlunsplit(parts._replace(query=query))
+
+
+def address_of(url: str, default_port: int) -> dict[str, Any]:
+    """Return host, port, user, password and database of a URL."""
+    parts = urlsplit(url)
+    return {
+        "host": parts.hostname or "127.0.0.1",
+        "port": parts.port or default_port,
+        "user": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "database": parts.path.lstrip("/") or None,
+    }

@@ -13,12 +13,15 @@ import asyncio
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import arguments, charts, measure
 from benchmarks.catalog import BACKENDS, BY_NAME, ENTRIES, Entry
 from benchmarks.environments import default_folder
 from benchmarks.worker_process import Team, Worker, WorkerError, team
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WARM_UP_TURNS = 2
 # so many conversations of a size that none grows much while it is measured
@@ -28,10 +31,16 @@ FLOORS = [("load", "floor_bytes"), ("load", "floor"), ("append", "floor")]
 Samples = dict[str, dict[int, dict[str, list[float]]]]
 
 
-def add_contestants(parser: argparse.ArgumentParser, names: list[str]) -> None:
+def add_contestants(
+    parser: argparse.ArgumentParser, names: list[str], default: list[str] | None = None
+) -> None:
     """Add the arguments that say who is measured."""
     parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, help="who is measured"
+        "--only",
+        nargs="+",
+        choices=names,
+        default=default or names,
+        help="who is measured",
     )
     parser.add_argument(
         "--peers",
@@ -75,9 +84,13 @@ async def take_turns(ready: Team, sizes: list[int], repetitions: int) -> Samples
 
     A worker that fails is dropped, and its reason kept in `ready.absent`.
     """
-    ids = {size: conversation_ids(ready, size, repetitions) for size in sizes}
-    for size in sizes:
-        await each(ready, "fill", sender_ids=ids[size], events=size)
+    counts = {size: conversation_count(size, repetitions) for size in sizes}
+    for size, count in counts.items():
+        await each(
+            ready,
+            "fill",
+            lambda one: {"sender_ids": one.ids(str(size), count), "events": size},  # noqa: B023
+        )
     samples: Samples = {
         name: {size: {step: [] for step in STEPS} for size in sizes}
         for name in ready.workers
@@ -88,7 +101,7 @@ async def take_turns(ready: Team, sizes: list[int], repetitions: int) -> Samples
             order = list(ready.workers.values())
             turned = number % len(order) if order else 0
             for worker in order[turned:] + order[:turned]:
-                sender_id = ids[size][number % len(ids[size])]
+                sender_id = worker.ids(str(size), counts[size])[number % counts[size]]
                 try:
                     reply = await worker.ask("turn", sender_id=sender_id, number=number)
                 except WorkerError as error:
@@ -101,22 +114,23 @@ async def take_turns(ready: Team, sizes: list[int], repetitions: int) -> Samples
     return {name: found for name, found in samples.items() if name in ready.workers}
 
 
-async def each(ready: Team, request: str, **asked: Any) -> None:
+async def each(
+    ready: Team, request: str, arguments_of: Callable[[Worker], dict[str, Any]]
+) -> None:
     """Ask all workers for something, beside each other; drop those that fail."""
 
     async def one(worker: Worker) -> None:
         try:
-            await worker.ask(request, **asked)
+            await worker.ask(request, **arguments_of(worker))
         except WorkerError as error:
             ready.drop(worker, error)
 
     await asyncio.gather(*map(one, ready.workers.values()))
 
 
-def conversation_ids(ready: Team, size: int, repetitions: int) -> list[str]:
-    """Return the conversations of a size."""
-    count = max(1, min(repetitions, EVENTS_PER_SIZE // size))
-    return [f"{ready.place.namespace}-{size}-{number}" for number in range(count)]
+def conversation_count(size: int, repetitions: int) -> int:
+    """Return how many conversations of a size there are."""
+    return max(1, min(repetitions, EVENTS_PER_SIZE // size))
 
 
 def say(text: str) -> None:

@@ -36,38 +36,40 @@ class Worker:
 
     Attributes:
         entry: Who it is.
+        place: Where it stores things; names of conversations begin with its namespace.
         versions: Versions of its Python and packages, once it is open.
     """
 
-    def __init__(self, entry: Entry, process: asyncio.subprocess.Process) -> None:
-        self.entry = entry
+    def __init__(
+        self, entry: Entry, place: Place, process: asyncio.subprocess.Process
+    ) -> None:
+        self.entry, self.place = entry, place
         self.versions: dict[str, str] = {}
         self._process = process
 
     @classmethod
-    async def start(cls, entry: Entry, backend: str, python: Path | str) -> Worker:
+    async def start(cls, entry: Entry, place: Place, python: Path | str) -> Worker:
         """Start the process of an entry."""
         inherited = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
         process = await asyncio.create_subprocess_exec(
             *(str(python), "-m", "benchmarks.workers"),
-            *(entry.module, entry.variants[backend]),
+            *(entry.module, entry.variants[place.backend]),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             env=inherited,
             limit=REPLY_LIMIT_BYTES,
         )
-        return cls(entry, process)
+        return cls(entry, place, process)
 
-    async def open(self, place: Place) -> None:
+    async def open(self) -> None:
         """Have it connect and create what it needs.
 
         Raises:
             WorkerError: It cannot.
         """
-        reply = await self.ask(
-            "open", place=asdict(place), packages=list(self.entry.packages)
-        )
+        packages = list(self.entry.packages)
+        reply = await self.ask("open", place=asdict(self.place), packages=packages)
         self.versions = reply["versions"]
 
     async def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
@@ -91,6 +93,10 @@ class Worker:
         if "error" in reply:
             raise WorkerError(reply["error"].strip().splitlines()[0])
         return reply
+
+    def ids(self, kind: str, count: int) -> list[str]:
+        """Return the names of some conversations, the same ones for the same kind."""
+        return [f"{self.place.namespace}-{kind}-{number}" for number in range(count)]
 
     async def end(self) -> None:
         """Have it disconnect, and end its process."""
@@ -160,8 +166,14 @@ async def team(
 
 
 def place_of(place: Place, name: str) -> Place:
-    """Return the place of one entry within the place of a team."""
-    return replace(place, namespace=f"{place.namespace}{name.replace('_', '')}")
+    """Return the place of one entry within the place of a team.
+
+    None is named as another begins: hence the letter at the end.
+    """
+    namespace = f"{place.namespace}{name.replace('_', '')}x"
+    folder = Path(place.folder) / name
+    folder.mkdir(exist_ok=True)
+    return replace(place, namespace=namespace, folder=str(folder))
 
 
 async def _ready(
@@ -177,9 +189,9 @@ async def _ready(
         from benchmarks.contestants import run_on_postgres
 
         await run_on_postgres(place.url, f"CREATE SCHEMA {own.namespace}")
-    worker = await Worker.start(entry, place.backend, python)
+    worker = await Worker.start(entry, own, python)
     stack.push_async_callback(worker.end)
-    await worker.open(own)
+    await worker.open()
     return worker
 
 

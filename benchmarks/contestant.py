@@ -51,12 +51,15 @@ class Place:
         namespace: Schema of PostgreSQL, which exists, or prefix of Redis keys. Whoever
             made the place removes the schema, and all keys that hold the prefix.
         folder: Where files go.
+        connection_count: How many connections to PostgreSQL it may have, so that all
+            contestants have as many, and together no more than the server allows.
     """
 
     backend: str
     url: str
     namespace: str
     folder: str
+    connection_count: int = 5
 
     def __repr__(self) -> str:
         return f"Place({self.backend!r}, namespace={self.namespace!r})"

@@ -14,8 +14,6 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from benchmarks.contestant import Contestant, Event, Place
 from benchmarks.workers.urls import address_of
 
-POOL_SIZE = 10
-
 
 class Recorder(Contestant):
     """An aggregate recorder."""
@@ -82,7 +80,7 @@ def make(variant: str, place: Place) -> Contestant:
             # it refuses an empty one, and a server that trusts ignores it
             "POSTGRES_PASSWORD": address["password"] or "none",
             "POSTGRES_SCHEMA": place.namespace,
-            "POSTGRES_POOL_SIZE": str(POOL_SIZE),
-            "POSTGRES_MAX_OVERFLOW": str(10 * POOL_SIZE),
+            "POSTGRES_POOL_SIZE": str(place.connection_count),
+            "POSTGRES_MAX_OVERFLOW": "0",
         }
     )

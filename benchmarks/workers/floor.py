@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from benchmarks.contestant import Contestant, Event, Place
 
-CONNECTION_COUNT = 10
-
 
 def codec(decode: bool) -> Codec:
     """Return the fastest codec at hand, or one that leaves texts as they are."""
@@ -50,4 +48,4 @@ def make(variant: str, place: Place) -> Contestant:
 
         return RawRedis(place.url, f"{place.namespace}floor", chosen)
     table = f"{place.namespace}.floor"
-    return RawPostgres(place.url, table, chosen, CONNECTION_COUNT)
+    return RawPostgres(place.url, table, chosen, place.connection_count)

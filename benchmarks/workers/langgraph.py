@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 CHANNEL = "events"
-POOL_SIZE = 10
 
 
 class Checkpointer(Contestant):
@@ -96,8 +95,8 @@ class OnPostgres(Checkpointer):
         }
         return AsyncConnectionPool(
             libpq_url(self.place),
-            min_size=POOL_SIZE,
-            max_size=POOL_SIZE,
+            min_size=self.place.connection_count,
+            max_size=self.place.connection_count,
             kwargs=arguments,
             open=False,
         )

@@ -38,7 +38,13 @@ def store_of(place: Place, name: str, **options: Any) -> TrackerStore:
         from benchmarks.redis_contestants import OursOnRedis
 
         return OursOnRedis(place.url, place.namespace).store
-    return SQLTrackerStore(host=place.url, schema=place.namespace, **options)
+    return SQLTrackerStore(
+        host=place.url,
+        schema=place.namespace,
+        pool_size=place.connection_count,
+        max_overflow=0,
+        **options,
+    )
 
 
 def make(variant: str, place: Place) -> Contestant:

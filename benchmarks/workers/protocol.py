@@ -95,7 +95,7 @@ class Worker:
             raise RuntimeError("ask to open first")
         return self._contestant
 
-    async def _open(self, place: dict[str, str], packages: list[str]) -> dict[str, Any]:
+    async def _open(self, place: dict[str, Any], packages: list[str]) -> dict[str, Any]:
         self._secrets = secrets_of(place["url"])
         contestant = self._make(Place(**place))
         await contestant.open()

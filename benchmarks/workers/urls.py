@@ -17,7 +17,11 @@ def sqlalchemy_engine_arguments(
         return f"sqlite+aiosqlite:///{place.folder}/{file_name}", {}
     url = urlunsplit(urlsplit(place.url)._replace(scheme="postgresql+asyncpg"))
     settings = {"search_path": place.namespace}
-    return url, {"connect_args": {"server_settings": settings}}
+    return url, {
+        "connect_args": {"server_settings": settings},
+        "pool_size": place.connection_count,
+        "max_overflow": 0,
+    }
 
 
 def libpq_url(place: Place) -> str:

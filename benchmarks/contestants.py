@@ -202,13 +202,15 @@ class RawPostgres(Contestant):
     ) -> None:
         self.dsn, self.table, self.codec = dsn, table, codec
         self.connection_count = connection_count
-        self.free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
+        self.free: list[Any] = []
+        # fair, so that no conversation waits for all others to end
+        self.turnstile = asyncio.Semaphore(connection_count)
 
     async def open(self) -> None:
         import asyncpg
 
         for _ in range(self.connection_count):
-            self.free.put_nowait(await asyncpg.connect(self.dsn))
+            self.free.append(await asyncpg.connect(self.dsn))
         await run_on_postgres(
             self.dsn,
             f"CREATE TABLE {self.table} (sender_id text, position bigint, event_id "
@@ -219,15 +221,16 @@ class RawPostgres(Contestant):
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[Any]:
         """Lend a connection."""
-        connection = await self.free.get()
-        try:
-            yield connection
-        finally:
-            self.free.put_nowait(connection)
+        async with self.turnstile:
+            connection = self.free.pop()
+            try:
+                yield connection
+            finally:
+                self.free.append(connection)
 
     async def close(self) -> None:
-        while not self.free.empty():
-            await self.free.get_nowait().close()
+        while self.free:
+            await self.free.pop().close()
         await run_on_postgres(self.dsn, f"DROP TABLE {self.table}")
 
     async def retrieve(self, sender_id: str) -> Any:

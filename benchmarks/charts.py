@@ -10,6 +10,7 @@ from typing import Any
 HINT = "a chart wants matplotlib: `pip install --group charts`, or leave --chart out"
 DOTS_PER_INCH = 80
 COLOR_COUNT = 128
+MANY = 6
 OURS = "#c2255c"
 FLOOR = "#495057"
 PALETTE = ["#1971c2", "#2f9e44", "#e8590c", "#7048e8", "#0c8599", "#f08c00", "#5c940d"]
@@ -27,6 +28,7 @@ class Panel:
         x_label: Below lines.
         logarithmic: Whether the values are on a logarithmic scale.
         from_zero: Whether a linear axis begins at 0.
+        limit: Draw a dotted line at so many times the first point of each series.
     """
 
     title: str
@@ -38,6 +40,7 @@ class Panel:
     x_label: str = ""
     logarithmic: bool = True
     from_zero: bool = False
+    limit: float | None = None
 
 
 def why_not(path: str) -> str | None:
@@ -68,8 +71,12 @@ def draw(path: str | None, title: str, panels: list[Panel]) -> None:
         rows, columns, figsize=(5.6 * columns, height * rows), squeeze=False
     )
     places = list(axes.flat)
+    labels = list(dict.fromkeys(label for panel in panels for label in panel.series))
     for panel, axis in zip(panels, places, strict=False):
-        (_draw_bars if panel.bars else _draw_lines)(axis, panel)
+        if panel.bars:
+            _draw_bars(axis, panel)
+        else:
+            _draw_lines(axis, panel, labels)
         axis.set_title(panel.title, fontsize=10)
         axis.grid(visible=True, which="major", alpha=0.3)
     for axis in places[len(panels) :]:
@@ -95,12 +102,15 @@ def style_of(label: str, number: int) -> dict[str, Any]:
     return {"color": PALETTE[number % len(PALETTE)]}
 
 
-def _draw_lines(axis: Any, panel: Panel) -> None:
-    for number, (label, points) in enumerate(panel.series.items()):
+def _draw_lines(axis: Any, panel: Panel, labels: list[str]) -> None:
+    for label, points in panel.series.items():
         xs, ys, lows, highs = zip(*points, strict=True)
-        style = style_of(label, number)
+        style = style_of(label, labels.index(label))
+        if panel.limit:
+            axis.axhline(ys[0] * panel.limit, color=style["color"], linestyle=":")
         axis.plot(xs, ys, label=label, marker="o", markersize=3, **style)
-        if label.startswith("tracker_store_async"):  # all bands would hide each other
+        # the bands of many would hide each other
+        if label.startswith("tracker_store_async") or len(labels) < MANY:
             axis.fill_between(xs, lows, highs, color=style["color"], alpha=0.12)
     axis.set_xscale("log")
     if panel.logarithmic:
@@ -120,7 +130,7 @@ def _draw_bars(axis: Any, panel: Panel) -> None:
     ]
     colors = [style_of(label, 0)["color"] for label in labels]
     drawn = axis.barh(labels, values, xerr=errors, color=colors, alpha=0.85)
-    axis.bar_label(drawn, [f" {value:,.3g}" for value in values], fontsize=7)
+    axis.bar_label(drawn, [_figure(value) for value in values], fontsize=7)
     if panel.logarithmic:
         axis.set_xscale("log")
     axis.margins(x=0.15)
@@ -128,12 +138,17 @@ def _draw_bars(axis: Any, panel: Panel) -> None:
     axis.set_xlabel(panel.unit, fontsize=9)
 
 
+def _figure(value: float) -> str:
+    """Return a value as it stands beside a bar."""
+    return f" {value:,.0f}" if value >= 100 else f" {value:.3g}"
+
+
 def _legend(figure: Any, axes: list[Any]) -> None:
     found: dict[str, Any] = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
         found.update(zip(labels, handles, strict=True))
-    if found and not any(axis.containers for axis in axes):
+    if found:
         figure.legend(
             found.values(),
             found.keys(),

@@ -206,7 +206,11 @@ def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
             label = BY_NAME[name].label
             rates[label] = (one["turns_per_second"], min(rounds), max(rounds))
             gaps[label] = (one["largest_gap_ms"],) * 3
-        panels.append(charts.Panel(f"{backend}: turns a second", "turns/s", bars=rates))
+        panels.append(
+            charts.Panel(
+                f"{backend}: turns a second", "turns/s", bars=rates, logarithmic=False
+            )
+        )
         panels.append(charts.Panel(f"{backend}: largest loop gap", "ms", bars=gaps))
     return panels
 

@@ -241,6 +241,7 @@ def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
             x_label=f"stored {question}",
             logarithmic=False,
             from_zero=True,
+            limit=FLAT,
         )
         for backend, found in results.items()
         for question in ("events", "conversations")

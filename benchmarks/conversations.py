@@ -39,6 +39,7 @@ HEADER = [
     "stored B an event",
     "what it does not do",
 ]
+TITLE = "Conversations beside each other, each contestant in its own process"
 COUNTED_CONVERSATIONS = 4
 EVENTS_PER_TURN = 6
 
@@ -158,42 +159,48 @@ async def wire_bytes(
         }
 
 
+def row(name: str, found: dict[str, Any]) -> list[str]:
+    """Return the line of a contestant."""
+    low = min(found["turns_per_second_of_rounds"])
+    high = max(found["turns_per_second_of_rounds"])
+    wire = [found["sent_bytes_per_turn"], found["received_bytes_per_turn"]]
+    return [
+        BY_NAME[name].label,
+        f"{found['turns_per_second']:,.0f} [{low:,.0f}-{high:,.0f}]",
+        f"{found['p50_ms']:,.1f}",
+        f"{found['p99_ms']:,.1f}",
+        f"{found['largest_gap_ms']:,.1f}",
+        f"{found['cpu_ms_per_turn']:.2f}",
+        *("-" if each is None else f"{each:,.0f}" for each in wire),
+        f"{found['stored_bytes_per_event']:,.0f}",
+        BY_NAME[name].lacks,
+    ]
+
+
 def report(
     title: str, figures: dict[str, dict[str, Any]], absent: dict[str, str]
 ) -> None:
     """Print the table of one backend."""
-    rows = []
-    for name, found in figures.items():
-        low = min(found["turns_per_second_of_rounds"])
-        high = max(found["turns_per_second_of_rounds"])
-        wire = [found["sent_bytes_per_turn"], found["received_bytes_per_turn"]]
-        rows.append(
-            [
-                BY_NAME[name].label,
-                f"{found['turns_per_second']:,.0f} [{low:,.0f}-{high:,.0f}]",
-                f"{found['p50_ms']:,.1f}",
-                f"{found['p99_ms']:,.1f}",
-                f"{found['largest_gap_ms']:,.1f}",
-                f"{found['cpu_ms_per_turn']:.2f}",
-                *("-" if each is None else f"{each:,.0f}" for each in wire),
-                f"{found['stored_bytes_per_event']:,.0f}",
-                BY_NAME[name].lacks,
-            ]
-        )
+    rows = [row(name, found) for name, found in figures.items()]
     print(f"\n{title}\n{measure.table(HEADER, rows, notes=True)}")
     print_absent(absent)
-    best = max(
-        (name for name in figures if BY_NAME[name].is_peer),
-        key=lambda name: figures[name]["turns_per_second"],
-        default=None,
-    )
-    for name in ("ours", "ours_cached"):
-        if best is not None and name in figures:
-            ratio = (
-                figures[name]["turns_per_second"] / figures[best]["turns_per_second"]
-            )
-            label = BY_NAME[name].label
-            print(f"{label}: {ratio:.1f}x the best peer, {BY_NAME[best].label}")
+    for line in verdicts(figures):
+        print(line)
+
+
+def verdicts(figures: dict[str, dict[str, Any]]) -> list[str]:
+    """Return how many times the best peer ours is."""
+    rates = {name: found["turns_per_second"] for name, found in figures.items()}
+    others = [name for name in rates if BY_NAME[name].is_peer]
+    if not others:
+        return []
+    best = max(others, key=rates.__getitem__)
+    return [
+        f"{BY_NAME[name].label}: {rates[name] / rates[best]:.1f}x the best peer, "
+        f"{BY_NAME[best].label}"
+        for name in ("ours", "ours_cached")
+        if name in rates
+    ]
 
 
 def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
@@ -241,7 +248,7 @@ def main() -> None:
     measure.write_json(options.json, found)
     charts.draw(
         options.chart,
-        f"{options.conversations} conversations beside each other",
+        TITLE,
         panels_of(results),
     )
 

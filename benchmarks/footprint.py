@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+TITLE = "What it costs to have it"
 ROOT = Path(__file__).parents[1]
 STATEMENTS = {
     "nothing": "pass",
@@ -170,7 +171,7 @@ def panels_of(result: dict[str, Any]) -> list[charts.Panel]:
         for size, found in sizes.items():
             for name, count in found.items():
                 kib = count / 1024
-                series.setdefault(name, []).append((size, kib, kib, kib))
+                series.setdefault(name, []).append((int(size), kib, kib, kib))
         panels.append(
             charts.Panel(
                 f"{backend}: a held tracker", "KiB", series=series, x_label="events"
@@ -215,7 +216,7 @@ def main() -> None:
     }
     report(result)
     measure.write_json(options.json, {"environment": versions, "footprint": result})
-    charts.draw(options.chart, "What it costs to have it", panels_of(result))
+    charts.draw(options.chart, TITLE, panels_of(result))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from benchmarks.worker_process import Team, Worker, WorkerError, team
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+TITLE = "A turn of six events on a conversation, cold; each in its own process"
 WARM_UP_TURNS = 2
 # so many conversations of a size that none grows much while it is measured
-EVENTS_PER_SIZE = 4000
+EVENTS_PER_SIZE = 2000
 STEPS = {"load": "load_seconds", "append": "save_seconds"}
 FLOORS = [("load", "floor_bytes"), ("load", "floor"), ("append", "floor")]
 Samples = dict[str, dict[int, dict[str, list[float]]]]
@@ -176,7 +177,7 @@ def verdicts(samples: Samples) -> list[str]:
                 and statistics.median(other := others[size][step]) < own
             ]
             if faster:
-                lines.append(f"{step} at {size:,}: faster are {', '.join(faster)}")
+                lines.append(f"{step} at {size:,}: faster: {', '.join(faster)}")
     if not lines and any(BY_NAME[name].is_peer for name in samples):
         lines.append("ahead of every measured peer in every cell")
     for step, floor in (
@@ -203,7 +204,7 @@ def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
             "ms",
             series={
                 BY_NAME[name].label: [
-                    (size, *measure.quartiles_ms(times[step]))
+                    (int(size), *measure.quartiles_ms(times[step]))
                     for size, times in sizes.items()
                 ]
                 for name, sizes in found["seconds"].items()
@@ -237,7 +238,7 @@ def main() -> None:
     measure.write_json(options.json, {"environment": versions, "peers": results})
     charts.draw(
         options.chart,
-        "A turn of six events on a conversation, cold; each in its own process",
+        TITLE,
         panels_of(results),
     )
 

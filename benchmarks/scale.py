@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tracker_store_async import TrackerStore
 
 BACKENDS = ["sqlite", "postgresql"]
+TITLE = "Save and retrieve as the store grows; dotted: 1.3x of the smallest"
 WARM_UP_TURNS = 5
 EVENTS_PER_SAVE = 10_000
 SESSION = 8
@@ -217,12 +218,20 @@ def report(title: str, samples: Samples) -> None:
         for size, found in samples.items()
     ]
     print(f"\n{title}, ms\n{measure.table(['stored', *steps], rows)}")
-    for step in steps:
+    for line in verdicts(samples):
+        print(line)
+
+
+def verdicts(samples: Samples) -> list[str]:
+    """Return for each step whether it is flat."""
+    lines = []
+    for step in next(iter(samples.values())):
         medians = [statistics.median(found[step]) for found in samples.values()]
         ratios = [median / medians[0] for median in medians]
         verdict = "flat" if max(ratios) <= FLAT else "not flat"
         listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(f"{step}: {verdict} within {FLAT}x of the smallest: {listed}")
+        lines.append(f"{step}: {verdict} within {FLAT}x of the smallest: {listed}")
+    return lines
 
 
 def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
@@ -233,7 +242,7 @@ def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
             "ms",
             series={
                 step: [
-                    (size, *measure.quartiles_ms(times[step]))
+                    (int(size), *measure.quartiles_ms(times[step]))
                     for size, times in found[question].items()
                 ]
                 for step in next(iter(found[question].values()))
@@ -276,9 +285,7 @@ def main() -> None:
         for backend in options.backend
     }
     measure.write_json(options.json, {"environment": versions, "scale": results})
-    charts.draw(
-        options.chart, "Save and retrieve as the store grows", panels_of(results)
-    )
+    charts.draw(options.chart, TITLE, panels_of(results))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import arguments, catalog, charts, environments, measure, peers
+from benchmarks import arguments, catalog, charts, environments, measure, peers, render
 from benchmarks.__main__ import SCRIPTS
 from benchmarks.contestant import Contestant, Event, Place
 from benchmarks.workers.protocol import serve
@@ -144,7 +144,10 @@ def test_a_script_runs(
     command = [name, *TINY[name], *further, "--json", str(written)]
     monkeypatch.setattr(sys, "argv", command)
     module.main()
-    assert name in json.loads(written.read_text())
+    found = json.loads(written.read_text())[name]
+    if name in render.TABLES:  # what was written can be read again
+        assert any(line.startswith("| ") for line in render.TABLES[name](found))
+        assert render.PANELS[name][1](found)
     assert "not measured" not in capsys.readouterr().out
     assert sorted(tmp_path.iterdir()) == [written], "nothing else is left behind"
 
@@ -296,13 +299,21 @@ def test_a_faster_peer_is_named() -> None:
         "floor": {10: cell(1.0, 0.5)},
     }
     assert peers.verdicts(samples) == [
-        "load at 10: faster are Rasa 3.6.21 (2.00x)",
+        "load at 10: faster: Rasa 3.6.21 (2.00x)",
         "load / raw driver, decoding to dicts: 2.00",
         "append / raw driver, decoding to dicts: 2.00",
     ]
     del samples["floor"]
     samples["rasa"][10] = cell(3.0, 3.0)
     assert peers.verdicts(samples) == ["ahead of every measured peer in every cell"]
+
+
+def test_tables_go_between_the_marks_of_their_name() -> None:
+    text = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n"
+    expected = "a\n<!-- begin x -->\n| n\\1 |\n<!-- end x -->\nb\n"
+    assert render.put(text, "x", ["| n\\1 |", ""]) == expected
+    with pytest.raises(SystemExit, match="begin y"):
+        render.put(text, "y", [])
 
 
 def test_notes_are_aligned_left() -> None:

@@ -43,7 +43,7 @@ def statement(table: str, columns: list[str], schema: str, numbers: str) -> str:
         numbers: A query whose rows have one column `n`.
     """
     target = ", ".join(f'"{column}"' for column in columns)
-    name = TEMPLATE.replace("template", "'conversation-' || g.n")
+    name = "'conversation-' || g.n"  # as `name_of` has it
     source = ", ".join(
         name if column == "sender_id" else f't."{column}"' for column in columns
     )
@@ -79,7 +79,7 @@ def multiply_in_sqlite(path: Path, count: int, say: Callable[[str], None]) -> No
 async def multiply_in_postgres(
     url: str, schema: str, count: int, say: Callable[[str], None]
 ) -> None:
-    """Copy the template into `count` conversations of a schema, and vacuum."""
+    """Copy the template into `count` conversations of a schema."""
     import asyncpg
 
     connection = await asyncpg.connect(url, timeout=60)
@@ -103,8 +103,5 @@ async def multiply_in_postgres(
             numbers = f"SELECT generate_series({first}, {last}) AS n"
             for table, names in columns.items():
                 await connection.execute(statement(table, names, f"{schema}.", numbers))
-        say("vacuuming")
-        for table in TABLES:  # else the server would, in the middle of what is timed
-            await connection.execute(f"VACUUM ANALYZE {schema}.{table}")
     finally:
         await connection.close()

@@ -91,7 +91,10 @@ def add_servers(result: argparse.ArgumentParser) -> None:
     )
     for backend in ("redis", "mongo", "dynamo"):
         result.add_argument(
-            f"--{backend}-url", default=argparse.SUPPRESS, help="the same as --url"
+            f"--{backend}-url",
+            type=_server_url,
+            default=argparse.SUPPRESS,
+            help="the same as --url",
         )
     result.add_argument(
         "--folder", type=_folder, help="where SQLite files come and go (temporary)"
@@ -141,8 +144,15 @@ def _chosen_url(backend: str, options: argparse.Namespace) -> str:
     ]
     if named := getattr(options, f"{backend}_url", None):
         given.append(named)
-    given += filter(None, map(os.environ.get, VARIABLES[backend]))
-    return str(given[0]) if given else DEFAULT_URLS[backend]
+    if given:
+        return str(given[0])
+    for variable in VARIABLES[backend]:
+        if found := os.environ.get(variable):
+            try:
+                return _server_url(found)
+            except argparse.ArgumentTypeError as error:
+                sys.exit(f"{variable}: {error}")
+    return DEFAULT_URLS[backend]
 
 
 def positive(text: str) -> int:
@@ -154,7 +164,15 @@ def positive(text: str) -> int:
 
 
 def _server_url(text: str) -> str:
-    if urlsplit(text).scheme not in SCHEMES:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:  # whose message quotes a part of the URL
+        raise argparse.ArgumentTypeError(
+            "the URL cannot be read: write special characters of a password as %2F, "
+            "%40 and so on, and the port as a number"
+        ) from None
+    if parts.scheme not in SCHEMES:
         raise argparse.ArgumentTypeError(
             "a URL begins with one of " + ", ".join(f"{each}://" for each in SCHEMES)
         )

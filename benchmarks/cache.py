@@ -8,7 +8,6 @@ turn on conversations of their own, and each sees every event that it saves.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import statistics
 import tempfile
@@ -139,7 +138,7 @@ def main() -> None:
     versions = measure.environment(["sqlalchemy", "asyncpg", "aiosqlite", "pydantic"])
     print("median [quartiles] of a retrieve; ratio = plain / cached;", versions)
     results = {
-        backend: asyncio.run(
+        backend: measure.run(
             measure_backend(
                 backend,
                 arguments.url_of(backend, options),

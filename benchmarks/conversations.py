@@ -12,7 +12,6 @@ conversations of the same length; the times come from the run without it.
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -241,7 +240,7 @@ def main() -> None:
         f"{options.rounds} rounds, turns/s [lowest-highest round]; {versions}"
     )
     results = {
-        backend: asyncio.run(measure_backend(backend, options))
+        backend: measure.run(measure_backend(backend, options))
         for backend in options.backend
     }
     found = {"environment": versions, "conversations": results}

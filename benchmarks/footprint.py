@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import subprocess
@@ -209,7 +208,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "import_seconds": import_seconds(options.repetitions),
         "held_bytes": {
-            backend: asyncio.run(memory(backend, options))
+            backend: measure.run(memory(backend, options))
             for backend in options.backend
         },
         "wheel": wheel_sizes(options.wheel),

@@ -137,7 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     results, rows = {}, []
     for backend in options.backend:
-        figures = asyncio.run(run(backend, arguments.url_of(backend, options), options))
+        figures = measure.run(run(backend, arguments.url_of(backend, options), options))
         results[backend] = figures
         rows.append(
             [

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
+import signal
 import sqlite3
 import statistics
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+
+Result = TypeVar("Result")
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine to its end, which also is to clean up when SIGTERM comes."""
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
+    )
+    try:
+        return asyncio.run(work)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def timed(call: Callable[[], Awaitable[Any]]) -> tuple[float, Any]:
@@ -82,7 +97,18 @@ def environment(packages: list[str]) -> dict[str, str]:
 
 
 async def server_version(backend: str, url: str) -> str:
-    """Return name and version of the server of a backend."""
+    """Return name and version of the server of a backend.
+
+    It ends the program with a sentence if the server does not let us in.
+    """
+    try:
+        return await _server_version(backend, url)
+    except Exception as error:  # noqa: BLE001  (drivers have no common base)
+        kind = type(error).__name__
+        sys.exit(f"{backend}: the server at --url does not let us in ({kind})")
+
+
+async def _server_version(backend: str, url: str) -> str:
     if backend == "postgresql":
         import asyncpg
 

@@ -273,7 +273,7 @@ def main() -> None:
         f"{options.outage:g} s; {versions}"
     )
     results = {
-        backend: asyncio.run(measure_backend(backend, options))
+        backend: measure.run(measure_backend(backend, options))
         for backend in options.backend
     }
     measure.write_json(options.json, {"environment": versions, "outage": results})

@@ -232,7 +232,7 @@ def main() -> None:
     versions = measure.environment(["asyncpg", "aiosqlite", "redis", "orjson"])
     print("median [quartiles];", versions)
     results = {
-        backend: asyncio.run(measure_backend(backend, options))
+        backend: measure.run(measure_backend(backend, options))
         for backend in options.backend
     }
     measure.write_json(options.json, {"environment": versions, "peers": results})

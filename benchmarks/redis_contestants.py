@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from benchmarks.contestant import Contestant, Event
@@ -18,15 +17,9 @@ class OursOnRedis(Ours):
 
     def __init__(self, url: str, prefix: str) -> None:
         self.url, self.prefix = url, prefix
-        parts = urlsplit(url)
         super().__init__(
             RedisTrackerStore(
-                host=parts.hostname or "localhost",
-                port=parts.port or 6379,
-                username=parts.username,
-                password=parts.password,
-                key_prefix=prefix,
-                record_exp=RECORD_EXP_SECONDS,
+                host=url, key_prefix=prefix, record_exp=RECORD_EXP_SECONDS
             )
         )
 

@@ -302,7 +302,7 @@ def main() -> None:
     versions = measure.environment(["sqlalchemy", "asyncpg", "aiosqlite", "pydantic"])
     print("median [quartiles];", versions)
     results = {
-        backend: asyncio.run(measure_backend(backend, options))
+        backend: measure.run(measure_backend(backend, options))
         for backend in options.backend
     }
     measure.write_json(options.json, {"environment": versions, "scale": results})

@@ -8,7 +8,6 @@ save is flat in the number of stored events.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import statistics
 import tempfile
@@ -216,7 +215,7 @@ def main() -> None:
     print("median [quartiles]; ratio = ours / raw driver;", versions)
     print("trips r/s = round trips of a retrieve / of a save")
     results = {
-        backend: asyncio.run(
+        backend: measure.run(
             measure_backend(
                 backend,
                 arguments.url_of(backend, options),

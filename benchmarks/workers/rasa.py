@@ -51,6 +51,7 @@ class Rasa(Contestant):
                 db=int(address["database"] or 0),
                 username=address["user"],
                 password=address["password"],
+                use_ssl=self.place.url.startswith("rediss:"),
                 key_prefix=self.place.namespace,
                 **arguments,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from benchmarks.contestant import Place
@@ -15,10 +15,14 @@ def sqlalchemy_engine_arguments(
     """Return the URL and the arguments of an async engine that uses the place."""
     if place.backend == "sqlite":
         return f"sqlite+aiosqlite:///{place.folder}/{file_name}", {}
-    url = urlunsplit(urlsplit(place.url)._replace(scheme="postgresql+asyncpg"))
-    settings = {"search_path": place.namespace}
-    return url, {
-        "connect_args": {"server_settings": settings},
+    parts = urlsplit(place.url)
+    query = dict(parse_qsl(parts.query))
+    connect: dict[str, Any] = {"server_settings": {"search_path": place.namespace}}
+    if mode := query.pop("sslmode", None):  # which asyncpg calls so in URLs alone
+        connect["ssl"] = mode
+    parts = parts._replace(scheme="postgresql+asyncpg", query=urlencode(query))
+    return urlunsplit(parts), {
+        "connect_args": connect,
         "pool_size": place.connection_count,
         "max_overflow": 0,
     }

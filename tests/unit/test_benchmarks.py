@@ -191,6 +191,14 @@ def test_urls_are_told_apart_by_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     assert arguments.url_of("sqlite", options) == ""
 
 
+def test_a_variable_that_is_no_url_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKER_STORE_BENCHMARK_URL", "hidden@host")
+    with pytest.raises(SystemExit) as found:
+        arguments.url_of("postgresql", arguments.parser("").parse_args([]))
+    assert "TRACKER_STORE_BENCHMARK_URL: a URL begins with" in str(found.value)
+    assert "hidden" not in str(found.value)
+
+
 def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
     url = "redis://:hidden@127.0.0.1:1"
     options = arguments.parser("").parse_args(["--url", url])
@@ -204,6 +212,8 @@ def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
     ("given", "said"),
     [
         (["--url", "oracle:hidden"], "a URL begins with one of"),
+        (["--url", "redis://me:hidden/@host"], "the URL cannot be read"),
+        (["--redis-url", "redis://[hidden"], "the URL cannot be read"),
         (["--folder", "/does/not/exist"], "there is no folder"),
         (["--chart", "chart.png"], "pip install --group charts"),
     ],

@@ -17,7 +17,8 @@ class Entry:
         environment: Key of `ENVIRONMENTS`; empty for the running one.
         packages: Packages whose versions are reported.
         lacks: What it does not do that ours does, or what its number means.
-        missing: Why it has no number on a backend that is not in `variants`.
+        missing: Why it has no number on a backend that is not in `variants`; empty if
+            another entry of the same peer has one there.
     """
 
     name: str
@@ -92,7 +93,6 @@ ENTRIES = (
         "no version check, no ids, no state, dicts",
         environment="openai-agents",
         packages=("openai-agents",),
-        missing="for SQLite only",
     ),
     Entry(
         "openai_sqlalchemy",
@@ -102,7 +102,6 @@ ENTRIES = (
         "no version check, no ids, no state, dicts",
         environment="openai-agents",
         packages=("openai-agents", "sqlalchemy"),
-        missing="for SQL only",
     ),
     Entry(
         "openai_redis",
@@ -112,7 +111,6 @@ ENTRIES = (
         "no version check, no ids, no state, dicts",
         environment="openai-agents",
         packages=("openai-agents", "redis"),
-        missing="for Redis only",
     ),
     Entry(
         "langgraph",
@@ -137,7 +135,6 @@ ENTRIES = (
         "as LangGraph checkpointer; langgraph-checkpoint-plainredis, a third party's",
         environment="langgraph",
         packages=("langgraph-checkpoint", "langgraph-checkpoint-plainredis"),
-        missing="for Redis only",
     ),
     Entry(
         "adk",

@@ -13,6 +13,13 @@ COLOR_COUNT = 128
 MANY = 6
 OURS = "#c2255c"
 FLOOR = "#495057"
+FAMILIES = {
+    "OpenAI Agents": "#1971c2",
+    "LangGraph": "#e8590c",
+    "Google ADK": "#2f9e44",
+    "eventsourcing": "#7048e8",
+    "Rasa": "#946200",
+}
 PALETTE = ["#1971c2", "#2f9e44", "#e8590c", "#7048e8", "#0c8599", "#f08c00", "#5c940d"]
 
 
@@ -99,6 +106,10 @@ def style_of(label: str, number: int) -> dict[str, Any]:
         return {"color": OURS, "linestyle": dash, "linewidth": 2.4}
     if label.startswith("raw driver"):
         return {"color": FLOOR, "linestyle": ":" if "nothing" in label else "--"}
+    for family, color in FAMILIES.items():
+        if label.startswith(family):
+            special = any(word in label for word in ("SQLAlchemy", "broker", "plain"))
+            return {"color": color, "linestyle": "--" if special else "-"}
     return {"color": PALETTE[number % len(PALETTE)]}
 
 

@@ -47,7 +47,7 @@ async def measure_backend(backend: str, options: argparse.Namespace) -> dict[str
     """Run the conversations of everybody on one backend, and print the table."""
     url = arguments.url_of(backend, options)
     server = await measure.server_version(backend, url)
-    entries = entries_of(options)
+    entries = entries_of(options, backend)
     async with team(entries, backend, url, options.envs, options.folder) as ready:
         versions = ready.versions()
         rounds = await take_rounds(ready, options)

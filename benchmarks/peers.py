@@ -57,17 +57,22 @@ def add_contestants(
     )
 
 
-def entries_of(options: argparse.Namespace) -> list[Entry]:
-    """Return who is to be measured."""
-    chosen = [BY_NAME[name] for name in BY_NAME if name in options.only]
-    return [entry for entry in chosen if options.peers or not entry.is_peer]
+def entries_of(options: argparse.Namespace, backend: str) -> list[Entry]:
+    """Return who is to be measured, or to be named as missing, on a backend."""
+    return [
+        entry
+        for entry in ENTRIES
+        if entry.name in options.only
+        and (options.peers or not entry.is_peer)
+        and (backend in entry.variants or entry.missing)
+    ]
 
 
 async def measure_backend(backend: str, options: argparse.Namespace) -> dict[str, Any]:
     """Measure everybody on one backend, and print the tables."""
     url = arguments.url_of(backend, options)
     server = await measure.server_version(backend, url)
-    entries = entries_of(options)
+    entries = entries_of(options, backend)
     async with team(entries, backend, url, options.envs, options.folder) as ready:
         versions = ready.versions()
         samples = await take_turns(ready, sorted(options.events), options.repetitions)

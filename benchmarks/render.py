@@ -14,6 +14,7 @@ import json
 import re
 import statistics
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,7 @@ def footprint_tables(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+WIDTH = 92
 TABLES: dict[str, Callable[[Any], list[str]]] = {
     "peers": peers_tables,
     "conversations": conversations_tables,
@@ -148,18 +150,26 @@ def machine(found: dict[str, Any]) -> list[str]:
     versions = [f"{name} {version}" for name, version in found["environment"].items()]
     lines = ["Measured with " + ", ".join(versions) + "."]
     results = next(value for name, value in found.items() if name != "environment")
+    seen: dict[str, set[str]] = {}
     for one in results.values():
-        seen = {
-            f"{package} {version}"
-            for worker in (
-                one.get("versions", {}) if isinstance(one, dict) else {}
-            ).values()
-            for package, version in worker.items()
-            if package != "python"
-        }
-        if seen:
-            lines.append(f"{one['server']}: " + ", ".join(sorted(seen)) + ".")
-    return lines
+        if isinstance(one, dict) and "server" in one:
+            seen.setdefault("Servers", set()).add(one["server"])
+        if isinstance(one, dict) and "versions" in one:
+            for name, packages in one["versions"].items():
+                environment = BY_NAME[name].environment or "This library"
+                texts = (
+                    f"{package} {version}" for package, version in packages.items()
+                )
+                seen.setdefault(environment, set()).update(texts)
+    lines += [
+        f"- {name}: " + ", ".join(sorted(texts, key=str.lower)) + "."
+        for name, texts in seen.items()
+    ]
+    return [
+        wrapped
+        for line in lines
+        for wrapped in textwrap.wrap(line, WIDTH, break_on_hyphens=False)
+    ]
 
 
 def put(text: str, name: str, lines: list[str]) -> str:

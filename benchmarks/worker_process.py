@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 REPLY_LIMIT_BYTES = 64 << 20
+REPLY_TIMEOUT_SECONDS = 1800
 END_TIMEOUT_SECONDS = 10
 
 
@@ -76,7 +77,7 @@ class Worker:
         """Send a request of `workers.protocol` and return the reply.
 
         Raises:
-            WorkerError: The request failed, or the process is gone.
+            WorkerError: The request failed, or the process is gone or silent.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -84,9 +85,15 @@ class Worker:
             line = json.dumps({"do": request, **arguments}) + "\n"
             self._process.stdin.write(line.encode())
             await self._process.stdin.drain()
-            answer = await self._process.stdout.readline()
+            reading = self._process.stdout.readline()
+            answer = await asyncio.wait_for(reading, REPLY_TIMEOUT_SECONDS)
         except ConnectionError:
             answer = b""
+        except TimeoutError:
+            self._process.kill()  # a late reply would be taken for the next one
+            raise WorkerError(
+                f"no reply in {REPLY_TIMEOUT_SECONDS} s when asked to {request}"
+            ) from None
         if not answer:
             raise WorkerError(f"its process ended while it was asked to {request}")
         reply: dict[str, Any] = json.loads(answer)

@@ -100,6 +100,10 @@ class Worker:
         contestant = self._make(Place(**place))
         await contestant.open()
         self._contestant = contestant
+        # as a long-running server does once it is set up: else each collection would
+        # walk all imported modules, and who imports more would seem slower
+        gc.collect()
+        gc.freeze()
         versions = {"python": sys.version.split()[0]}
         versions.update((name, metadata.version(name)) for name in packages)
         return {"versions": versions}
@@ -124,16 +128,12 @@ class Worker:
     async def _converse(
         self, sender_ids: list[str], first: int, turns: int
     ) -> dict[str, Any]:
-        numbers = range(first, first + turns)
         gc.collect()
-        gc.freeze()  # as a long-running server does once it is set up
-        try:
-            return await converse(self.contestant, sender_ids, numbers)
-        finally:
-            gc.unfreeze()
+        return await converse(self.contestant, sender_ids, range(first, first + turns))
 
     async def _close(self) -> dict[str, Any]:
         contestant, self._contestant = self.contestant, None
+        gc.unfreeze()
         await contestant.close()
         return {}
 

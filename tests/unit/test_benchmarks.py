@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import subprocess
@@ -11,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks import arguments, catalog, charts, environments, measure, peers, render
+from benchmarks import (
+    arguments,
+    catalog,
+    charts,
+    environments,
+    measure,
+    peers,
+    render,
+    worker_process,
+)
 from benchmarks.__main__ import SCRIPTS
 from benchmarks.contestant import Contestant, Event, Place
 from benchmarks.workers.protocol import serve
@@ -330,3 +340,27 @@ def test_tables_go_between_the_marks_of_their_name() -> None:
 def test_notes_are_aligned_left() -> None:
     found = measure.table(["who", "ms", "lacks"], [["a", "10.0", "x"]], notes=True)
     assert found.splitlines()[-1] == "a    10.0  x"
+
+
+async def test_a_worker_that_is_silent_or_gone_is_dropped_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = catalog.BY_NAME["floor"]
+    place = Place("in_memory", "", "", "")
+    silent = "import time; time.sleep(60)"
+    reasons = {}
+    for name, code, seconds in (("silent", silent, 0.2), ("gone", "pass", 60)):
+        monkeypatch.setattr(worker_process, "REPLY_TIMEOUT_SECONDS", seconds)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", code),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        worker = worker_process.Worker(entry, place, process)
+        ready = worker_process.Team({"floor": worker}, {}, place)
+        await peers.each(ready, "fill", lambda _: {"sender_ids": [], "events": 1})
+        await worker.end()
+        assert ready.workers == {}
+        reasons[name] = ready.absent["floor"]
+    assert reasons["silent"] == "no reply in 0.2 s when asked to fill"
+    assert reasons["gone"] == "its process ended while it was asked to fill"

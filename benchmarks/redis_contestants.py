@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from benchmarks.contestant import Contestant, Event
 from benchmarks.contestants import STANDARD_JSON, Codec, Ours
-from tracker_store_async import RedisTrackerStore
+from tracker_store_async import create_tracker_store
 
 RECORD_EXP_SECONDS = 86_400
 
@@ -18,8 +18,13 @@ class OursOnRedis(Ours):
     def __init__(self, url: str, prefix: str) -> None:
         self.url, self.prefix = url, prefix
         super().__init__(
-            RedisTrackerStore(
-                host=url, key_prefix=prefix, record_exp=RECORD_EXP_SECONDS
+            create_tracker_store(
+                {
+                    "type": "redis",
+                    "url": url,
+                    "key_prefix": prefix,
+                    "record_exp": RECORD_EXP_SECONDS,
+                }
             )
         )
 

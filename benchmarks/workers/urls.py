@@ -8,13 +8,17 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 if TYPE_CHECKING:
     from benchmarks.contestant import Place
 
+SQLITE_TIMEOUT_SECONDS = 60
+
 
 def sqlalchemy_engine_arguments(
     place: Place, file_name: str
 ) -> tuple[str, dict[str, Any]]:
     """Return the URL and the arguments of an async engine that uses the place."""
     if place.backend == "sqlite":
-        return f"sqlite+aiosqlite:///{place.folder}/{file_name}", {}
+        url = f"sqlite+aiosqlite:///{place.folder}/{file_name}"
+        # long enough for 64 conversations that wait for one writer
+        return url, {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
     parts = urlsplit(place.url)
     query = dict(parse_qsl(parts.query))
     connect: dict[str, Any] = {"server_settings": {"search_path": place.namespace}}

@@ -364,3 +364,12 @@ async def test_a_worker_that_is_silent_or_gone_is_dropped_with_a_reason(
         reasons[name] = ready.absent["floor"]
     assert reasons["silent"] == "no reply in 0.2 s when asked to fill"
     assert reasons["gone"] == "its process ended while it was asked to fill"
+
+
+def test_every_contestant_takes_the_url_of_redis_whole() -> None:
+    pytest.importorskip("redis", reason="the extra redis")
+    from benchmarks.redis_contestants import OursOnRedis
+
+    shown = repr(OursOnRedis("rediss://:hidden@there:6380/3", "prefix").store)
+    assert "there:6380" in shown
+    assert "6379" not in shown

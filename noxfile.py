@@ -71,7 +71,8 @@ def run_tests(session: nox.Session, *paths: str, require: str | None = None) -> 
 
 def tests(session: nox.Session) -> None:
     """Run every test, with every extra, on every server that can be found."""
-    session.install("-e", ".[all]", *group("test"))
+    # the benchmarks as well: they draw, and a test looks at what they have drawn
+    session.install("-e", ".[all]", *group("test"), *group("benchmarks"))
     install_servers(session, "postgresql", "mongo", "redis", "kafka")
     run_tests(session)
 

@@ -8,14 +8,13 @@ turn on conversations of their own, and each sees every event that it saves.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import statistics
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import arguments, measure, workload
+from benchmarks import arguments, charts, measure, workload
 from benchmarks.contestants import Ours, contestants
 from tracker_store_async import CachedTrackerStore
 
@@ -44,11 +43,11 @@ class Counter:
 
 
 async def measure_backend(
-    backend: str, url: str, sizes: list[int], repetitions: int
+    backend: str, url: str, sizes: list[int], repetitions: int, folder: str | None
 ) -> dict[str, Any]:
     """Measure one backend at every size and print its table."""
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
         plain, _ = contestants(backend, url, Path(name))
         await plain.open()
         counter = Counter(plain.store)
@@ -108,23 +107,51 @@ def report(backend: str, results: dict[str, Any]) -> None:
     print(f"\n{backend}\n{measure.table(HEADER, rows)}")
 
 
+def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
+    """Return a diagram for each backend."""
+    labels = {"plain": "tracker_store_async", "cached": "tracker_store_async, cached"}
+    return [
+        charts.Panel(
+            f"{backend}: retrieve",
+            "ms",
+            series={
+                label: [
+                    (int(size), *measure.quartiles_ms(found[name]["seconds"]))
+                    for size, found in sizes.items()
+                ]
+                for name, label in labels.items()
+            },
+            x_label="stored events",
+        )
+        for backend, sizes in results.items()
+    ]
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = arguments.parser(__doc__ or "")
-    parser.add_argument("--events", nargs="+", type=int, default=[100, 1000, 10000])
-    parser.add_argument("--repetitions", type=int, default=20, help="turns a cell")
+    number = arguments.positive
+    sizes = [100, 1000, 10000]
+    parser.add_argument("--events", nargs="+", type=number, default=sizes)
+    parser.add_argument("--repetitions", type=number, default=20, help="turns a cell")
     options = parser.parse_args()
     versions = measure.environment(["sqlalchemy", "asyncpg", "aiosqlite", "pydantic"])
     print("median [quartiles] of a retrieve; ratio = plain / cached;", versions)
     results = {
-        backend: asyncio.run(
+        backend: measure.run(
             measure_backend(
-                backend, options.url, sorted(options.events), options.repetitions
+                backend,
+                arguments.url_of(backend, options),
+                sorted(options.events),
+                options.repetitions,
+                options.folder,
             )
         )
         for backend in options.backend
     }
     measure.write_json(options.json, {"environment": versions, "cache": results})
+    title = "A retrieve with and without CachedTrackerStore"
+    charts.draw(options.chart, title, panels_of(results))
 
 
 if __name__ == "__main__":

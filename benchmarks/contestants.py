@@ -8,11 +8,14 @@ no state and detect no conflict.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from benchmarks.contestant import Contestant, Event
 from tracker_store_async import (
     DialogueStateTracker,
     InMemoryTrackerStore,
@@ -23,37 +26,24 @@ from tracker_store_async import (
 from tracker_store_async.events import event_from_dict
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-Event = dict[str, Any]
+
+@dataclass(frozen=True)
+class Codec:
+    """How the raw contestants read and write JSON.
+
+    Attributes:
+        loads: Turns a stored text into what `retrieve` returns of it.
+        dumps: Turns an event into the text that is stored.
+    """
+
+    loads: Callable[[Any], Any]
+    dumps: Callable[[Event], str]
 
 
-class Contestant(Protocol):
-    """Something that stores conversations and gives them back."""
-
-    @abstractmethod
-    async def open(self) -> None:
-        """Connect and create what is needed."""
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Remove what was created and disconnect."""
-
-    @abstractmethod
-    async def retrieve(self, sender_id: str) -> Any:
-        """Return the conversation with its events decoded."""
-
-    @abstractmethod
-    def prepare(self, loaded: Any, sender_id: str, events: list[Event]) -> Any:
-        """Return what `save` takes; not part of what is timed."""
-
-    @abstractmethod
-    async def save(self, prepared: Any) -> None:
-        """Encode and store the events of one turn."""
-
-    async def fill(self, sender_id: str, events: list[Event]) -> None:
-        """Store a conversation to begin with."""
-        await self.save(self.prepare(None, sender_id, events))
+STANDARD_JSON = Codec(json.loads, json.dumps)
 
 
 class Ours(Contestant):
@@ -139,13 +129,15 @@ COLUMNS = (
 )
 
 
-def raw_rows(sender_id: str, position: int, events: list[Event]) -> list[tuple[Any]]:
+def raw_rows(
+    sender_id: str, position: int, events: list[Event], codec: Codec
+) -> list[tuple[Any]]:
     """Encode events for the raw tables."""
     rows: list[Any] = []
     for offset, event in enumerate(events):
         intent = event.get("parse_data", {}).get("intent", {}).get("name")
         key = (sender_id, position + offset, str(uuid4()), event["event"])
-        columns = (event["timestamp"], intent, event.get("name"), json.dumps(event))
+        columns = (event["timestamp"], intent, event.get("name"), codec.dumps(event))
         rows.append((*key, *columns))
     return rows
 
@@ -153,8 +145,8 @@ def raw_rows(sender_id: str, position: int, events: list[Event]) -> list[tuple[A
 class RawSqlite(Contestant):
     """aiosqlite, one file, WAL, one transaction an append."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, codec: Codec = STANDARD_JSON) -> None:
+        self.path, self.codec = path, codec
 
     async def open(self) -> None:
         import aiosqlite
@@ -175,14 +167,15 @@ class RawSqlite(Contestant):
         rows = await self.connection.execute_fetchall(
             "SELECT data FROM raw WHERE sender_id = ? ORDER BY position", (sender_id,)
         )
-        events = [json.loads(data) for (data,) in rows]
+        loads = self.codec.loads
+        events = [loads(data) for (data,) in rows]
         return sender_id, len(events), events
 
     def prepare(self, loaded: Any, sender_id: str, events: list[Event]) -> Any:
         return sender_id, 0 if loaded is None else loaded[1], events
 
     async def save(self, prepared: Any) -> None:
-        rows = raw_rows(*prepared)
+        rows = raw_rows(*prepared, self.codec)
         values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(rows))
         if len(rows) * 8 <= 30_000:  # SQLite takes 32,766 values at a time
             flat = [value for row in rows for value in row]
@@ -198,45 +191,70 @@ class RawSqlite(Contestant):
 
 
 class RawPostgres(Contestant):
-    """asyncpg, one connection, one statement an append."""
+    """asyncpg, one statement an append; connections are lent without a reset."""
 
-    def __init__(self, dsn: str, table: str) -> None:
-        self.dsn = dsn
-        self.table = table
+    def __init__(
+        self,
+        dsn: str,
+        table: str,
+        codec: Codec = STANDARD_JSON,
+        connection_count: int = 1,
+    ) -> None:
+        self.dsn, self.table, self.codec = dsn, table, codec
+        self.connection_count = connection_count
+        self.free: list[Any] = []
+        # fair, so that no conversation waits for all others to end
+        self.turnstile = asyncio.Semaphore(connection_count)
 
     async def open(self) -> None:
         import asyncpg
 
-        self.connection = await asyncpg.connect(self.dsn)
-        await self.connection.execute(
+        for _ in range(self.connection_count):
+            self.free.append(await asyncpg.connect(self.dsn))
+        await run_on_postgres(
+            self.dsn,
             f"CREATE TABLE {self.table} (sender_id text, position bigint, event_id "
             "text, type_name text, timestamp float8, intent_name text, action_name "
-            "text, data text, PRIMARY KEY (sender_id, position))"
+            "text, data text, PRIMARY KEY (sender_id, position))",
         )
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[Any]:
+        """Lend a connection."""
+        async with self.turnstile:
+            connection = self.free.pop()
+            try:
+                yield connection
+            finally:
+                self.free.append(connection)
 
     async def close(self) -> None:
-        await self.connection.execute(f"DROP TABLE {self.table}")
-        await self.connection.close()
+        while self.free:
+            await self.free.pop().close()
+        await run_on_postgres(self.dsn, f"DROP TABLE {self.table}")
 
     async def retrieve(self, sender_id: str) -> Any:
-        rows = await self.connection.fetch(
-            f"SELECT data FROM {self.table} WHERE sender_id = $1 ORDER BY position",
-            sender_id,
-        )
-        events = [json.loads(row[0]) for row in rows]
+        async with self.lent() as connection:
+            rows = await connection.fetch(
+                f"SELECT data FROM {self.table} WHERE sender_id = $1 ORDER BY position",
+                sender_id,
+            )
+        loads = self.codec.loads
+        events = [loads(row[0]) for row in rows]
         return sender_id, len(events), events
 
     def prepare(self, loaded: Any, sender_id: str, events: list[Event]) -> Any:
         return sender_id, 0 if loaded is None else loaded[1], events
 
     async def save(self, prepared: Any) -> None:
-        columns = list(zip(*raw_rows(*prepared), strict=True))
-        await self.connection.execute(
-            f"INSERT INTO {self.table} ({COLUMNS}) SELECT * FROM unnest($1::text[], "
-            "$2::bigint[], $3::text[], $4::text[], $5::float8[], $6::text[], "
-            "$7::text[], $8::text[])",
-            *columns,
-        )
+        columns = list(zip(*raw_rows(*prepared, self.codec), strict=True))
+        async with self.lent() as connection:
+            await connection.execute(
+                f"INSERT INTO {self.table} ({COLUMNS}) SELECT * FROM unnest($1::text[],"
+                " $2::bigint[], $3::text[], $4::text[], $5::float8[], $6::text[], "
+                "$7::text[], $8::text[])",
+                *columns,
+            )
 
 
 class OursOnMongo(Ours):

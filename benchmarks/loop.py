@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import arguments, measure, workload
+from benchmarks import arguments, charts, measure, workload
 from benchmarks.contestants import Ours, contestants
 
 TICK_SECONDS = 0.001
@@ -68,7 +68,7 @@ async def converse(ours: Ours, sender_id: str, turns: int) -> None:
 
 async def run(backend: str, url: str, options: Any) -> dict[str, Any]:
     """Run the conversations on one backend and return the figures."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
         ours, _ = contestants(backend, url, Path(name))
         await ours.open()
         ids = [f"conversation-{number}" for number in range(options.conversations)]
@@ -101,12 +101,33 @@ async def run(backend: str, url: str, options: Any) -> dict[str, Any]:
     }
 
 
+def panels_of(results: dict[str, dict[str, float]]) -> list[charts.Panel]:
+    """Return a diagram of the turns a second, and one of the largest gaps."""
+    names = {"turns_per_second": "turns/s", "largest_gap_ms": "largest gap, ms"}
+    return [
+        charts.Panel(
+            label,
+            label,
+            bars={backend: (one[key],) * 3 for backend, one in results.items()},
+            logarithmic=False,
+        )
+        for key, label in names.items()
+    ]
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = arguments.parser(__doc__ or "")
-    parser.add_argument("--conversations", type=int, default=64)
-    parser.add_argument("--events", type=int, default=10, help="stored to begin with")
-    parser.add_argument("--turns", type=int, default=20, help="turns a conversation")
+    number = arguments.positive
+    parser.add_argument("--conversations", type=number, default=64)
+    parser.add_argument("--events", type=number, default=10, help="stored beforehand")
+    parser.add_argument(
+        *("--turns", "--repetitions"),
+        dest="turns",
+        type=number,
+        default=20,
+        help="turns a conversation",
+    )
     parser.add_argument(
         "--freeze",
         action=argparse.BooleanOptionalAction,
@@ -116,7 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     results, rows = {}, []
     for backend in options.backend:
-        figures = asyncio.run(run(backend, arguments.url_of(backend, options), options))
+        figures = measure.run(run(backend, arguments.url_of(backend, options), options))
         results[backend] = figures
         rows.append(
             [
@@ -135,6 +156,11 @@ def main() -> None:
     print(measure.table(header, rows))
     versions = measure.environment(["sqlalchemy", "asyncpg", "aiosqlite", "pydantic"])
     measure.write_json(options.json, {"environment": versions, "loop": results})
+    charts.draw(
+        options.chart,
+        f"{options.conversations} conversations in one event loop",
+        panels_of(results),
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import measure
+from benchmarks import arguments, charts, measure
 from benchmarks.outage_servers import SERVERS
 from tracker_store_async import create_tracker_store
 from tracker_store_async.rows import Read
@@ -128,13 +128,13 @@ async def run(
     """Run one scenario; return its figures."""
     kind, has_journal, is_killed = SCENARIOS[name]
     seen = Seen()
-    arguments = {
+    workload = {
         "kind": kind,
         "section": server.section,
         "journal": journal if has_journal else None,
         "conversations": options.conversations,
     }
-    process = Process(seen, arguments)
+    process = Process(seen, workload)
     await process.start()
     await asyncio.sleep(options.around)
     killed_at = time.time()
@@ -239,8 +239,29 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--around", type=float, default=8.0, help="seconds before and after it"
     )
-    result.add_argument("--json", metavar="FILE", help="write the figures to a file")
+    arguments.add_outputs(result)
     return result
+
+
+def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
+    """Return two diagrams for each backend: what was lost, and p99 in the outage."""
+    panels = []
+    for backend, found in results.items():
+        lost = {name: (one["events_lost"],) * 3 for name, one in found.items()}
+        during = {
+            name: (one["p99_seconds"][1] * 1000,) * 3
+            for name, one in found.items()
+            if one["p99_seconds"][1] is not None
+        }
+        panels.append(
+            charts.Panel(
+                f"{backend}: lost", "acknowledged events", bars=lost, logarithmic=False
+            )
+        )
+        panels.append(
+            charts.Panel(f"{backend}: p99 during", "ms", bars=during, logarithmic=False)
+        )
+    return panels
 
 
 def main() -> None:
@@ -252,10 +273,12 @@ def main() -> None:
         f"{options.outage:g} s; {versions}"
     )
     results = {
-        backend: asyncio.run(measure_backend(backend, options))
+        backend: measure.run(measure_backend(backend, options))
         for backend in options.backend
     }
     measure.write_json(options.json, {"environment": versions, "outage": results})
+    title = f"The primary is killed for {options.outage:g} s"
+    charts.draw(options.chart, title, panels_of(results))
 
 
 if __name__ == "__main__":

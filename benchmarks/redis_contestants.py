@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
-from benchmarks.contestants import Contestant, Event, Ours
-from tracker_store_async import RedisTrackerStore
+from benchmarks.contestant import Contestant, Event
+from benchmarks.contestants import STANDARD_JSON, Codec, Ours
+from tracker_store_async import create_tracker_store
 
 RECORD_EXP_SECONDS = 86_400
 
@@ -18,15 +17,14 @@ class OursOnRedis(Ours):
 
     def __init__(self, url: str, prefix: str) -> None:
         self.url, self.prefix = url, prefix
-        parts = urlsplit(url)
         super().__init__(
-            RedisTrackerStore(
-                host=parts.hostname or "localhost",
-                port=parts.port or 6379,
-                username=parts.username,
-                password=parts.password,
-                key_prefix=prefix,
-                record_exp=RECORD_EXP_SECONDS,
+            create_tracker_store(
+                {
+                    "type": "redis",
+                    "url": url,
+                    "key_prefix": prefix,
+                    "record_exp": RECORD_EXP_SECONDS,
+                }
             )
         )
 
@@ -41,8 +39,8 @@ class RawRedis(Contestant):
     Each text has the event's id in front, as ours has: the same bytes.
     """
 
-    def __init__(self, url: str, prefix: str) -> None:
-        self.url, self.prefix = url, prefix
+    def __init__(self, url: str, prefix: str, codec: Codec = STANDARD_JSON) -> None:
+        self.url, self.prefix, self.codec = url, prefix, codec
 
     async def open(self) -> None:
         from redis.asyncio import Redis
@@ -55,7 +53,8 @@ class RawRedis(Contestant):
 
     async def retrieve(self, sender_id: str) -> Any:
         rows = await self.client.lrange(f"{self.prefix}:{sender_id}", 0, -1)
-        events = [json.loads(row.partition(b"\n")[2]) for row in rows]
+        loads = self.codec.loads
+        events = [loads(row.partition(b"\n")[2]) for row in rows]
         return sender_id, len(events), events
 
     def prepare(self, loaded: Any, sender_id: str, events: list[Event]) -> Any:
@@ -64,7 +63,7 @@ class RawRedis(Contestant):
     async def save(self, prepared: Any) -> None:
         sender_id, events = prepared
         key = f"{self.prefix}:{sender_id}"
-        rows = [f"{uuid4()}\n{json.dumps(event)}" for event in events]
+        rows = [f"{uuid4()}\n{self.codec.dumps(event)}" for event in events]
         async with self.client.pipeline(transaction=False) as pipeline:
             for at in range(0, len(rows), 1000):
                 pipeline.rpush(key, *rows[at : at + 1000])

@@ -17,12 +17,13 @@ class CountingProxy:
     Attributes:
         round_trips: Number of requests, each of one or more packets, seen so far.
         sent_bytes: Number of bytes that the client sent.
+        received_bytes: Number of bytes that it was sent.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.target = host, port
         self.round_trips = 0
-        self.sent_bytes = 0
+        self.sent_bytes = self.received_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def handle(
@@ -46,6 +47,7 @@ class CountingProxy:
 
         async def answers() -> None:
             while data := await upstream_reader.read(1 << 16):
+                self.received_bytes += len(data)
                 state["answered"] = True
                 writer.write(data)
             writer.close()
@@ -57,7 +59,8 @@ class CountingProxy:
 async def counting_proxy(url: str) -> AsyncIterator[tuple[str, CountingProxy]]:
     """Put a counting proxy in front of a server; yield its URL and the proxy."""
     parts = urlsplit(url)
-    proxy = CountingProxy(parts.hostname or "127.0.0.1", parts.port or 5432)
+    usual = {"redis": 6379, "rediss": 6379, "mongodb": 27017}.get(parts.scheme, 5432)
+    proxy = CountingProxy(parts.hostname or "127.0.0.1", parts.port or usual)
     server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     credentials = parts.netloc.rpartition("@")[0]

@@ -8,14 +8,13 @@ save is flat in the number of stored events.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import arguments, capacity, measure, workload
+from benchmarks import arguments, capacity, charts, measure, workload
 from benchmarks.contestants import (
     Contestant,
     Ours,
@@ -132,14 +131,14 @@ async def _trips(ours: Ours, read_counter: Any) -> str:
 
 
 async def measure_backend(
-    backend: str, url: str, sizes: list[int], repetitions: int
+    backend: str, url: str, sizes: list[int], repetitions: int, folder: str | None
 ) -> dict[str, Any]:
     """Measure one backend at every size and print its table."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "trips").mkdir()
-        trips = await round_trips(backend, url, folder)
-        ours, raw = contestants(backend, url, folder)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name)
+        (place / "trips").mkdir()
+        trips = await round_trips(backend, url, place)
+        ours, raw = contestants(backend, url, place)
         await ours.open()
         await raw.open()
         try:
@@ -179,11 +178,36 @@ def ratio(times: list[float], others: list[float]) -> float:
     return statistics.median(times) / statistics.median(others)
 
 
+def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
+    """Return a diagram for each backend and step."""
+    labels = {"": "tracker_store_async", "raw ": "raw driver"}
+    return [
+        charts.Panel(
+            f"{backend}: {step}",
+            "ms",
+            series={
+                label: [
+                    (size, *measure.quartiles_ms(times[prefix + step]))
+                    for size, times in found["seconds"].items()
+                ]
+                for prefix, label in labels.items()
+            },
+            x_label="stored events",
+            logarithmic=step == "retrieve",
+            from_zero=True,
+        )
+        for backend, found in results.items()
+        for step in ("retrieve", "save")
+    ]
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = arguments.parser(__doc__ or "")
-    parser.add_argument("--events", nargs="+", type=int, default=[10, 100, 1000, 10000])
-    parser.add_argument("--repetitions", type=int, default=40, help="turns a cell")
+    number = arguments.positive
+    sizes = [10, 100, 1000, 10000]
+    parser.add_argument("--events", nargs="+", type=number, default=sizes)
+    parser.add_argument("--repetitions", type=number, default=40, help="turns a cell")
     options = parser.parse_args()
     versions = measure.environment(
         ["sqlalchemy", "asyncpg", "aiosqlite", "aiobotocore", "pydantic"]
@@ -191,17 +215,20 @@ def main() -> None:
     print("median [quartiles]; ratio = ours / raw driver;", versions)
     print("trips r/s = round trips of a retrieve / of a save")
     results = {
-        backend: asyncio.run(
+        backend: measure.run(
             measure_backend(
                 backend,
                 arguments.url_of(backend, options),
                 sorted(options.events),
                 options.repetitions,
+                options.folder,
             )
         )
         for backend in options.backend
     }
     measure.write_json(options.json, {"environment": versions, "turn": results})
+    title = "A turn of six events, beside the raw driver in the same process"
+    charts.draw(options.chart, title, panels_of(results))
 
 
 if __name__ == "__main__":

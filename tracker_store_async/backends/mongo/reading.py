@@ -89,12 +89,17 @@ class Reader:
         if tail_first + len(tail) != version:
             return None
         if first >= tail_first:
-            return first, tail[first - tail_first :]
-        rows = await self._bucket_rows(header, first)
-        return None if rows is None else (first, rows + tail)
+            return first, tail[first - tail_first :][: read.limit]
+        rows = await self._bucket_rows(header, first, read.limit)
+        return None if rows is None else (first, (rows + tail)[: read.limit])
 
-    async def _bucket_rows(self, header: Document, first: int) -> list[Document] | None:
-        """Return the rows from `first` up to the tail, or None if some are missing."""
+    async def _bucket_rows(
+        self, header: Document, first: int, limit: int | None
+    ) -> list[Document] | None:
+        """Return the rows from `first` up to the tail, or None if some are missing.
+
+        With a `limit` it ends where so many are found.
+        """
         runs = {None, *header.get("runs", [])}
         within = {"log": header["log"], "end": {"$gt": first}}
         rows: list[Document] = []
@@ -106,6 +111,8 @@ class Reader:
             if skipped < 0 or bucket["end"] - bucket["first"] != len(bucket["rows"]):
                 return None
             rows += bucket["rows"][skipped:]
+            if limit is not None and len(rows) >= limit:
+                return rows
         return rows if first + len(rows) == header["tail_first"] else None
 
 

@@ -120,17 +120,19 @@ class Operations:
             append.expected_version,
             append.new_version,
             append.session_start,
-            append.snapshot,
+            append.snapshot or "",
             repr(append.now),
             "" if expires_at is None else repr(expires_at),
             "" if expires_at is None else ttl_ms(expires_at - append.now),
             0 if append.user_id is None else 1,
             append.user_id or "",
             "" if append.created_at is None else repr(append.created_at),
-            repr(found.created_at if found else append.now),
+            repr(found.created_at if found else append.begun_at),
             "" if value is None else sha1(value).hexdigest(),  # noqa: S324
             int(value is not None and self._delete_rasa_data),
             append.sender_id,
+            repr(append.stamp),
+            0 if append.expected_version else append.position,
             *rows,
         )
 
@@ -144,6 +146,7 @@ class Operations:
             repr(read.now),
             "" if read.start is None else read.start,
             "" if read.last is None else read.last,
+            "" if read.limit is None else read.limit,
         )
         if answer is None:
             return None
@@ -207,7 +210,7 @@ class Operations:
             "" if expires_at is None else ttl_ms(expires_at - now),
             *(0, "", "", repr(found.created_at)),
             sha1(value).hexdigest(),  # noqa: S324
-            *(0, sender_id, *rows),
+            *(0, sender_id, repr(found.updated_at), 0, *rows),
         )
         return bool(answer)
 

@@ -13,7 +13,7 @@ import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, literal, null, or_, select
+from sqlalchemy import BigInteger, and_, case, func, literal, null, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from tracker_store_async.backends.sql.errors import Kind, is_contended, kind_of
@@ -98,8 +98,8 @@ class CoreOperations:
         """Insert the conversation unless it is there; an expired one is replaced."""
         values = header_values(append) | {
             "sender_id": append.sender_id,
-            "first_position": 0,
-            "created_at": append.now,
+            "first_position": append.position,
+            "created_at": append.begun_at,
         }
         if await self._insert_header(conn, values):
             return True
@@ -153,7 +153,7 @@ class CoreOperations:
             )
         start: Any = head.c.session_start
         if read.start is not None:
-            start = literal(min(read.start, MAX_POSITION))
+            start = literal(min(read.start, MAX_POSITION), BigInteger())
         within = [event.c.sender_id == head.c.sender_id, event.c.position >= start]
         if read.last is not None:
             last = min(read.last, MAX_POSITION)
@@ -161,6 +161,11 @@ class CoreOperations:
         is_last = or_(
             event.c.position.is_(None), event.c.position == head.c.version - 1
         )
+        if read.limit is not None:
+            # Portable for `position < greatest(start, first_position) + limit`.
+            ends = [begin + read.limit for begin in (start, head.c.first_position)]
+            within.append(or_(*(event.c.position < end for end in ends)))
+            is_last = or_(is_last, *(event.c.position == end - 1 for end in ends))
         return (
             select(
                 *header,
@@ -348,7 +353,7 @@ def header_values(append: Append) -> dict[str, Any]:
         "version": append.new_version,
         "session_start": append.session_start,
         "snapshot": append.snapshot,
-        "updated_at": append.now,
+        "updated_at": append.stamp,
         "expires_at": append.expires_at,
         "user_id": append.user_id,
     }
@@ -367,7 +372,7 @@ def event_values(append: Append) -> list[dict[str, Any]]:
             "position": position,
             "event_id": row.event_id,
         }
-        for position, row in enumerate(append.rows, append.expected_version)
+        for position, row in enumerate(append.rows, append.position)
     ]
 
 
@@ -390,6 +395,11 @@ def column_time(timestamp: float | None) -> float | None:
     if timestamp is None or math.isfinite(timestamp):
         return timestamp
     return None
+
+
+def page_end(read: Read, first: int, version: int) -> int:
+    """Return the position behind the last row that a read asks for."""
+    return version if read.limit is None else min(version, first + read.limit)
 
 
 def check_whole(sender_id: str, first: int, version: int, count: int) -> None:
@@ -418,7 +428,7 @@ def _conversation_of(
         first = max(first, tail.version - read.last)
     first = min(first, tail.version)
     rows = [] if tail.position is None else [(r.event_id, r.data or "") for r in found]
-    check_whole(read.sender_id, first, tail.version, len(rows))
+    check_whole(read.sender_id, first, page_end(read, first, tail.version), len(rows))
     return StoredConversation(
         version=tail.version,
         session_start=tail.session_start,

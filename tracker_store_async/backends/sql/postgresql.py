@@ -21,6 +21,7 @@ from tracker_store_async.backends.sql.core import (
     CoreOperations,
     check_whole,
     dropping_lost,
+    page_end,
 )
 from tracker_store_async.backends.sql.errors import is_contended
 from tracker_store_async.backends.sql.postgresql_statements import Statements
@@ -79,6 +80,8 @@ class AsyncpgOperations(PostgresqlOperations):
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
+        if append.origin is not None:
+            return await super().append(append)
         sql, arguments = self._statements.append(append)
         if await self._fetch(sql, arguments):
             return True
@@ -92,7 +95,7 @@ class AsyncpgOperations(PostgresqlOperations):
             return None
         if found[0][2] is None:
             return await super().read(read)  # its first row is missing: say which
-        return _conversation_of(read.sender_id, found)
+        return _conversation_of(read, found)
 
     async def _fetch(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
         for attempt in range(CONTENTION_ATTEMPTS):
@@ -151,10 +154,10 @@ def _is_sound(driver: Any, error: Exception) -> bool:
     return getattr(error, "sqlstate", None) is not None and not driver.is_closed()
 
 
-def _conversation_of(sender_id: str, found: Sequence[Any]) -> StoredConversation:
+def _conversation_of(read: Read, found: Sequence[Any]) -> StoredConversation:
     header = found[0][2]
     version, first = header[0], header[7]
     # Without events there is one row, for the header.
     rows: list[StoredRow] = list(map(_row_of, found)) if first < version else []
-    check_whole(sender_id, first, version, len(rows))
+    check_whole(read.sender_id, first, page_end(read, first, version), len(rows))
     return StoredConversation(*(*header[:7], first, rows))

@@ -22,6 +22,7 @@ from tracker_store_async.backends.sql.core import (
     check_whole,
     column_text,
     column_time,
+    page_end,
 )
 from tracker_store_async.rows import ConversationSummary, StoredConversation
 
@@ -44,7 +45,7 @@ WHERE sender_id = :sender_id
 """
 _ADVANCE = """
 UPDATE conversations SET version = :version, session_start = :session_start,
-    snapshot = :snapshot, updated_at = :now, expires_at = :expires_at,
+    snapshot = :snapshot, updated_at = :stamp, expires_at = :expires_at,
     user_id = coalesce(:user_id, user_id)
 WHERE sender_id = :sender_id AND version = :expected_version
     AND created_at = coalesce(:created_at, created_at)
@@ -53,8 +54,8 @@ WHERE sender_id = :sender_id AND version = :expected_version
 _BEGIN = """
 INSERT INTO conversations (sender_id, version, first_position, session_start, snapshot,
     created_at, updated_at, expires_at, user_id)
-VALUES (:sender_id, :version, 0, :session_start, :snapshot, :now, :now, :expires_at,
-    :user_id)
+VALUES (:sender_id, :version, :position, :session_start, :snapshot, :begun_at, :stamp,
+    :expires_at, :user_id)
 """
 _INSERT_EVENT = """
 INSERT INTO events (sender_id, position, event_id, data, type_name, timestamp,
@@ -73,7 +74,7 @@ WHERE sender_id = :sender_id AND (expires_at IS NULL OR expires_at > :now)
 """
 _READ_EVENTS = """
 SELECT event_id, data FROM events WHERE sender_id = ? AND position >= ?
-ORDER BY position
+ORDER BY position LIMIT ?
 """
 _CLAIM_CUT = """
 UPDATE conversations SET first_position = :before
@@ -228,6 +229,9 @@ def _append(conn: sqlite3.Connection, append: Append) -> bool:
         "expires_at": append.expires_at,
         "user_id": append.user_id,
         "created_at": append.created_at,
+        "position": append.position,
+        "begun_at": append.begun_at,
+        "stamp": append.stamp,
     }
     rows = _event_rows(append)
     with _writing(conn):
@@ -267,7 +271,7 @@ def _event_rows(append: Append) -> list[tuple[Any, ...]]:
             column_text(row.intent_name),
             column_text(row.action_name),
         )
-        for position, row in enumerate(append.rows, append.expected_version)
+        for position, row in enumerate(append.rows, append.position)
     ]
 
 
@@ -287,8 +291,10 @@ def _read(conn: sqlite3.Connection, read: Read) -> StoredConversation | None:
         first = min(first, version)
         rows = []
         if first < version:
-            rows = conn.execute(_READ_EVENTS, (read.sender_id, first)).fetchall()
-    check_whole(read.sender_id, first, version, len(rows))
+            limit = -1 if read.limit is None else read.limit
+            bounds = (read.sender_id, first, limit)
+            rows = conn.execute(_READ_EVENTS, bounds).fetchall()
+    check_whole(read.sender_id, first, page_end(read, first, version), len(rows))
     return StoredConversation(*(version, session_start, snapshot, *rest, first, rows))
 
 

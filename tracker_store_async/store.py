@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar, cast
 
 from tracker_store_async import errors
 from tracker_store_async.domain import Domain
@@ -51,7 +51,13 @@ from tracker_store_async.tracker import DialogueStateTracker
 from tracker_store_async.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Coroutine,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
 
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.config import EndpointConfig
@@ -62,6 +68,8 @@ if TYPE_CHECKING:
         NewRow,
         StoredConversation,
     )
+
+T = TypeVar("T")
 
 SAVE_MANY_CONCURRENCY = 16
 """Most saves that `save_many` has under way at once."""
@@ -513,6 +521,21 @@ class TrackerStore(Lifecycle, Protocol):
     ) -> DialogueStateTracker | None:
         return await self._loader.load(sender_id, start=start, last=last)
 
+    # -- several at once: a backend that can do better overrides them ------------------
+
+    async def _append_many(self, appends: Sequence[Append]) -> list[bool]:
+        """Do several appends to different conversations, each as `_append` does it.
+
+        Where one fails, others may have been stored.
+        """
+        return await _all_of([self._append(append) for append in appends])
+
+    async def _read_many(
+        self, reads: Sequence[Read]
+    ) -> list[StoredConversation | None]:
+        """Do several reads, each as `_read` does it."""
+        return await _all_of([self._read(read) for read in reads])
+
     # -- primitives: what a backend fills ----------------------------------------------
 
     def _check_size(
@@ -560,6 +583,15 @@ class TrackerStore(Lifecycle, Protocol):
     @abstractmethod
     async def _health(self) -> Health:
         """Ask the storage how it is."""
+
+
+async def _all_of(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines side by side to their end, then raise the first error, if any."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return cast("list[T]", results)
 
 
 def is_tracker_store(obj: object) -> TypeGuard[TrackerStore]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests.conformance.kit import SENDER, user
@@ -143,3 +144,28 @@ async def test_a_copy_goes_on_as_any_other_conversation(store: TrackerStore) -> 
     again = await store.retrieve_full_tracker(SENDER)
     assert again is not None
     assert [event.type_name for event in again.events] == ["action", "user"]
+
+
+async def test_several_are_appended_to_and_read_at_once(store: TrackerStore) -> None:
+    await store.open()
+    names = [f"many-{n}" for n in range(5)]
+    blocked = Append("many-3", 0, [row(99)], 0, "{}", NOW)
+    assert await store._append(blocked)
+    expired = Append("many-4", 0, [row(98)], 0, "{}", NOW - 9, expires_at=NOW - 5)
+    assert await store._append(expired)
+    begun = [replace(copy(0, [row(0), row(1)]), sender_id=name) for name in names]
+    assert await store._append_many(begun) == [True, True, True, False, True]
+    rest = [
+        replace(copy(2, [row(2)], user_id="u", created_at=BEGAN), sender_id="many-0"),
+        replace(copy(5, [row(2)]), sender_id="many-1"),
+        replace(copy(0, [row(7)]), sender_id="many-5"),
+    ]
+    assert await store._append_many(rest) == [True, False, True]
+    reads = [Read(name, NOW, start=0, limit=2) for name in (*names, "many-6")]
+    found = await store._read_many(reads)
+    pages = [None if each is None else numbers(each) for each in found]
+    assert pages == [[0, 1], [0, 1], [0, 1], [99], [0, 1], None]
+    assert found[0] is not None
+    assert (found[0].version, found[0].user_id) == (3, "u")
+    headers = await store._read_many([Read(name, NOW, last=0) for name in names])
+    assert [each and each.version for each in headers] == [3, 2, 2, 1, 2]

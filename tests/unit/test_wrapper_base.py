@@ -50,6 +50,8 @@ OWN = {
     *("retrieve_full_tracker", "exists", "delete", "keys", "conversations"),
     *("stream_events", "deserialise_tracker", "health", "create"),
     *("_publish", "_fetch", "_load"),
+    # one after the other of the wrapper's own primitives
+    *("_append_many", "_read_many"),
     # what each store object has for itself
     *("open", "_ensure_open", "_connect", "_wrong_loop", "close"),
     *("_is_open_elsewhere", "_close_to_the_end", "_loop", "_closed", "_opening"),

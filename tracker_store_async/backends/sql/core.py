@@ -17,8 +17,8 @@ from sqlalchemy import BigInteger, and_, case, func, literal, null, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from tracker_store_async.backends.sql.errors import Kind, is_contended, kind_of
+from tracker_store_async.backends.sql.paging import check_whole, page_end
 from tracker_store_async.backends.sql.schema import COLUMN_LENGTH
-from tracker_store_async.errors import CorruptEventError
 from tracker_store_async.rows import ConversationSummary, StoredConversation
 from tracker_store_async.settling import settled
 
@@ -73,6 +73,19 @@ class CoreOperations:
         if is_mine and append.rows:
             await self._insert_events(conn, append)
         return is_mine
+
+    async def append_many(self, appends: Sequence[Append]) -> list[bool]:
+        """Do several appends in one transaction, or each alone if one is refused."""
+
+        async def run(conn: AsyncConnection) -> bool:
+            for append in appends:
+                if not await self._append_on(conn, append):
+                    return False
+            return True
+
+        if await self._in_transaction(run, undo_refused=True):
+            return [True] * len(appends)
+        return [await self.append(append) for append in appends]
 
     async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:
         await conn.execute(self.tables.events.insert(), event_values(append))
@@ -142,6 +155,16 @@ class CoreOperations:
         async with self._reading() as conn:
             found = (await conn.execute(self._read_statement(read))).all()
         return _conversation_of(read, found)
+
+    async def read_many(self, reads: Sequence[Read]) -> list[StoredConversation | None]:
+        """Do several reads on one connection."""
+        async with self._reading() as conn:
+            return [
+                _conversation_of(
+                    read, (await conn.execute(self._read_statement(read))).all()
+                )
+                for read in reads
+            ]
 
     def _read_statement(self, read: Read) -> Select[Any]:
         head, event = self.tables.conversations, self.tables.events
@@ -395,25 +418,6 @@ def column_time(timestamp: float | None) -> float | None:
     if timestamp is None or math.isfinite(timestamp):
         return timestamp
     return None
-
-
-def page_end(read: Read, first: int, version: int) -> int:
-    """Return the position behind the last row that a read asks for."""
-    return version if read.limit is None else min(version, first + read.limit)
-
-
-def check_whole(sender_id: str, first: int, version: int, count: int) -> None:
-    """Check that the rows from `first` on are all there.
-
-    Raises:
-        CorruptEventError: Somebody removed rows behind our back.
-    """
-    if first + count != version:
-        raise CorruptEventError(
-            sender_id,
-            first,
-            f"{version - first} events are needed from here on, {count} are stored",
-        )
 
 
 def _conversation_of(

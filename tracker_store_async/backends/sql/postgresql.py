@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
@@ -19,21 +19,24 @@ from tracker_store_async.backends.sql.checkout import Checkout
 from tracker_store_async.backends.sql.core import (
     CONTENTION_ATTEMPTS,
     CoreOperations,
-    check_whole,
     dropping_lost,
-    page_end,
 )
 from tracker_store_async.backends.sql.errors import is_contended
+from tracker_store_async.backends.sql.paging import check_whole, page_end
+from tracker_store_async.backends.sql.postgresql_bulk import Bulk
 from tracker_store_async.backends.sql.postgresql_statements import Statements
 from tracker_store_async.rows import StoredConversation
+from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.schema import Tables
     from tracker_store_async.rows import Append, Read, StoredRow
+
+T = TypeVar("T")
 
 _row_of = itemgetter(0, 1)
 
@@ -77,6 +80,7 @@ class AsyncpgOperations(PostgresqlOperations):
         super().__init__(engine, tables)
         self._checkout = Checkout(engine, keep=keep_connections)
         self._statements = Statements(engine, tables)
+        self._bulk = Bulk(engine, tables)
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
@@ -96,6 +100,43 @@ class AsyncpgOperations(PostgresqlOperations):
         if found[0][2] is None:
             return await super().read(read)  # its first row is missing: say which
         return _conversation_of(read, found)
+
+    async def append_many(self, appends: Sequence[Append]) -> list[bool]:
+        """Do several appends in one transaction, with COPY, if they are of a copy."""
+        if any(append.origin is None for append in appends):
+            return await super().append_many(appends)
+        stored = await settled(
+            self._on_driver(lambda driver: self._bulk.append(driver, appends))
+        )
+        # Rare: an expired conversation may stand in the way of a new one.
+        return [
+            append.sender_id in stored
+            or (not append.expected_version and await self.append(append))
+            for append in appends
+        ]
+
+    async def read_many(self, reads: Sequence[Read]) -> list[StoredConversation | None]:
+        """Do several reads as of one moment, in two statements."""
+        if any(read.start is None or read.last for read in reads):
+            return [await self.read(read) for read in reads]
+        return await self._on_driver(lambda driver: self._bulk.read(driver, reads))
+
+    async def _on_driver(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Do several statements on one connection of the driver."""
+        pooled = await self._checkout.take()
+        driver: Any = pooled.driver_connection
+        try:
+            found = await work(driver)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._checkout.abandon(pooled)
+            elif _is_sound(driver, error) and not driver.is_in_transaction():
+                await self._checkout.give_back(pooled)
+            else:
+                self._checkout.drop(pooled)
+            raise
+        await self._checkout.give_back(pooled)
+        return found
 
     async def _fetch(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
         for attempt in range(CONTENTION_ATTEMPTS):

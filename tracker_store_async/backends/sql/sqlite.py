@@ -19,11 +19,10 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from tracker_store_async.backends.sql.core import (
-    check_whole,
     column_text,
     column_time,
-    page_end,
 )
+from tracker_store_async.backends.sql.paging import check_whole, page_end
 from tracker_store_async.rows import ConversationSummary, StoredConversation
 
 if TYPE_CHECKING:
@@ -145,6 +144,14 @@ class SqliteOperations:
         """Return header and rows as of one moment, or None."""
         return await _run(self._reader, _read, read)
 
+    async def append_many(self, appends: Sequence[Append]) -> list[bool]:
+        """Do several appends in one transaction."""
+        return await _run(self._writer, _append_many, appends)
+
+    async def read_many(self, reads: Sequence[Read]) -> list[StoredConversation | None]:
+        """Do several reads in one hop to the thread."""
+        return await _run(self._reader, _read_many, reads)
+
     async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
         return await _run(self._writer, _delete, sender_id, before, now)
@@ -219,6 +226,17 @@ def _writing(conn: sqlite3.Connection) -> _Transaction:
 
 
 def _append(conn: sqlite3.Connection, append: Append) -> bool:
+    with _writing(conn):
+        return _append_within(conn, append)
+
+
+def _append_many(conn: sqlite3.Connection, appends: Sequence[Append]) -> list[bool]:
+    # One that is refused has changed nothing, so the others may stay.
+    with _writing(conn):
+        return [_append_within(conn, append) for append in appends]
+
+
+def _append_within(conn: sqlite3.Connection, append: Append) -> bool:
     values = {
         "sender_id": append.sender_id,
         "expected_version": append.expected_version,
@@ -233,14 +251,12 @@ def _append(conn: sqlite3.Connection, append: Append) -> bool:
         "begun_at": append.begun_at,
         "stamp": append.stamp,
     }
-    rows = _event_rows(append)
-    with _writing(conn):
-        if append.expected_version:
-            is_mine = conn.execute(_ADVANCE, values).rowcount == 1
-        else:
-            is_mine = _begin(conn, values)
-        if is_mine:
-            conn.executemany(_INSERT_EVENT, rows)
+    if append.expected_version:
+        is_mine = conn.execute(_ADVANCE, values).rowcount == 1
+    else:
+        is_mine = _begin(conn, values)
+    if is_mine:
+        conn.executemany(_INSERT_EVENT, _event_rows(append))
     return is_mine
 
 
@@ -296,6 +312,12 @@ def _read(conn: sqlite3.Connection, read: Read) -> StoredConversation | None:
             rows = conn.execute(_READ_EVENTS, bounds).fetchall()
     check_whole(read.sender_id, first, page_end(read, first, version), len(rows))
     return StoredConversation(*(version, session_start, snapshot, *rest, first, rows))
+
+
+def _read_many(
+    conn: sqlite3.Connection, reads: Sequence[Read]
+) -> list[StoredConversation | None]:
+    return [_read(conn, read) for read in reads]
 
 
 def _delete(

@@ -354,6 +354,14 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
     async def _read(self, read: Read) -> StoredConversation | None:
         return await self._bounded(self._opened.read(read))
 
+    async def _append_many(self, appends: Sequence[Append]) -> list[bool]:
+        return await self._bounded(self._opened.append_many(appends))
+
+    async def _read_many(
+        self, reads: Sequence[Read]
+    ) -> list[StoredConversation | None]:
+        return await self._bounded(self._opened.read_many(reads))
+
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
         return await self._bounded(self._opened.delete(sender_id, before, now))
 

@@ -20,8 +20,10 @@ from tracker_store_async.backends.sql.layout import (
 )
 from tracker_store_async.backends.sql.opening import (
     ensure_layout,
+    is_rasas,
     operations_for,
 )
+from tracker_store_async.backends.sql.rasa import RasaOperations
 from tracker_store_async.backends.sql.schema import build_tables
 from tracker_store_async.errors import ConfigurationError, StoreClosedError
 from tracker_store_async.rows import Health
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.backends.sql.engine import SslMode
     from tracker_store_async.backends.sql.opening import Operations
+    from tracker_store_async.backends.sql.schema import Tables
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.credentials import PasswordSource
     from tracker_store_async.domain import Domain
@@ -112,6 +115,8 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
     Raises:
         ConfigurationError: An option is wrong or does not apply to the dialect.
     """
+
+    _reads_rasa_layout = False  # True for those who only read, and so need no upgrade
 
     def __init__(
         self,
@@ -234,24 +239,29 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         try:
             with self._translated:
                 tables = build_tables(engine.dialect, self._connector.options.schema)
-                await ensure_layout(
-                    engine,
-                    tables,
-                    create_tables=self._create_tables,
-                    auto_upgrade=self._auto_upgrade,
-                )
-                self._operations = operations_for(
-                    engine,
-                    tables,
-                    self._connector.options,
-                    is_ours=self._connector.owns_engine,
-                )
+                self._operations = await self._operations_on(engine, tables)
                 await self._operations.open()
         except BaseException:
             self._operations = None
             await self._connector.release(engine)
             raise
         self._engine = engine
+
+    async def _operations_on(self, engine: AsyncEngine, tables: Tables) -> Operations:
+        if self._reads_rasa_layout and await is_rasas(engine, tables):
+            return RasaOperations(engine, tables)
+        await ensure_layout(
+            engine,
+            tables,
+            create_tables=self._create_tables,
+            auto_upgrade=self._auto_upgrade,
+        )
+        return operations_for(
+            engine,
+            tables,
+            self._connector.options,
+            is_ours=self._connector.owns_engine,
+        )
 
     async def _connected_engine(self) -> AsyncEngine:
         """Return an engine that has connected once, and so knows what it talks to."""

@@ -13,6 +13,7 @@ The file to read first is `copying.py`: how one conversation is copied.
 from __future__ import annotations
 
 from tracker_store_async.moving.migration import migrate
+from tracker_store_async.moving.opening import as_source
 from tracker_store_async.moving.reports import (
     BackupReport,
     Conflict,
@@ -26,6 +27,7 @@ __all__ = [
     "Conflict",
     "ExportReport",
     "MoveReport",
+    "as_source",
     "migrate",
     "verify",
 ]

@@ -49,10 +49,29 @@ def source_store(config: EndpointConfig) -> TrackerStore:
     if _is_sql(settings):
         settings |= {"create_tables": False, "auto_upgrade": False}
         settings.pop("login_db", None)
-    store = _build(settings)
+    return as_source(_build(settings))
+
+
+def as_source(store: TrackerStore) -> TrackerStore:
+    """Have a store that is not open yet change nothing when it opens.
+
+    Neither tables nor indexes nor versions are created, and an SQL database that Rasa
+    wrote and nobody has upgraded is read in place.
+
+    Args:
+        store: The store.
+
+    Returns:
+        The store.
+
+    Raises:
+        ConfigurationError: It is open already.
+    """
     innermost = store
     while isinstance(innermost, WrapperTrackerStore):
         innermost = innermost._wrapped
+    if innermost._loop is not None:
+        raise ConfigurationError("as_source() is for a store that is not open yet")
     innermost._creates_layout = False
     if hasattr(innermost, "_reads_rasa_layout"):
         innermost._reads_rasa_layout = True

@@ -48,15 +48,21 @@ class Operations:
         commands: The open connection.
         keys: The names of the keys.
         delete_rasa_data: Whether taking Rasa's value over removes it.
+        only_looks: Whether a listing leaves the index as it is.
     """
 
     def __init__(
-        self, commands: Commands, keys: Keys, *, delete_rasa_data: bool
+        self,
+        commands: Commands,
+        keys: Keys,
+        *,
+        delete_rasa_data: bool,
+        only_looks: bool = False,
     ) -> None:
         self.commands = commands
         self._keys = keys
         self._delete_rasa_data = delete_rasa_data
-        self.index = Index(commands, keys, conversation_of_rasa)
+        self.index = Index(commands, keys, conversation_of_rasa, only_looks=only_looks)
 
     def _keys_of(self, sender_id: str) -> tuple[bytes, ...]:
         """Return the keys for a script: the index's too where it lies on the server."""

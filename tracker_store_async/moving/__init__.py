@@ -12,6 +12,8 @@ The file to read first is `copying.py`: how one conversation is copied.
 
 from __future__ import annotations
 
+from tracker_store_async.moving.backup import backup
+from tracker_store_async.moving.backup_file import DamagedBackupError
 from tracker_store_async.moving.migration import migrate
 from tracker_store_async.moving.opening import as_source
 from tracker_store_async.moving.reports import (
@@ -20,14 +22,18 @@ from tracker_store_async.moving.reports import (
     ExportReport,
     MoveReport,
 )
+from tracker_store_async.moving.restoring import restore
 from tracker_store_async.moving.verification import verify
 
 __all__ = [
     "BackupReport",
     "Conflict",
+    "DamagedBackupError",
     "ExportReport",
     "MoveReport",
     "as_source",
+    "backup",
     "migrate",
+    "restore",
     "verify",
 ]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from tracker_store_async.moving.backup import backup
 from tracker_store_async.moving.backup_file import DamagedBackupError
+from tracker_store_async.moving.exporting import export_events
 from tracker_store_async.moving.migration import migrate
 from tracker_store_async.moving.opening import as_source
 from tracker_store_async.moving.reports import (
@@ -23,6 +24,7 @@ from tracker_store_async.moving.reports import (
     MoveReport,
 )
 from tracker_store_async.moving.restoring import restore
+from tracker_store_async.moving.transcripts import transcript
 from tracker_store_async.moving.verification import verify
 
 __all__ = [
@@ -33,7 +35,9 @@ __all__ = [
     "MoveReport",
     "as_source",
     "backup",
+    "export_events",
     "migrate",
     "restore",
+    "transcript",
     "verify",
 ]

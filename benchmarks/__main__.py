@@ -6,6 +6,7 @@ SCRIPTS = {
     "turn": "save and retrieve a 6-event turn, beside the raw driver doing the same",
     "cache": "what CachedTrackerStore saves: time and bytes of a retrieve",
     "loop": "how long 64 concurrent conversations ever stop the event loop",
+    "moving": "conversations through every kind of store, killed on the way",
     "outage": "64 conversations while their primary is killed and comes back",
 }
 

@@ -111,6 +111,9 @@ class Read:
 
     `limit` asks for at most the first `limit` events, to read a log page by page; it
     goes with a `start` and without `last`. The header is that of the whole log.
+
+    `columns` lets a backend that keeps the columns of a :class:`NewRow` answer with
+    such rows, so that who copies them does not derive them again.
     """
 
     sender_id: str
@@ -118,6 +121,7 @@ class Read:
     start: int | None = None
     last: int | None = None
     limit: int | None = None
+    columns: bool = False
 
 
 @dataclass(slots=True)

@@ -110,6 +110,9 @@ class TrackerStore(Lifecycle, Protocol):
     _on_publish_error: OnPublishError
     _tells_logs_apart: bool = True  # whether `created_at` names one log for good
     _creates_layout: bool = True  # False for those who only look
+    _keeps_columns: bool = (
+        False  # True where a row's columns are stored beside its text
+    )
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver
@@ -586,8 +589,14 @@ class TrackerStore(Lifecycle, Protocol):
 
 
 async def _all_of(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run coroutines side by side to their end, then raise the first error, if any."""
-    results = await asyncio.gather(*work, return_exceptions=True)
+    """Run coroutines, some at a time, to their end; then raise the first error."""
+    slots = asyncio.Semaphore(SAVE_MANY_CONCURRENCY)
+
+    async def run(one: Coroutine[Any, Any, T]) -> T:
+        async with slots:
+            return await one
+
+    results = await asyncio.gather(*map(run, work), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result

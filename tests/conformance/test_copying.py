@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests.conformance.kit import SENDER, user
+from tracker_store_async.moving.pages import as_text
 from tracker_store_async.rows import Append, Listing, NewRow, Origin, Read
 
 if TYPE_CHECKING:
@@ -169,3 +170,18 @@ async def test_several_are_appended_to_and_read_at_once(store: TrackerStore) -> 
     assert (found[0].version, found[0].user_id) == (3, "u")
     headers = await store._read_many([Read(name, NOW, last=0) for name in names])
     assert [each and each.version for each in headers] == [3, 2, 2, 1, 2]
+
+
+async def test_a_read_with_columns_gives_the_same_rows(store: TrackerStore) -> None:
+    await store.open()
+    data = '{"event":"action","name":"act","timestamp":5.5}'
+    rows = [NewRow("id-0", data, "action", 5.5, None, "act"), row(1)]
+    assert await store._append(copy(0, rows))
+    request = Read(SENDER, NOW, start=0, limit=5, columns=True)
+    for found in (await store._read(request), *await store._read_many([request])):
+        assert found is not None
+        pairs = [(each[0], as_text(each[1])) for each in found.rows]
+        assert pairs == [(each.event_id, each.data) for each in rows]
+        for mine, each in zip(found.rows, rows, strict=True):
+            if isinstance(mine, NewRow):
+                assert mine == each

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WORKERS = 4
 """Batches under way at once, at most."""
 
-BATCH_EVENTS = 2000
+BATCH_EVENTS = 4000
 """Events from which a batch takes no more conversations."""
 
 

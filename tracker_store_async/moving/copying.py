@@ -9,7 +9,7 @@ and is not the same is a conflict. It is reported and never overwritten.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.moving.pages import (
     SessionScan,
@@ -19,13 +19,13 @@ from tracker_store_async.moving.pages import (
     same_rows,
 )
 from tracker_store_async.moving.reports import Conflict
-from tracker_store_async.rows import Append, Origin, Read
+from tracker_store_async.rows import Append, NewRow, Origin, Read
 from tracker_store_async.serialization import check_sender_id, derived_row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
-    from tracker_store_async.rows import NewRow, StoredConversation
+    from tracker_store_async.rows import StoredConversation
     from tracker_store_async.store import TrackerStore
 
 
@@ -118,10 +118,22 @@ def append_of(
     )
 
 
-def new_rows(page: StoredConversation, from_position: int) -> list[NewRow]:
-    """Return the rows of a page from a position on, as they are appended."""
-    rows = page.rows[max(0, from_position - page.first_position) :]
-    return [derived_row(event_id, data) for event_id, data in rows]
+def new_rows(
+    page: StoredConversation, from_position: int, *, derive: bool = True
+) -> list[NewRow]:
+    """Return the rows of a page from a position on, as they are appended.
+
+    Args:
+        page: The page.
+        from_position: Position of the first row that is wanted.
+        derive: Whether the target keeps the columns that are derived from an event.
+    """
+    rows: Sequence[Any] = page.rows[max(0, from_position - page.first_position) :]
+    if rows and isinstance(rows[0], NewRow):
+        return list(rows)
+    if derive:
+        return [derived_row(*row) for row in rows]
+    return [NewRow(row[0], as_text(row[1]), "", None, None, None) for row in rows]
 
 
 async def _header(store: TrackerStore, sender_id: str) -> StoredConversation | None:
@@ -187,7 +199,11 @@ class _Copy:
             if not is_last:
                 return  # the source may have grown by the next page
             raise self._conflict(page.version, "the target has more events")
-        rows = new_rows(page, self._version if self._exists else page.first_position)
+        rows = new_rows(
+            page,
+            self._version if self._exists else page.first_position,
+            derive=self._target._keeps_columns,
+        )
         if rows or not self._exists:
             await self._append(page, rows)
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     )
     from tracker_store_async.store import TrackerStore
 
-CONCURRENCY = 200
+CONCURRENCY = 800
 """Conversations in flight, at most."""
 
 ATTEMPTS = 5
@@ -138,6 +138,7 @@ class _Migration:
         self._state = state
         self._progress = progress
         self._frontier = Frontier()
+        self._has_columns = target._keeps_columns
         self.report = MoveReport()
 
     async def run(self, concurrency: int) -> None:
@@ -196,7 +197,10 @@ class _Migration:
         if not summaries:
             return []
         now, limit = self._source._now(), self._page_events
-        reads = [Read(each.sender_id, now, start=0, limit=limit) for each in summaries]
+        reads = [
+            Read(each.sender_id, now, start=0, limit=limit, columns=self._has_columns)
+            for each in summaries
+        ]
         pages = await self._source._read_many(reads)
         appends: list[Append] = []
         appended, others = [], []
@@ -219,7 +223,7 @@ class _Migration:
         return others
 
     def _append_of(self, sender_id: str, page: StoredConversation) -> Append:
-        rows = new_rows(page, page.first_position)
+        rows = new_rows(page, page.first_position, derive=self._has_columns)
         now = self._target._now()
         append = append_of(sender_id, page, rows, expected_version=0, now=now)
         self._target._check_size(sender_id, rows, append.snapshot or "")

@@ -197,7 +197,8 @@ class _Restore:
         """Append conversations that are not there; return those that are after all."""
         appends = []
         for sender_id, page in new:
-            rows = new_rows(page, page.first_position)
+            derive = self._target._keeps_columns
+            rows = new_rows(page, page.first_position, derive=derive)
             now = self._target._now()
             append = append_of(sender_id, page, rows, expected_version=0, now=now)
             self._target._check_size(sender_id, rows, append.snapshot or "")

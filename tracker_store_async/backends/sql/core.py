@@ -405,8 +405,10 @@ def column_text(text: str | None) -> str | None:
     It is cut to the width of the column, and what no database can store (NUL, half of a
     surrogate pair) is replaced.
     """
-    if text is None:
-        return None
+    if text is None or (
+        len(text) <= COLUMN_LENGTH and text.isprintable() and text.isascii()
+    ):
+        return text
     text = text[:COLUMN_LENGTH]
     if "\0" in text:
         text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -14,7 +14,7 @@ from tracker_store_async.backends.sql.core import (
     column_time,
 )
 from tracker_store_async.backends.sql.paging import check_whole, page_end
-from tracker_store_async.rows import StoredConversation
+from tracker_store_async.rows import NewRow, StoredConversation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ FROM {conversations} WHERE sender_id = ANY($1::text[])
 """
 
 _ROWS = """
-SELECT e.sender_id, e.event_id, e.data
+SELECT e.sender_id, e.event_id, e.data{more}
 FROM unnest($1::text[], $2::int[], $3::int[]) AS w (sender_id, first, stop)
 JOIN {events} e ON e.sender_id = w.sender_id
     AND e.position >= w.first AND e.position < w.stop
@@ -91,8 +91,10 @@ class Bulk:
         }
         self._begin, self._advance, self._headers, self._rows = (
             statement.format(**names)
-            for statement in (_BEGIN, _ADVANCE, _HEADERS, _ROWS)
+            for statement in (_BEGIN, _ADVANCE, _HEADERS, _ROWS.replace("{more}", ""))
         )
+        more = ", e.type_name, e.timestamp, e.intent_name, e.action_name"
+        self._rows_with_columns = _ROWS.format(more=more, **names)
         self._events = tables.events
 
     async def append(self, driver: Any, appends: Sequence[Append]) -> set[str]:
@@ -153,8 +155,14 @@ class Bulk:
             rows: dict[str, list[StoredRow]] = {}
             if wanted:
                 columns = map(list, zip(*wanted, strict=True))
-                for sender_id, *row in await driver.fetch(self._rows, *columns):
-                    rows.setdefault(sender_id, []).append((row[0], row[1] or ""))
+                if all(read.columns for read in reads):
+                    for record in await driver.fetch(self._rows_with_columns, *columns):
+                        sender_id, event_id, data, *more = record
+                        row = NewRow(event_id, data or "", *more)
+                        rows.setdefault(sender_id, []).append(row)  # type: ignore[arg-type]
+                else:
+                    for sender_id, *row in await driver.fetch(self._rows, *columns):
+                        rows.setdefault(sender_id, []).append((row[0], row[1] or ""))
         return [_conversation(read, headers, rows) for read in reads]
 
 

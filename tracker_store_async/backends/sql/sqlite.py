@@ -23,7 +23,7 @@ from tracker_store_async.backends.sql.core import (
     column_time,
 )
 from tracker_store_async.backends.sql.paging import check_whole, page_end
-from tracker_store_async.rows import ConversationSummary, StoredConversation
+from tracker_store_async.rows import ConversationSummary, NewRow, StoredConversation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -75,6 +75,9 @@ _READ_EVENTS = """
 SELECT event_id, data FROM events WHERE sender_id = ? AND position >= ?
 ORDER BY position LIMIT ?
 """
+_READ_ROWS = _READ_EVENTS.replace(
+    "event_id, data", "event_id, data, type_name, timestamp, intent_name, action_name"
+)
 _CLAIM_CUT = """
 UPDATE conversations SET first_position = :before
 WHERE sender_id = :sender_id AND first_position < :before AND session_start >= :before
@@ -309,7 +312,10 @@ def _read(conn: sqlite3.Connection, read: Read) -> StoredConversation | None:
         if first < version:
             limit = -1 if read.limit is None else read.limit
             bounds = (read.sender_id, first, limit)
-            rows = conn.execute(_READ_EVENTS, bounds).fetchall()
+            if read.columns:
+                rows = list(map(NewRow._make, conn.execute(_READ_ROWS, bounds)))
+            else:
+                rows = conn.execute(_READ_EVENTS, bounds).fetchall()
     check_whole(read.sender_id, first, page_end(read, first, version), len(rows))
     return StoredConversation(*(version, session_start, snapshot, *rest, first, rows))
 

@@ -116,6 +116,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         ConfigurationError: An option is wrong or does not apply to the dialect.
     """
 
+    _keeps_columns = True
     _reads_rasa_layout = False  # True for those who only read, and so need no upgrade
 
     def __init__(

@@ -15,12 +15,14 @@ import hashlib
 import json
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,30 +154,41 @@ class Run:
 
 
 def run(words: list[str], directory: Path, kill_after: float | None = None) -> Run:
-    """Run the command, or kill it after so many seconds; measure its memory."""
+    """Run the command; measure its memory.
+
+    Args:
+        words: Its arguments.
+        directory: Where to run it.
+        kill_after: Kill it so many seconds after it has copied something.
+    """
     started = time.perf_counter()
     with (directory / "output").open("w+") as output:
         process = subprocess.Popen(
             [*COMMAND, *words], cwd=directory, stdout=output, stderr=output
         )
         if kill_after is not None:
-            try:
-                process.wait(kill_after)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        if process.returncode is None:
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            memory_mb = usage.ru_maxrss / 1024
-        else:
-            memory_mb = 0.0
+            threading.Thread(
+                target=_kill, args=(process.pid, directory, kill_after), daemon=True
+            ).start()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         return Run(
             process.returncode,
             time.perf_counter() - started,
-            memory_mb,
+            usage.ru_maxrss / 1024,
             output.read().strip(),
         )
+
+
+def _kill(process_id: int, directory: Path, after: float) -> None:
+    # What is remembered is written as soon as the first conversations are copied.
+    with suppress(ProcessLookupError):
+        while not list(directory.glob("*.state")):
+            os.kill(process_id, 0)
+            time.sleep(0.02)
+        time.sleep(after)
+        os.kill(process_id, signal.SIGKILL)
 
 
 def leg(names: list[str], directory: Path, options: argparse.Namespace) -> float:
@@ -185,9 +198,7 @@ def leg(names: list[str], directory: Path, options: argparse.Namespace) -> float
     print(f"\n{source} -> {target}", flush=True)
     most = 0.0
     for _ in range(options.kills):
-        # Its start takes half a second; then some 20,000 events a second are moved.
-        longest = 0.5 + options.events / options.guess
-        after = random.uniform(0.5, longest)
+        after = random.uniform(0.0, options.events / options.guess)
         done = run(words, directory, kill_after=after)
         most = max(most, done.memory_mb)
         how = "killed" if done.code == -9 else f"ended with {done.code}"

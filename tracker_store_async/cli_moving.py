@@ -58,7 +58,7 @@ def migrate(
         typer.Option(
             "--concurrency", metavar="N", min=1, help="Conversations in flight."
         ),
-    ] = 200,
+    ] = 800,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare everything afterwards.")
     ] = False,

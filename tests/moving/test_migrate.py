@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.moving.kit import BEGAN, append, contents, fill, memory, read
-from tracker_store_async import InMemoryTrackerStore, SQLTrackerStore, errors
-from tracker_store_async.events import decode_event
+from tests.unit.legacy_stores import JSONTextStore
+from tracker_store_async import (
+    AwaitableTrackerStore,
+    DialogueStateTracker,
+    FailSafeTrackerStore,
+    InMemoryTrackerStore,
+    SQLTrackerStore,
+    errors,
+)
+from tracker_store_async.events import UserUttered, decode_event
 from tracker_store_async.moving import migrate, verify
 from tracker_store_async.moving.pages import SessionScan
 from tracker_store_async.sessions import session_starts
@@ -331,3 +339,64 @@ def test_a_scan_finds_sessions_as_the_rule_does() -> None:
                 scan.add(at, rows)
             starts = session_starts([decode_event(each) for each in texts[:end]])
             assert scan.start == ([0, *starts])[-1]
+
+
+# -- while others are at it, and through wrappers --
+
+
+async def test_a_source_may_be_written_to_meanwhile(tmp_path: Path) -> None:
+    """Whatever is copied while others write is a beginning; the last run brings all."""
+    async with SQLTrackerStore(db=str(tmp_path / "a.db")) as source:
+        await fill(source, {f"c{n}": 30 for n in range(8)})
+        target, is_over = InMemoryTrackerStore(), asyncio.Event()
+
+        async def write(sender_id: str) -> None:
+            version = 30
+            while not is_over.is_set():
+                more = append(sender_id, version, 3, version)
+                assert await source._append(more)
+                version += 3
+
+        writers = [asyncio.create_task(write(f"c{n}")) for n in range(4)]
+        try:
+            for _ in range(5):
+                report = await migrate(source, target, page_events=10)
+                assert report.is_complete
+                copied = await contents(target)
+                for sender_id, there in (await contents(source)).items():
+                    rows = copied[sender_id][-1]
+                    assert rows == there[-1][: len(rows)]
+        finally:
+            is_over.set()
+            await asyncio.gather(*writers)
+        await migrate(source, target)
+        assert await contents(target) == await contents(source)
+
+
+async def test_a_fail_safe_passes_a_copy_on_or_fails() -> None:
+    source = await memory(**SIZES)
+    primary = CutStore()
+    async with FailSafeTrackerStore(primary, InMemoryTrackerStore()) as target:
+        await migrate(source, target)
+        assert await contents(primary) == await contents(source)
+
+        async def away(append: Append) -> bool:
+            raise errors.StoreUnavailableError("it is away")
+
+        primary._append = away  # type: ignore[method-assign]
+        await fill(source, {"more": 3})
+        with pytest.raises(errors.StoreUnavailableError):
+            await migrate(source, target)
+        assert "more" not in await contents(target)
+
+
+async def test_a_legacy_store_is_a_source_and_no_target() -> None:
+    legacy = AwaitableTrackerStore(JSONTextStore())
+    tracker = DialogueStateTracker.from_events("alice", [UserUttered("hello")])
+    await legacy.save(tracker)
+    target = InMemoryTrackerStore()
+    report = await migrate(legacy, target)
+    assert (report.copied, report.events) == (1, 1)
+    with pytest.raises(errors.ConfigurationError, match="neither ids nor times"):
+        await migrate(await memory(bob=2), legacy)
+    await legacy.close()

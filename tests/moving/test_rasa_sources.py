@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from tests.unit.test_golden_answers import (
     rasas_state,
     state_of,
 )
-from tracker_store_async import errors
+from tracker_store_async import InMemoryTrackerStore, errors
 from tracker_store_async.moving import as_source, migrate
 from tracker_store_async.rows import Read
 
@@ -202,3 +203,31 @@ async def _pages(store: TrackerStore, sender_id: str) -> list[Any]:
 def test_there_is_golden_data_to_migrate() -> None:
     assert len(golden.sender_ids()) > 3
     assert json.dumps(golden.load("dynamo"))
+
+
+@pytest.mark.backend("redis")
+async def test_what_rasa_let_expire_expires_in_the_copy(
+    servers: Servers, tmp_path: Path
+) -> None:
+    with BACKENDS["redis"].storage(servers, tmp_path) as storage:
+        assert isinstance(storage, RedisStorage)
+        value = json.dumps({"events": [{"event": "user", "timestamp": 5.0}]})
+        storage.client.set(f"{storage.prefix}:tracker:alice", value, ex=1000)
+        async with as_source(storage._make()) as source:
+            target = InMemoryTrackerStore()
+            before = time.time()
+            report = await migrate(source, target, check=True)
+            assert report.problems == []
+            copied = target._conversations["alice"]
+            assert copied.expires_at is not None
+            assert before + 990 < copied.expires_at <= time.time() + 1000.1
+            again = await migrate(source, target)
+            assert (again.unchanged, again.events) == (1, 0)
+
+
+async def test_a_store_that_is_open_is_no_source_any_more() -> None:
+    store = InMemoryTrackerStore()
+    assert as_source(store) is store
+    await store.open()
+    with pytest.raises(errors.ConfigurationError, match="not open"):
+        as_source(store)

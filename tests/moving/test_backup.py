@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -376,3 +377,31 @@ async def test_sql_to_sql(tmp_path: Path, gz: Path) -> None:
         await backup(source, gz)
         await restore(gz, target)
         assert await contents(target) == await contents(source)
+
+
+def sign(lines: list[bytes]) -> None:
+    """Give lines that were changed the checksum that belongs to them."""
+    foot = json.loads(lines.pop())
+    foot["end"]["sha256"] = hashlib.sha256(b"".join(lines)).hexdigest()
+    lines.append(json.dumps(foot, separators=(",", ":")).encode() + b"\n")
+
+
+@pytest.mark.parametrize("change", [3, -2, "twice", "conversations", "events"])
+async def test_what_does_not_belong_together_is_refused_for_all_its_checksum(
+    gz: Path, change: Any
+) -> None:
+    def edit(lines: list[bytes]) -> None:
+        if change in ("conversations", "events"):
+            foot = json.loads(lines.pop())
+            foot["end"][change] += 1
+            lines.append(json.dumps(foot, separators=(",", ":")).encode() + b"\n")
+        elif change == "twice":
+            lines.insert(3, lines[3])
+        else:
+            lines.pop(change)
+        sign(lines)
+
+    await backup(await memory(bob=9), gz)
+    rewrite(gz, edit)
+    with pytest.raises(DamagedBackupError):
+        await restore(gz, InMemoryTrackerStore())

@@ -21,7 +21,9 @@ from tracker_store_async import (
 )
 from tracker_store_async.events import UserUttered, decode_event
 from tracker_store_async.moving import migrate, verify
+from tracker_store_async.moving.batches import Batch, Frontier
 from tracker_store_async.moving.pages import SessionScan
+from tracker_store_async.rows import ConversationSummary
 from tracker_store_async.sessions import session_starts
 
 if TYPE_CHECKING:
@@ -402,3 +404,46 @@ async def test_a_legacy_store_is_a_source_and_no_target() -> None:
     with pytest.raises(errors.ConfigurationError, match="neither ids nor times"):
         await migrate(await memory(bob=2), legacy)
     await legacy.close()
+
+
+async def test_a_last_event_that_differs_is_seen_without_comparing_everything() -> None:
+    source, target = await memory(bob=9), InMemoryTrackerStore()
+    await migrate(source, target)
+    target._conversations["bob"].rows[8] = ("other", "{}")
+    report = await migrate(source, target)
+    assert [problem.position for problem in report.problems] == [8]
+
+
+class CutWhileRead(InMemoryTrackerStore):
+    """Loses its beginning once, when it is read from a position on."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    async def _read(self, read: Read) -> StoredConversation | None:
+        if read.start == self.at:
+            self.at = -1
+            assert await self._delete("bob", 50, BEGAN)
+        return await super()._read(read)
+
+
+@pytest.mark.parametrize("at", [20, 40])
+async def test_a_source_that_is_cut_while_it_is_read_is_read_anew(at: int) -> None:
+    source, target = CutWhileRead(at), InMemoryTrackerStore()
+    await source.open()
+    assert await source._append(append("bob", 0, 70, 0, session_start=60))
+    report = await migrate(source, target, page_events=20)
+    assert (source.at, report.is_complete) == (-1, True)
+    assert await contents(target) == await contents(source)
+
+
+def test_a_cursor_moves_only_when_everything_before_it_is_done() -> None:
+    def batch(number: int) -> Batch:
+        name = f"c{number}"
+        return Batch(number, [ConversationSummary(name, 1, 0.0, 0.0, None, name)])
+
+    frontier = Frontier()
+    moved = [frontier.finish(batch(number)) for number in (1, 2, 0, 4, 3)]
+    assert moved == [False, False, True, False, True]
+    assert frontier.cursor == "c4"

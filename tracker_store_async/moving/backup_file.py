@@ -306,7 +306,7 @@ class _Check:
         value = json.loads(line)
         if "abandoned" in value:
             manifest.abandoned.add(self._count)
-            self._next = self._end
+            self._next, self._events = self._end, 0
             return
         if self._next != self._end:
             raise ValueError
@@ -327,7 +327,8 @@ class _Check:
         manifest.checksum = self._hash.hexdigest()
         if told[2] != manifest.checksum:
             raise _damaged(self._path, "its checksum differs")
-        if self._next != self._end or told[0] != manifest.conversations:
+        counted = (manifest.conversations, manifest.events)
+        if self._next != self._end or told[:2] != counted:
             raise _damaged(self._path, "it does not hold what it counts")
 
 

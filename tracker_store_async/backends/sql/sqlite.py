@@ -38,6 +38,16 @@ T = TypeVar("T")
 BUSY_TIMEOUT_SECONDS = 10.0
 """Longest wait for other processes before the journal mode can be set."""
 
+BULK_ROWS = 1000
+"""Rows from which several appends at once count as a bulk copy."""
+
+BULK_CHECKPOINT_PAGES = 16_000
+"""Pages in the write-ahead log from which a bulk copy moves them into the file.
+
+SQLite's own 1,000 are reached by each transaction of such a copy, and each time the same
+pages of the indexes are written and synced once more.
+"""
+
 _IS_ALIVE = """
 SELECT expires_at IS NULL OR expires_at > :now FROM conversations
 WHERE sender_id = :sender_id
@@ -234,6 +244,8 @@ def _append(conn: sqlite3.Connection, append: Append) -> bool:
 
 
 def _append_many(conn: sqlite3.Connection, appends: Sequence[Append]) -> list[bool]:
+    if sum(len(append.rows) for append in appends) >= BULK_ROWS:
+        conn.execute(f"PRAGMA wal_autocheckpoint = {BULK_CHECKPOINT_PAGES}")
     # One that is refused has changed nothing, so the others may stay.
     with _writing(conn):
         return [_append_within(conn, append) for append in appends]

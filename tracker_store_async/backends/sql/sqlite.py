@@ -44,8 +44,8 @@ BULK_ROWS = 1000
 BULK_CHECKPOINT_PAGES = 16_000
 """Pages in the write-ahead log from which a bulk copy moves them into the file.
 
-SQLite's own 1,000 are reached by each transaction of such a copy, and each time the same
-pages of the indexes are written and synced once more.
+SQLite's own 1,000 are reached by each transaction of such a copy, and each time the
+same pages of the indexes are written and synced once more.
 """
 
 _IS_ALIVE = """

@@ -54,8 +54,8 @@ def append(
 async def fill(store: TrackerStore, sizes: dict[str, int]) -> TrackerStore:
     """Store conversations of so many events each; return the store, open."""
     await store.open()
-    for sender_id, size in sizes.items():
-        assert await store._append(append(sender_id, 0, size, 0))
+    appends = [append(sender_id, 0, size, 0) for sender_id, size in sizes.items()]
+    assert all(await store._append_many(appends))
     return store
 
 

@@ -20,7 +20,12 @@ from tracker_store_async.moving import (
     backup_writer,
     restore,
 )
-from tracker_store_async.moving.backup_file import event_line, parse_event, reading
+from tracker_store_async.moving.backup_file import (
+    event_line,
+    gzip_member,
+    parse_event,
+    reading,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,22 +118,14 @@ async def test_every_flipped_byte_is_found_before_anything_is_written(
     await backup(await memory(alice=1, bob=4), path)
     whole = path.read_bytes()
     target = InMemoryTrackerStore()
-    step = max(1, len(whole) // 150)
-    harmless = 0
-    for at in range(0, len(whole), step):
+    for at in range(0, len(whole), max(1, len(whole) // 300)):
         changed = bytearray(whole)
-        changed[at] ^= 0x20
+        changed[at] ^= 0xFF  # a single bit may be padding, and change nothing
         path.write_bytes(changed)
-        try:
+        with pytest.raises((DamagedBackupError, errors.ConfigurationError)):
             await restore(path, target)
-        except (DamagedBackupError, errors.ConfigurationError):
-            assert list(await target.keys()) == []
-            continue
-        # A byte of gzip's own header, such as its time: the content is the same.
-        harmless += 1
-        assert await contents(target) == await contents(await memory(alice=1, bob=4))
-        target = InMemoryTrackerStore()
-    assert harmless < 8
+    await target.open()
+    assert list(await target.keys()) == []
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.7, 0.999])
@@ -147,7 +144,7 @@ def rewrite(path: Path, change: Any) -> None:
     """Change lines as somebody would who keeps the compression right."""
     lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
     change(lines)
-    path.write_bytes(gzip.compress(b"".join(lines)))
+    path.write_bytes(gzip_member(b"".join(lines)))
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ or changed anywhere, is refused before anything is done with it.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from tracker_store_async.errors import (
@@ -45,6 +46,9 @@ BACKUP_FORMAT = 1
 
 GZIP_LEVEL = 3
 ZSTD_LEVEL = 3
+_GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+"""Of every member: no name, no time, no system."""
+
 _GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 HEADER_FIELDS = (
@@ -160,16 +164,18 @@ def parse_event(line: bytes) -> tuple[int, StoredRow]:
 # -- reading ---------------------------------------------------------------------------
 
 
-class _ZstdReader(io.RawIOBase):
-    """Decompresses frame after frame, each of which must be complete.
+class _Members(io.RawIOBase):
+    """Decompresses member after member, each of which must be complete.
 
-    The package's own reader takes a frame without its end for whole.
+    The readers of the libraries take a last member without its end for whole, and pass
+    over what gzip's head says of times and names: a byte may change there unseen.
     """
 
-    def __init__(self, raw: IO[bytes]) -> None:
+    def __init__(self, raw: IO[bytes], new: Any, head: bytes) -> None:
         self._raw = raw
-        self._new = zstandard_module().ZstdDecompressor().decompressobj
-        self._frame: Any = None
+        self._new = new
+        self._head = head
+        self._member: Any = None
         self._rest = self._ready = b""
 
     def readable(self) -> bool:
@@ -182,16 +188,26 @@ class _ZstdReader(io.RawIOBase):
             piece = self._rest or self._raw.read(1 << 16)
             self._rest = b""
             if not piece:
-                if self._frame is not None:
-                    raise EOFError("the last frame is not complete")
+                if self._member is not None:
+                    raise EOFError("the last member is not complete")
                 return 0
-            self._frame = self._frame or self._new()
-            self._ready = self._frame.decompress(piece)
-            if self._frame.eof:
-                self._rest, self._frame = self._frame.unused_data, None
+            if self._member is None:
+                while len(piece) < len(self._head) and (more := self._raw.read(64)):
+                    piece += more
+                if not piece.startswith(self._head):
+                    raise ValueError("the head of a member is not ours")
+                self._member = self._new()
+            self._ready = self._member.decompress(piece)
+            if self._member.eof:
+                self._rest, self._member = self._member.unused_data, None
         count = min(len(buffer), len(self._ready))
         buffer[:count], self._ready = self._ready[:count], self._ready[count:]
         return count
+
+
+def gzip_member(content: bytes) -> bytes:
+    """Return content as one member of a gzip file, with the same head everywhere."""
+    return _GZIP_HEAD + zlib.compress(content, GZIP_LEVEL, wbits=31)[len(_GZIP_HEAD) :]
 
 
 @contextmanager
@@ -205,10 +221,11 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
         magic = raw.read(4)
         raw.seek(0)
         if magic[:2] == _GZIP_MAGIC:
-            with gzip.GzipFile(fileobj=raw, mode="rb") as file:
-                yield io.BufferedReader(file, 1 << 16)
+            new = partial(zlib.decompressobj, wbits=31)
+            yield io.BufferedReader(_Members(raw, new, _GZIP_HEAD), 1 << 16)
         elif magic == _ZSTD_MAGIC:
-            yield io.BufferedReader(_ZstdReader(raw), 1 << 16)
+            new = zstandard_module().ZstdDecompressor().decompressobj
+            yield io.BufferedReader(_Members(raw, new, _ZSTD_MAGIC), 1 << 16)
         else:
             raise DamagedBackupError(f"{str(path)!r} is no backup, or is damaged")
 

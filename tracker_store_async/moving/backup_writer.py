@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.moving.backup_file import (
-    GZIP_LEVEL,
     ZSTD_LEVEL,
     compression_of,
+    gzip_member,
     line_of,
     reading,
     zstandard_module,
@@ -144,7 +143,7 @@ class BackupWriter:
                 level=ZSTD_LEVEL, write_checksum=True
             )
             return bytes(compressor.compress(content))
-        return zlib.compress(content, GZIP_LEVEL, wbits=31)
+        return gzip_member(content)
 
     def finish(self) -> tuple[str, int]:
         """Write the foot and put the file in its place.

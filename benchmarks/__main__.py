@@ -13,6 +13,7 @@ SCRIPTS = {
     "broker": "publish to each event broker, beside a raw client's confirmed publishes",
     "loop": "how long 64 concurrent conversations ever stop the event loop",
     "footprint": "import time, memory of a held tracker, size of the wheel",
+    "moving": "conversations through every kind of store, killed on the way",
     "outage": "64 conversations while their primary is killed and comes back",
 }
 

@@ -80,7 +80,8 @@ def slice_of(conversation: StoredConversation, read: Read) -> StoredConversation
     first = min(max(start, conversation.first_position), conversation.version)
     if read.last is not None:
         first = max(first, conversation.version - read.last)
-    conversation.rows = conversation.rows[first - conversation.first_position :]
+    rows = conversation.rows[first - conversation.first_position :]
+    conversation.rows = rows if read.limit is None else rows[: read.limit]
     conversation.first_position = first
     return conversation
 

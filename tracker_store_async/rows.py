@@ -114,30 +114,68 @@ class RawRows(Sequence["StoredRow"]):
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What a copied log keeps of the one that it is copied from.
+
+    Attributes:
+        created_at: When that log began.
+        updated_at: Time of its latest append, with the rows that are copied.
+        first_position: Where a log begins whose beginning was erased.
+    """
+
+    created_at: float
+    updated_at: float
+    first_position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """All or nothing: store `rows` if the stored version is `expected_version`.
 
     A conversation that does not exist, or has expired by `now`, has version 0. One that
     was deleted and begun again is another log, told by `created_at`: the append is
     refused there whatever its version is.
+
+    An append with an `origin` is part of a copy: its times are those of the log that is
+    copied, its rows may have no ids, and it may have no rows (then it changes the
+    header alone).
     """
 
     sender_id: str
     expected_version: int
     rows: Sequence[NewRow]
     session_start: int  # position where the latest session starts after this append
-    snapshot: str = field(repr=False)  # JSON text: the state after this append
+    # JSON text: the state after this append; None only in a copy
+    snapshot: str | None = field(repr=False)
     now: float
     expires_at: float | None = None
     user_id: str | None = None  # None leaves what is stored
     created_at: float | None = None  # when the log began; None does not ask
     # for a backend that has an outbox: to be stored in the same transaction
     outbox: Sequence[OutboxEntry] = ()
+    origin: Origin | None = None  # given where a log is copied
+
+    @property
+    def position(self) -> int:
+        """Position of the first row."""
+        if self.origin is not None and not self.expected_version:
+            return self.origin.first_position
+        return self.expected_version
 
     @property
     def new_version(self) -> int:
         """Number of events stored once the append has landed."""
-        return self.expected_version + len(self.rows)
+        return self.position + len(self.rows)
+
+    @property
+    def begun_at(self) -> float:
+        """When a log began that begins with this append."""
+        return self.now if self.origin is None else self.origin.created_at
+
+    @property
+    def stamp(self) -> float:
+        """The time to be stored as that of the latest append."""
+        return self.now if self.origin is None else self.origin.updated_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +184,20 @@ class Read:
 
     `start` None means the start of the latest session, 0 the beginning. `last=0` asks
     for the header alone. A conversation that has expired by `now` does not exist.
+
+    `limit` asks for at most the first `limit` events, to read a log page by page; it
+    goes with a `start` and without `last`. The header is that of the whole log.
+
+    `columns` lets a backend that keeps the columns of a :class:`NewRow` answer with
+    such rows, so that who copies them does not derive them again.
     """
 
     sender_id: str
     now: float
     start: int | None = None
     last: int | None = None
+    limit: int | None = None
+    columns: bool = False
 
 
 @dataclass(slots=True)

@@ -123,18 +123,28 @@ async def _each(
 
 
 async def one_by_one(
-    append: Callable[[T], Awaitable[bool]], appends: Sequence[T]
-) -> list[bool | BaseException]:
-    """Send appends each by itself, some at a time: what every backend can do.
+    send: Callable[[T], Awaitable[R]], requests: Sequence[T]
+) -> list[R | BaseException]:
+    """Send requests each by itself, some at a time: what every backend can do.
 
     Args:
-        append: Sends one of them.
-        appends: The appends.
+        send: Sends one of them.
+        requests: The requests.
 
     Returns:
         The answers or errors, in order.
     """
-    return await _each(appends, append)
+    return await _each(requests, send)
+
+
+def all_of(answers: Iterable[R | BaseException]) -> list[R]:
+    """Return the answers, or raise the first error among them."""
+    found: list[R] = []
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        found.append(answer)
+    return found
 
 
 async def _error_of(work: Awaitable[None]) -> BaseException | None:

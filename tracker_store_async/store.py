@@ -44,7 +44,7 @@ from tracker_store_async.publishing import Publisher, message_of
 from tracker_store_async.refreshing import refresh
 from tracker_store_async.rows import Health, Listing, OutboxEntry, Read
 from tracker_store_async.saving import Saver
-from tracker_store_async.saving_many import one_by_one, save_many
+from tracker_store_async.saving_many import all_of, one_by_one, save_many
 from tracker_store_async.serialization import (
     check_sender_id,
     check_tracker,
@@ -106,6 +106,7 @@ class TrackerStore(Lifecycle, Protocol):
     _creates_layout: bool = True  # False for those who only look
     _renews_credentials: bool = False  # whether they are asked for anew
     _lazy_events: bool = True  # False decodes and applies everything at once
+    _keeps_columns: bool = False  # whether a row's columns are stored beside its text
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver
@@ -622,6 +623,15 @@ class TrackerStore(Lifecycle, Protocol):
             What `_append` would have returned or raised for each, in order.
         """
         return await one_by_one(self._append, appends)
+
+    async def _read_many(
+        self, reads: Sequence[Read]
+    ) -> list[StoredConversation | None]:
+        """Do several reads, each as `_read` does it; some raise for all.
+
+        A backend that can ask for them together overrides this.
+        """
+        return all_of(await one_by_one(self._read, reads))
 
     @abstractmethod
     async def _read(self, read: Read) -> StoredConversation | None:

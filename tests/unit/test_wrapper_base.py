@@ -24,6 +24,7 @@ FORWARDED = {
     "_renews_credentials",
     *("outbox", "_stores_message_bodies"),
     "_lazy_events",
+    "_keeps_columns",
 }
 """Read from the wrapped store and set there."""
 
@@ -55,6 +56,8 @@ OWN = {
     *("retrieve_full_tracker", "exists", "delete", "keys", "conversations"),
     *("stream_events", "deserialise_tracker", "health", "create"),
     *("_publish", "_publish_or_collect", "_fetch", "_load", "_validated"),
+    # one after the other of the wrapper's own primitives
+    "_read_many",
     # what each store object has for itself
     *("open", "_ensure_open", "_connect", "_wrong_loop", "close"),
     *("_is_open_elsewhere", "_close_to_the_end", "_loop", "_closed", "_opening"),

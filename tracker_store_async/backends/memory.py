@@ -32,7 +32,7 @@ class _Conversation:
     expires_at: float | None = None
     user_id: str | None = None
     session_start: int = 0
-    snapshot: str = ""
+    snapshot: str | None = ""
     first: int = 0
     rows: list[StoredRow] = field(default_factory=list)
 
@@ -79,13 +79,13 @@ class InMemoryTrackerStore(TrackerStore, SerializedTrackerAsText):
         if conversation and append.created_at not in (None, conversation.created_at):
             return False
         if conversation is None:
-            conversation = _Conversation(append.now)
+            conversation = _Conversation(append.begun_at, first=append.position)
             self._conversations[sender_id] = conversation
             bisect.insort(self._sorted_ids, sender_id)
         conversation.rows += [(row.event_id, row.data) for row in append.rows]
         conversation.session_start = append.session_start
         conversation.snapshot = append.snapshot
-        conversation.updated_at = append.now
+        conversation.updated_at = append.stamp
         conversation.expires_at = append.expires_at
         if append.user_id is not None:
             conversation.user_id = append.user_id
@@ -100,6 +100,7 @@ class InMemoryTrackerStore(TrackerStore, SerializedTrackerAsText):
         first = min(max(start, conversation.first), conversation.version)
         if read.last is not None:
             first = max(first, conversation.version - read.last)
+        end = None if read.limit is None else first - conversation.first + read.limit
         return StoredConversation(
             version=conversation.version,
             session_start=conversation.session_start,
@@ -109,7 +110,7 @@ class InMemoryTrackerStore(TrackerStore, SerializedTrackerAsText):
             expires_at=conversation.expires_at,
             user_id=conversation.user_id,
             first_position=first,
-            rows=conversation.rows[first - conversation.first :],
+            rows=conversation.rows[first - conversation.first : end],
         )
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:

@@ -199,6 +199,11 @@ class AwaitableTrackerStore(TrackerStore):
 
     async def _append(self, append: Append) -> bool:
         sender_id, rows = append.sender_id, append.rows
+        if append.origin is not None:
+            raise errors.ConfigurationError(
+                f"{type(self._legacy).__name__} is a legacy tracker store: it keeps "
+                "neither ids nor times, so nothing can be copied into it exactly"
+            )
         self._warn_of_user_id(append)
         async with self._turns.turn(sender_id) as turn:
             log = await self._read_log(sender_id, turn)
@@ -268,6 +273,9 @@ class AwaitableTrackerStore(TrackerStore):
         first = min(max(start, 0), version)
         if read.last is not None:
             first = max(first, version - read.last)
+        texts = (
+            log.texts[first:] if read.limit is None else log.texts[first:][: read.limit]
+        )
         ids = self._recent.ids(read.sender_id, log, first)
         snapshot = None
         if read.last and first > start:
@@ -280,7 +288,7 @@ class AwaitableTrackerStore(TrackerStore):
             created_at=log.time_of(0, read.now),
             updated_at=log.time_of(-1, read.now),
             first_position=first,
-            rows=list(zip(ids, log.texts[first:], strict=True)),
+            rows=list(zip(ids, texts, strict=read.limit is None)),
         )
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:

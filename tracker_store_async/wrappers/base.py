@@ -86,6 +86,7 @@ class WrapperTrackerStore(TrackerStore):
     _tells_logs_apart = forwarded("_tells_logs_apart")
     _creates_layout = forwarded("_creates_layout")
     _lazy_events = forwarded("_lazy_events")
+    _keeps_columns = forwarded("_keeps_columns")
     _renews_credentials = forwarded("_renews_credentials")
     outbox = forwarded("outbox")
     _stores_message_bodies = forwarded("_stores_message_bodies")

@@ -168,6 +168,10 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     # -- primitives --------------------------------------------------------------------
 
     async def _append(self, append: Append) -> bool:
+        if append.origin is not None:
+            # A copy goes to the primary or nowhere; it can be run again.
+            self._seen.forget(append.sender_id)
+            return await super()._append(append)
         while True:
             if await self._is_served_by_primary(append.sender_id):
                 with suppress(StoreUnavailableError):
@@ -189,7 +193,8 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 with suppress(StoreUnavailableError):
                     erasures = self._seen.erasures
                     found = await self._ask(partial(super()._read, read))
-                    self._seen.note_read(read, found, erasures)
+                    if read.limit is None:
+                        self._seen.note_read(read, found, erasures)
                     return found
             async with self._turns.turn(read.sender_id):
                 if self._was_replayed(read.sender_id):

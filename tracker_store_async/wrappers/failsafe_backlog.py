@@ -232,7 +232,7 @@ class Backlog:
             expected_version=held,
             rows=[*head, *append.rows],
             session_start=max(0, entry.session_start - entry.base),
-            snapshot=_envelope(entry, append.snapshot),
+            snapshot=_envelope(entry, append.snapshot or ""),
             now=append.now,
             user_id=append.user_id or (seen.user_id if seen else None),
         )
@@ -334,7 +334,7 @@ def _begin(
         first = FirstSave(
             count=len(append.rows),
             session_start=append.session_start,
-            snapshot=append.snapshot,
+            snapshot=append.snapshot or "",
             expires_at=append.expires_at,
             user_id=append.user_id,
         )
@@ -353,7 +353,7 @@ def _begin(
         user_id=None,
         provisional=seen is None and not version,
         first=first,
-        size_bytes=CONVERSATION_BYTES + 2 * len(append.snapshot),
+        size_bytes=CONVERSATION_BYTES + 2 * len(append.snapshot or ""),
     )
     return entry, head
 

@@ -173,6 +173,8 @@ def part_of(conversation: StoredConversation, read: Read) -> StoredConversation:
     if read.last is not None:
         first = max(first, version - read.last)
     rows = conversation.rows[first - held_from :]
+    if read.limit is not None:
+        rows = rows[: read.limit]
     return replace(conversation, first_position=first, rows=rows)
 
 

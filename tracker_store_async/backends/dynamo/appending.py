@@ -110,10 +110,10 @@ class Appender:
         rows: list[StoredRow] = [(row.event_id, row.data) for row in append.rows]
         plan = plan_save(
             append.sender_id,
-            append.expected_version,
+            append.position,
             rows,
             append.snapshot,
-            append.now if append.created_at is None else append.created_at,
+            append.begun_at if append.created_at is None else append.created_at,
             attempt.ttl,
         )
         operations = (
@@ -161,7 +161,9 @@ class Appender:
     def _begin(self, attempt: _Try, plan: SavePlan) -> list[dict[str, Any]]:
         """Return the writes that begin a log where there is none."""
         append = attempt.append
-        operations = [self._new_head(attempt, plan, append.now, is_from_rasa=False)]
+        operations = [
+            self._new_head(attempt, plan, append.begun_at, is_from_rasa=False)
+        ]
         if self._rasa is not None and attempt.is_beside_rasa:
             expression = Expression()
             condition = expression.exists("sender_id")
@@ -176,13 +178,14 @@ class Appender:
         self, attempt: _Try, plan: SavePlan, created_at: float, *, is_from_rasa: bool
     ) -> dict[str, Any]:
         append = attempt.append
+        first = 0 if append.expected_version else append.position
         item: Item = {
             **item_key(append.sender_id, HEAD_KEY),
             **self._header(attempt, plan),
             "shard": number(shard_of(append.sender_id)),
-            "first": number(0),
-            "session_key": number(0),
-            "last_key": number(0),
+            "first": number(first),
+            "session_key": number(first),
+            "last_key": number(first),
             "created_at": number(created_at),
         }
         if attempt.ttl is not None:
@@ -199,12 +202,12 @@ class Appender:
         values: Item = {
             "version": number(append.new_version),
             "session_start": number(append.session_start),
-            "last_key": number(append.expected_version),
+            "last_key": number(append.position),
             "last_save": text(str(plan.token)),
-            "updated_at": number(append.now),
+            "updated_at": number(append.stamp),
         }
-        if append.session_start >= append.expected_version:
-            values["session_key"] = number(append.expected_version)
+        if append.session_start >= append.position:
+            values["session_key"] = number(append.position)
         if plan.snapshot is not None:
             values["snapshot"] = text(plan.snapshot)
         else:
@@ -283,7 +286,7 @@ class Appender:
         rows = [(row.event_id, row.data) for row in append.rows]
         if stored is not None:
             rows = [*stored.rows, *rows]  # type: ignore[list-item]
-        created_at = append.now if stored is None else stored.created_at
+        created_at = append.begun_at if stored is None else stored.created_at
         try:
             await self._take_rows_over(attempt, found.item, rows, created_at)
         except ConditionError:

@@ -135,7 +135,7 @@ class Lister:
             for sender_id in ids:
                 head = heads.get(sender_id)
                 if head is not None and is_listed(head, listing):
-                    page.append(_summary(sender_id, head, prefix))
+                    page.append(summary_of(sender_id, head, prefix))
 
     async def _index_page(
         self, index: str, attribute: str, key: Item, after: str | None, limit: int
@@ -222,7 +222,7 @@ class Lister:
             elif sender_id not in known:
                 told = decode_conversation(sender_id, item)
             if told is not None and is_listed(told, listing):
-                page.append(_summary(sender_id, told, RASAS))
+                page.append(summary_of(sender_id, told, RASAS))
         return page
 
 
@@ -239,9 +239,10 @@ def is_listed(told: Head | StoredConversation, listing: Listing) -> bool:
     return before is None or told.updated_at < before
 
 
-def _summary(
+def summary_of(
     sender_id: str, told: Head | StoredConversation, prefix: str
 ) -> ConversationSummary:
+    """Return a conversation as it is listed, in that part of a listing."""
     return ConversationSummary(
         sender_id=sender_id,
         version=told.version,

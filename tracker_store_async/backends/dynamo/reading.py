@@ -77,6 +77,8 @@ class Reader:
             try:
                 if read.last == 0:
                     return await self._read_header(read)
+                if read.limit is not None:
+                    return await self._read_page(read, read.limit)
                 return await self._read_once(read)
             except TornError as torn:
                 position = torn.position
@@ -110,6 +112,30 @@ class Reader:
             saves += more
         rows = await self._rows(sender_id, _chain(head, saves, first), first)
         return await self._answer(sender_id, head, first, rows)
+
+    async def _read_page(self, read: Read, limit: int) -> StoredConversation | None:
+        """Read the first events from a position on: their items and no others."""
+        sender_id = read.sender_id
+        head = await self._table.head(sender_id)
+        if head is None:
+            return await self._read_rasas(read)
+        if head.is_gone(read.now):
+            return None
+        first = first_wanted(head, read)
+        end = min(first + limit, head.version)
+        saves: list[Item] = []
+        after = None
+        while first < end and not _covers(saves, first):
+            size = FIRST_PAGE_ITEMS if after is None else None
+            more, after = await self._table.page(
+                sender_id, 0, end - 1, after=after, limit=size
+            )
+            saves += more
+            if after is None:
+                break
+        chain = _chain(head, saves, first, end)
+        rows = await self._rows(sender_id, chain, first)
+        return await self._answer(sender_id, head, first, rows[: end - first])
 
     async def _rows(
         self, sender_id: str, chain: list[Item], first: int
@@ -147,10 +173,12 @@ class Reader:
         """
         if not head.snapshot_parts:
             return head.snapshot
-        found, _ = await self._table.page(sender_id, 0, head.version - 1, limit=1)
-        if not found or str(token_of(found[0])) != head.last_save:
+        # One without rows lies behind the last event, and so does a newer one.
+        found, _ = await self._table.page(sender_id, 0, head.version, limit=2)
+        saves = [save for save in found if str(token_of(save)) == head.last_save]
+        if not saves:
             raise TornError(head.version - 1)
-        [save] = found
+        [save] = saves
         at, count = len(event_parts(save) or ()), head.snapshot_parts
         parts = await self._table.parts(sender_id, token_of(save), at, count)
         if not is_run(parts, token_of(save), at, count):
@@ -200,21 +228,26 @@ def _covers(saves: list[Item], first: int) -> bool:
     return bool(saves) and position_of(saves[-1]) <= first
 
 
-def _chain(head: Head, saves: list[Item], first: int) -> list[Item]:
+def _chain(
+    head: Head, saves: list[Item], first: int, stop: int | None = None
+) -> list[Item]:
     """Return the saves from a position on, oldest first; they must join.
+
+    With `stop` they reach at least up to that position, and else up to the version.
 
     Raises:
         TornError: They do not.
     """
     chain: list[Item] = []
-    end = head.version
+    end = head.version if stop is None else stop
     for item in saves:
         position = position_of(item)
         if end <= first:
             break
         if position >= head.version or float_of(item, "created_at") != head.created_at:
             continue  # newer than the head, or of another log
-        if position + count_of(item) != end:
+        joins = position + count_of(item)
+        if joins != end and not (stop is not None and not chain and joins > end):
             raise TornError(end - 1)
         chain.append(item)
         end = position

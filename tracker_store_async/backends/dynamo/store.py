@@ -21,6 +21,7 @@ from tracker_store_async.backends.dynamo.opening import (
     has_rasas_table,
 )
 from tracker_store_async.backends.dynamo.rasa import RasaTable
+from tracker_store_async.backends.dynamo.rasa_alone import RasaAlone
 from tracker_store_async.backends.dynamo.reading import Reader
 from tracker_store_async.backends.dynamo.table import Table
 from tracker_store_async.errors import (
@@ -65,10 +66,10 @@ class _Operations:
     """What an open store works with."""
 
     client: Client
-    appender: Appender
-    reader: Reader
-    eraser: Eraser
-    lister: Lister
+    appender: Appender | RasaAlone
+    reader: Reader | RasaAlone
+    eraser: Eraser | RasaAlone
+    lister: Lister | RasaAlone
 
 
 class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
@@ -228,7 +229,8 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
                         create_table=self._table_options.create_table
                         and self._creates_layout,
                     )
-                    await ensure_table(client, self._names, options)
+                    if not await self._has_rasas_alone(client):
+                        await ensure_table(client, self._names, options)
                     self._operations = await self._operations_with(client)
         except BaseException:
             self._operations = None
@@ -236,6 +238,9 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
             raise
 
     async def _operations_with(self, client: Client) -> _Operations:
+        if await self._has_rasas_alone(client):
+            alone = RasaAlone(client, self._names.rasa_table)
+            return _Operations(client, alone, alone, alone, alone)
         rasa = None
         if self._read_rasa_data and await has_rasas_table(client, self._names):
             rasa = RasaTable(client, self._names)
@@ -246,6 +251,14 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
             table, rasa, eraser, delete_rasa_data=self._delete_rasa_data
         )
         return _Operations(client, appender, reader, eraser, Lister(table, rasa))
+
+    async def _has_rasas_alone(self, client: Client) -> bool:
+        """Whether there is Rasa's table to be looked at, and none of ours."""
+        if self._creates_layout or not self._read_rasa_data:
+            return False
+        if await describe(client, self._names.table) is not None:
+            return False
+        return await has_rasas_table(client, self._names)
 
     async def _close(self) -> None:
         operations, self._operations = self._operations, None

@@ -205,7 +205,8 @@ class Appender:
             return False
         if found is not None or not is_small:
             return await self.claim(append, rows, delete_rasa=self._delete_rasa_data)
-        header = begun_values(append, new_log()) | tail_values(0, rows)
+        header = begun_values(append, new_log())
+        header |= tail_values(append.position, rows)
         ttl = ttl_date(append.expires_at, append.now)
         if ttl is not None:
             header["ttl"] = ttl
@@ -267,10 +268,10 @@ class Appender:
         rows = [*row_documents(found.rows if found else ()), *new]
         values = begun_values(append, claim["log"])
         if sum(map(row_bytes, rows)) <= INLINE_BYTES:
-            values |= tail_values(0, rows)
+            values |= tail_values(values["first_position"], rows)
         else:
             token = uuid.uuid4().hex
-            staged = packed(0, rows, token)
+            staged = packed(values["first_position"], rows, token)
             if not await stage(self._collections, claim, staged, bucket_ttl(append)):
                 return False
             values |= tail_values(append.new_version, [])

@@ -210,7 +210,7 @@ def append_values(append: Append) -> Document:
         "version": append.new_version,
         "session_start": append.session_start,
         "snapshot": append.snapshot,
-        "updated_at": float(append.now),
+        "updated_at": float(append.stamp),
         "expires_at": None if append.expires_at is None else float(append.expires_at),
     }
     if append.user_id is not None:
@@ -223,8 +223,8 @@ def begun_values(append: Append, log: str) -> Document:
     return append_values(append) | {
         "layout": LAYOUT_VERSION,
         "log": log,
-        "created_at": float(append.now),
-        "first_position": 0,
+        "created_at": float(append.begun_at),
+        "first_position": 0 if append.expected_version else append.position,
     }
 
 

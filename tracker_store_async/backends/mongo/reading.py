@@ -109,22 +109,22 @@ class Reader:
         if tail_first + len(tail) != version:
             return None
         if first >= tail_first:
-            return first, tail[first - tail_first :]
-        rows = await self._bucket_rows(header, first)
-        return None if rows is None else (first, rows + tail)
+            return first, tail[first - tail_first :][: read.limit]
+        rows = await self._bucket_rows(header, first, read.limit)
+        return None if rows is None else (first, (rows + tail)[: read.limit])
 
     async def _bucket_rows(
-        self, header: Document, first: int, most: int | None = None
+        self, header: Document, first: int, limit: int | None
     ) -> list[Document] | None:
         """Return the rows from `first` up to the tail, or None if some are missing.
 
-        With `most` it stops in between, as soon as there are so many.
+        With a `limit` it ends where so many are found.
         """
         runs = {None, *header.get("runs", [])}
         within = {"log": header["log"], "end": {"$gt": first}}
         rows: list[Document] = []
         cursor = self._events.find(within).sort("end", 1)
-        async for bucket in cursor if most is None else cursor.batch_size(2):
+        async for bucket in cursor if limit is None else cursor.batch_size(2):
             is_visible = bucket["first"] < header["tail_first"]
             if not is_visible or bucket.get("token") not in runs:
                 continue
@@ -132,7 +132,7 @@ class Reader:
             if skipped < 0 or bucket["end"] - bucket["first"] != len(bucket["rows"]):
                 return None
             rows += bucket["rows"][skipped:]
-            if most is not None and len(rows) >= most:
+            if limit is not None and len(rows) >= limit:
                 return rows
         return rows if first + len(rows) == header["tail_first"] else None
 

@@ -243,7 +243,8 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
     ) -> None:
         """Refuse what no document of MongoDB can hold."""
         for row in rows:
-            size = text_bytes(row.data) + text_bytes(row.event_id) + ROW_OVERHEAD_BYTES
+            size = text_bytes(row.data) + ROW_OVERHEAD_BYTES
+            size += text_bytes(row.event_id or "")  # a copy of Rasa's has none
             if size > MAX_ROW_BYTES:
                 raise InvalidInputError(
                     f"an event of type {row.type_name!r} for conversation "

@@ -13,6 +13,7 @@ removed unless an addition has called the removal off.
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.backends.redis.keys import SHARDS, shard_of
@@ -47,9 +48,20 @@ class Index:
         keys: The names of the keys.
         read_rasa: Turns a sender id, Rasa's value, its time to live in ms and the time
             into a conversation.
+        only_looks: Whether nothing may be written: what Rasa wrote is then kept in the
+            memory of this process, and an id that stands for nothing stays.
     """
 
-    def __init__(self, commands: Commands, keys: Keys, read_rasa: Any) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        keys: Keys,
+        read_rasa: Any,
+        *,
+        only_looks: bool = False,
+    ) -> None:
+        self._rasas_ids: dict[int, list[bytes]] | None = None
+        self._only_looks = only_looks
         self._commands = commands
         self._keys = keys
         self._read_rasa = read_rasa
@@ -81,6 +93,8 @@ class Index:
     async def forget(self, sender_id: str) -> None:
         """Remove an id under which nothing is stored."""
         keys = self._keys.of(sender_id)
+        if self._only_looks:
+            return
         if not self._commands.is_cluster:
             shard = self._keys.shard(shard_of(sender_id))
             await self._commands.run(FORGET, (*keys, shard), sender_id)
@@ -110,6 +124,7 @@ class Index:
 
     async def find_rasas(self) -> None:
         """Add what Rasa wrote, found by SCAN on every node."""
+        kept: dict[int, set[bytes]] = {}
         prefix = self._keys.rasa_prefix
         for options in self._nodes():
             cursor: Any = 0
@@ -121,9 +136,15 @@ class Index:
                 )
                 if isinstance(cursor, dict):  # a cluster answers by node
                     [cursor] = cursor.values()
-                await self.add(_sender_ids(found, prefix))
+                if self._only_looks:
+                    for sender_id in _sender_ids(found, prefix):
+                        shard = kept.setdefault(shard_of(sender_id), set())
+                        shard.add(sender_id.encode())
+                else:
+                    await self.add(_sender_ids(found, prefix))
                 if int(cursor) == 0:
                     break
+        self._rasas_ids = {shard: sorted(ids) for shard, ids in kept.items()}
 
     def _nodes(self) -> list[dict[str, Any]]:
         client: Any = self._commands.client
@@ -137,9 +158,9 @@ class Index:
         """Return the next page, ordered by part of the index and then by id."""
         page: list[ConversationSummary] = []
         shard, after = 0, listing.after
-        if after is None:
+        if after is None or (self._only_looks and self._rasas_ids is None):
             await self.find_rasas()
-        else:
+        if after is not None:
             shard = shard_of(after)
         is_filtered = (listing.user_id, listing.updated_from, listing.updated_before)
         least = FILTERED_CHUNK if any(x is not None for x in is_filtered) else 1
@@ -158,6 +179,10 @@ class Index:
         found = await self._commands.send(
             *("ZRANGEBYLEX", self._keys.shard(shard), first, "+", "LIMIT", 0, limit)
         )
+        kept = (self._rasas_ids or {}).get(shard, [])
+        if kept:
+            begin = 0 if after is None else bisect_right(kept, after.encode())
+            found = sorted({*found, *kept[begin : begin + limit]})[:limit]
         return [member.decode() for member in found]
 
     async def _summaries(

@@ -48,15 +48,21 @@ class Operations:
         commands: The open connection.
         keys: The names of the keys.
         delete_rasa_data: Whether taking Rasa's value over removes it.
+        only_looks: Whether a listing leaves the index as it is.
     """
 
     def __init__(
-        self, commands: Commands, keys: Keys, *, delete_rasa_data: bool
+        self,
+        commands: Commands,
+        keys: Keys,
+        *,
+        delete_rasa_data: bool,
+        only_looks: bool = False,
     ) -> None:
         self.commands = commands
         self._keys = keys
         self._delete_rasa_data = delete_rasa_data
-        self.index = Index(commands, keys, conversation_of_rasa)
+        self.index = Index(commands, keys, conversation_of_rasa, only_looks=only_looks)
 
     def _keys_of(self, sender_id: str) -> tuple[bytes, ...]:
         """Return the keys for a script: the index's too where it lies on the server."""
@@ -147,17 +153,19 @@ class Operations:
             append.expected_version,
             append.new_version,
             append.session_start,
-            append.snapshot,
+            append.snapshot or "",
             repr(append.now),
             "" if expires_at is None else repr(expires_at),
             "" if expires_at is None else ttl_ms(expires_at - append.now),
             0 if append.user_id is None else 1,
             append.user_id or "",
             "" if append.created_at is None else repr(append.created_at),
-            repr(found.created_at if found else append.now),
+            repr(found.created_at if found else append.begun_at),
             "" if value is None else sha1(value).hexdigest(),  # noqa: S324
             int(value is not None and self._delete_rasa_data),
             append.sender_id,
+            repr(append.stamp),
+            0 if append.expected_version else append.position,
             *rows,
         ]
 
@@ -171,6 +179,7 @@ class Operations:
             repr(read.now),
             "" if read.start is None else read.start,
             "" if read.last is None else read.last,
+            "" if read.limit is None else read.limit,
         )
         if answer is None:
             return None
@@ -234,7 +243,7 @@ class Operations:
             "" if expires_at is None else ttl_ms(expires_at - now),
             *(0, "", "", repr(found.created_at)),
             sha1(value).hexdigest(),  # noqa: S324
-            *(0, sender_id, *rows),
+            *(0, sender_id, repr(found.updated_at), 0, *rows),
         )
         return bool(answer)
 

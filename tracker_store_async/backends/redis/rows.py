@@ -56,12 +56,14 @@ def decode_conversation(read: Read, answer: Sequence[Any]) -> StoredConversation
     """
     head, first, rows = answer
     version, _, session_start, created_at, updated_at, expires_at, user, snapshot = head
-    if first + len(rows) != int(version):
+    end = int(version)
+    if read.limit is not None:
+        end = min(end, first + read.limit)
+    if first + len(rows) != end:
         raise CorruptEventError(
             read.sender_id,
             first,
-            f"{int(version) - first} events are needed from here on, "
-            f"{len(rows)} are stored",
+            f"{end - first} events are needed from here on, {len(rows)} are stored",
         )
     return StoredConversation(
         version=int(version),

@@ -43,7 +43,8 @@ local head, rows, rasa, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local expected, version, start, snapshot = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now, expires_at, ttl = ARGV[5], ARGV[6], ARGV[7]
 local has_user, user, asked, created = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local rasa_hash, drop_rasa, sender, first_row = ARGV[12], ARGV[13], ARGV[14], 15
+local rasa_hash, drop_rasa, sender = ARGV[12], ARGV[13], ARGV[14]
+local stamp, first, first_row = ARGV[15], ARGV[16], 17
 local h = redis.call('HMGET', head, 'version', 'created_at', 'expires_at')
 local begins = not h[1]
 if begins then
@@ -66,14 +67,14 @@ elseif h[1] ~= expected or (asked ~= '' and h[2] ~= asked) then
 end
 if begins then
   redis.call('DEL', head, rows)
-  redis.call('HSET', head, 'first', '0', 'created_at', created)
+  redis.call('HSET', head, 'first', first, 'created_at', created)
   if index then redis.call('ZADD', index, 0, sender) end
 end
 for i = first_row, #ARGV, 1000 do
   redis.call('RPUSH', rows, unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end
 redis.call('HSET', head, 'version', version, 'session_start', start,
-  'snapshot', snapshot, 'updated_at', now, 'expires_at', expires_at)
+  'snapshot', snapshot, 'updated_at', stamp, 'expires_at', expires_at)
 if has_user == '1' then redis.call('HSET', head, 'user_id', user) end
 if drop_rasa == '1' then redis.call('DEL', rasa) end
 if ttl == '' then
@@ -92,7 +93,7 @@ return 1
 READ = Script(
     _EXPIRED
     + """
-local now, start, last = ARGV[1], ARGV[2], ARGV[3]
+local now, start, last, limit = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local h = redis.call('HMGET', KEYS[1], 'version', 'first', 'session_start',
   'created_at', 'updated_at', 'expires_at', 'user_id', 'snapshot')
 if not h[1] then
@@ -107,7 +108,8 @@ if last ~= '' then from = math.max(from, version - tonumber(last)) end
 from = math.min(math.max(from, first), version)
 local found = {}
 if from < version then
-  found = redis.call('LRANGE', KEYS[2], from - first, -1)
+  local to = limit == '' and -1 or from - first + tonumber(limit) - 1
+  found = redis.call('LRANGE', KEYS[2], from - first, to)
 end
 return {h, from, found}
 """

@@ -228,7 +228,10 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
             await self._close()
             raise
         self._operations = Operations(
-            commands, self._keys, delete_rasa_data=self._delete_rasa_data
+            commands,
+            self._keys,
+            delete_rasa_data=self._delete_rasa_data,
+            only_looks=not self._creates_layout,
         )
 
     async def _check_layout(self, commands: Commands) -> None:

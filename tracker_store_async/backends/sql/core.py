@@ -13,13 +13,13 @@ import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, literal, null, or_, select
+from sqlalchemy import BigInteger, and_, case, func, literal, null, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from tracker_store_async.backends.sql.errors import Kind, is_contended, kind_of
 from tracker_store_async.backends.sql.outbox import outbox_values
+from tracker_store_async.backends.sql.paging import check_whole, page_end
 from tracker_store_async.backends.sql.schema import COLUMN_LENGTH
-from tracker_store_async.errors import CorruptEventError
 from tracker_store_async.rows import ConversationSummary, StoredConversation
 from tracker_store_async.settling import settled
 
@@ -67,14 +67,6 @@ class CoreOperations:
             lambda conn: self._append_on(conn, append), undo_refused=True
         )
 
-    async def append_many(self, appends: Sequence[Append]) -> list[bool] | None:
-        """Append to several conversations at once, if this database has a way to.
-
-        Returns:
-            What `append` returns for each; None if they have to be sent one by one.
-        """
-        return None
-
     async def _append_on(self, conn: AsyncConnection, append: Append) -> bool:
         if append.expected_version:
             is_mine = await self._advance(conn, append)
@@ -85,6 +77,27 @@ class CoreOperations:
         if is_mine and append.outbox and self.outbox is not None:
             await conn.execute(self.outbox.insert(), outbox_values(append))
         return is_mine
+
+    async def append_many(self, appends: Sequence[Append]) -> list[bool] | None:
+        """Append to several conversations at once, if this database has a way to.
+
+        Copies go into one transaction, or each alone if one is refused.
+
+        Returns:
+            What `append` returns for each; None if they have to be sent one by one.
+        """
+        if any(append.origin is None for append in appends):
+            return None
+
+        async def run(conn: AsyncConnection) -> bool:
+            for append in appends:
+                if not await self._append_on(conn, append):
+                    return False
+            return True
+
+        if await self._in_transaction(run, undo_refused=True):
+            return [True] * len(appends)
+        return [await self.append(append) for append in appends]
 
     async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:
         await conn.execute(self.tables.events.insert(), event_values(append))
@@ -110,8 +123,8 @@ class CoreOperations:
         """Insert the conversation unless it is there; an expired one is replaced."""
         values = header_values(append) | {
             "sender_id": append.sender_id,
-            "first_position": 0,
-            "created_at": append.now,
+            "first_position": append.position,
+            "created_at": append.begun_at,
         }
         if await self._insert_header(conn, values):
             return True
@@ -155,6 +168,16 @@ class CoreOperations:
             found = (await conn.execute(self._read_statement(read))).all()
         return _conversation_of(read, found)
 
+    async def read_many(self, reads: Sequence[Read]) -> list[StoredConversation | None]:
+        """Do several reads on one connection."""
+        async with self._reading() as conn:
+            return [
+                _conversation_of(
+                    read, (await conn.execute(self._read_statement(read))).all()
+                )
+                for read in reads
+            ]
+
     def _read_statement(self, read: Read) -> Select[Any]:
         head, event = self.tables.conversations, self.tables.events
         header = [head.c[name] for name in HEADER_COLUMNS if name != "snapshot"]
@@ -165,7 +188,7 @@ class CoreOperations:
             )
         start: Any = head.c.session_start
         if read.start is not None:
-            start = literal(min(read.start, MAX_POSITION))
+            start = literal(min(read.start, MAX_POSITION), BigInteger())
         within = [event.c.sender_id == head.c.sender_id, event.c.position >= start]
         if read.last is not None:
             last = min(read.last, MAX_POSITION)
@@ -173,6 +196,11 @@ class CoreOperations:
         is_last = or_(
             event.c.position.is_(None), event.c.position == head.c.version - 1
         )
+        if read.limit is not None:
+            # Portable for `position < greatest(start, first_position) + limit`.
+            ends = [begin + read.limit for begin in (start, head.c.first_position)]
+            within.append(or_(*(event.c.position < end for end in ends)))
+            is_last = or_(is_last, *(event.c.position == end - 1 for end in ends))
         return (
             select(
                 *header,
@@ -361,7 +389,7 @@ def header_values(append: Append) -> dict[str, Any]:
         "version": append.new_version,
         "session_start": append.session_start,
         "snapshot": append.snapshot,
-        "updated_at": append.now,
+        "updated_at": append.stamp,
         "expires_at": append.expires_at,
         "user_id": append.user_id,
     }
@@ -380,7 +408,7 @@ def event_values(append: Append) -> list[dict[str, Any]]:
             "position": position,
             "event_id": row.event_id,
         }
-        for position, row in enumerate(append.rows, append.expected_version)
+        for position, row in enumerate(append.rows, append.position)
     ]
 
 
@@ -390,8 +418,10 @@ def column_text(text: str | None) -> str | None:
     It is cut to the width of the column, and what no database can store (NUL, half of a
     surrogate pair) is replaced.
     """
-    if text is None:
-        return None
+    if text is None or (
+        len(text) <= COLUMN_LENGTH and text.isprintable() and text.isascii()
+    ):
+        return text
     text = text[:COLUMN_LENGTH]
     if "\0" in text:
         text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
@@ -403,20 +433,6 @@ def column_time(timestamp: float | None) -> float | None:
     if timestamp is None or math.isfinite(timestamp):
         return timestamp
     return None
-
-
-def check_whole(sender_id: str, first: int, version: int, count: int) -> None:
-    """Check that the rows from `first` on are all there.
-
-    Raises:
-        CorruptEventError: Somebody removed rows behind our back.
-    """
-    if first + count != version:
-        raise CorruptEventError(
-            sender_id,
-            first,
-            f"{version - first} events are needed from here on, {count} are stored",
-        )
 
 
 def _conversation_of(
@@ -431,7 +447,7 @@ def _conversation_of(
         first = max(first, tail.version - read.last)
     first = min(first, tail.version)
     rows = [] if tail.position is None else [(r.event_id, r.data or "") for r in found]
-    check_whole(read.sender_id, first, tail.version, len(rows))
+    check_whole(read.sender_id, first, page_end(read, first, tail.version), len(rows))
     return StoredConversation(
         version=tail.version,
         session_start=tail.session_start,

@@ -75,6 +75,13 @@ def operations_for(
     )
 
 
+async def is_rasas(engine: AsyncEngine, tables: Tables) -> bool:
+    """Return whether the database holds Rasa's layout, as Rasa left it."""
+    async with engine.connect() as connection:
+        layout = await connection.run_sync(inspect_layout, tables)
+    return layout.state is LayoutState.RASA
+
+
 async def ensure_layout(
     engine: AsyncEngine, tables: Tables, *, create_tables: bool, auto_upgrade: bool
 ) -> None:

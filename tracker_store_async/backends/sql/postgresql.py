@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
@@ -19,12 +19,14 @@ from tracker_store_async.backends.sql.checkout import Checkout
 from tracker_store_async.backends.sql.core import (
     CONTENTION_ATTEMPTS,
     CoreOperations,
-    check_whole,
     dropping_lost,
 )
 from tracker_store_async.backends.sql.errors import is_contended
+from tracker_store_async.backends.sql.paging import check_whole, page_end
+from tracker_store_async.backends.sql.postgresql_bulk import Bulk
 from tracker_store_async.backends.sql.postgresql_statements import Statements
 from tracker_store_async.rows import RawRows, StoredConversation
+from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
     from tracker_store_async.backends.sql.schema import Tables
     from tracker_store_async.rows import Append, Read
+
+T = TypeVar("T")
 
 _row_of = itemgetter(0, 1)
 _text_of = itemgetter(1)
@@ -77,9 +81,12 @@ class AsyncpgOperations(PostgresqlOperations):
         super().__init__(engine, tables)
         self._checkout = Checkout(engine, keep=keep_connections)
         self._statements = Statements(engine, tables)
+        self._bulk = Bulk(engine, tables)
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
+        if append.origin is not None:
+            return await super().append(append)
         sql, arguments = self._statements.append(append)
         if await self._fetch(sql, arguments):
             return True
@@ -91,6 +98,10 @@ class AsyncpgOperations(PostgresqlOperations):
 
         In the order of the ids, so that two who do so do not wait for each other.
         """
+        if all(append.origin is not None for append in appends):
+            return await self._copy_many(appends)
+        if any(append.origin is not None for append in appends):
+            return None
         by_sql: dict[str, list[list[Any]]] = {}
         for append in sorted(appends, key=lambda each: each.sender_id):
             sql, arguments = self._statements.append(append)
@@ -101,6 +112,18 @@ class AsyncpgOperations(PostgresqlOperations):
             stored.update(row[0] for row in found)
         return [append.sender_id in stored for append in appends]
 
+    async def _copy_many(self, appends: Sequence[Append]) -> list[bool]:
+        """Do several appends of a copy in one transaction, with COPY."""
+        stored = await settled(
+            self._on_driver(lambda driver: self._bulk.append(driver, appends))
+        )
+        # Rare: an expired conversation may stand in the way of a new one.
+        return [
+            append.sender_id in stored
+            or (not append.expected_version and await self.append(append))
+            for append in appends
+        ]
+
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None."""
         found = await self._fetch(*self._statements.read(read))
@@ -108,7 +131,31 @@ class AsyncpgOperations(PostgresqlOperations):
             return None
         if found[0][2] is None:
             return await super().read(read)  # its first row is missing: say which
-        return _conversation_of(read.sender_id, found)
+        return _conversation_of(read, found)
+
+    async def read_many(self, reads: Sequence[Read]) -> list[StoredConversation | None]:
+        """Do several reads as of one moment, in two statements."""
+        if any(read.start is None or read.last for read in reads):
+            return [await self.read(read) for read in reads]
+        return await self._on_driver(lambda driver: self._bulk.read(driver, reads))
+
+    async def _on_driver(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Do several statements on one connection of the driver."""
+        pooled = await self._checkout.take()
+        driver: Any = pooled.driver_connection
+        try:
+            found = await work(driver)
+        except BaseException as error:
+            # A single statement is done on the server wholly or not at all.
+            if not isinstance(error, Exception):
+                self._checkout.abandon(pooled)
+            elif _is_sound(driver, error) and not driver.is_in_transaction():
+                await self._checkout.give_back(pooled)
+            else:
+                self._checkout.drop(pooled)
+            raise
+        await self._checkout.give_back(pooled)
+        return found
 
     async def _fetch(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
         for attempt in range(CONTENTION_ATTEMPTS):
@@ -122,25 +169,6 @@ class AsyncpgOperations(PostgresqlOperations):
 
     async def _fetch_once(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
         return await self._on_driver(lambda driver: driver.fetch(sql, *arguments))
-
-    async def _on_driver(
-        self, work: Callable[[Any], Awaitable[Sequence[Any]]]
-    ) -> Sequence[Any]:
-        pooled = await self._checkout.take()
-        driver: Any = pooled.driver_connection
-        try:
-            found = await work(driver)
-        except BaseException as error:
-            # A single statement is done on the server wholly or not at all.
-            if not isinstance(error, Exception):
-                self._checkout.abandon(pooled)
-            elif _is_sound(driver, error):
-                await self._checkout.give_back(pooled)
-            else:
-                self._checkout.drop(pooled)
-            raise
-        await self._checkout.give_back(pooled)
-        return found
 
     async def close(self) -> None:
         """Give the connections back to the pool."""
@@ -179,11 +207,11 @@ def _is_sound(driver: Any, error: Exception) -> bool:
     return getattr(error, "sqlstate", None) is not None and not driver.is_closed()
 
 
-def _conversation_of(sender_id: str, found: Sequence[Any]) -> StoredConversation:
+def _conversation_of(read: Read, found: Sequence[Any]) -> StoredConversation:
     header = found[0][2]
     version, first = header[0], header[7]
     # Without events there is one row, for the header.
     raw = found if first < version else []
     rows = RawRows(raw, _row_of, _text_of)
-    check_whole(sender_id, first, version, len(rows))
+    check_whole(read.sender_id, first, page_end(read, first, version), len(rows))
     return StoredConversation(*(*header[:7], first, rows))

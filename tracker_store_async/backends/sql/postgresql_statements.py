@@ -88,7 +88,7 @@ CROSS JOIN LATERAL (
 ) f
 LEFT JOIN LATERAL (
     SELECT position, event_id, data FROM {events}
-    WHERE sender_id = $1 AND position >= f.first ORDER BY position OFFSET 0
+    WHERE sender_id = $1 AND position >= f.first ORDER BY position {limit}
 ) e ON true
 WHERE c.sender_id = $1 AND (c.expires_at IS NULL OR c.expires_at > $2)
 """
@@ -139,10 +139,11 @@ class Statements:
             return statement.format(head=heads[is_new], new=new, **names)
 
         @cache
-        def read_sql(from_start: bool, last: bool) -> str:
+        def read_sql(from_start: bool, last: bool, limit: bool) -> str:
             return _READ.format(
                 start="$3::int" if from_start else "c.session_start",
                 last=f", c.version - ${3 + from_start}::int" if last else "",
+                limit=f"LIMIT ${3 + from_start + last}::int" if limit else "OFFSET 0",
                 header=_HEADER_COLUMNS,
                 **names,
             )
@@ -183,9 +184,9 @@ class Statements:
         arguments: list[Any] = [read.sender_id, read.now]
         if read.last == 0:
             return self._header_sql, arguments
-        given = (bound for bound in (read.start, read.last) if bound is not None)
-        arguments += (min(bound, MAX_POSITION) for bound in given)
-        return self._read_sql(read.start is not None, read.last is not None), arguments
+        bounds = (read.start, read.last, read.limit)
+        arguments += (min(each, MAX_POSITION) for each in bounds if each is not None)
+        return self._read_sql(*(each is not None for each in bounds)), arguments
 
 
 def _values(count: int, types: tuple[str, ...]) -> str:

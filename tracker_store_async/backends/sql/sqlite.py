@@ -19,12 +19,12 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from tracker_store_async.backends.sql.core import (
-    check_whole,
     column_text,
     column_time,
 )
 from tracker_store_async.backends.sql.outbox import outbox_values
-from tracker_store_async.rows import ConversationSummary, StoredConversation
+from tracker_store_async.backends.sql.paging import check_whole, page_end
+from tracker_store_async.rows import ConversationSummary, NewRow, StoredConversation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -40,13 +40,23 @@ T = TypeVar("T")
 BUSY_TIMEOUT_SECONDS = 10.0
 """Longest wait for other processes before the journal mode can be set."""
 
+BULK_ROWS = 1000
+"""Rows from which several appends at once count as a bulk copy."""
+
+BULK_CHECKPOINT_PAGES = 16_000
+"""Pages in the write-ahead log from which a bulk copy moves them into the file.
+
+SQLite's own 1,000 are reached by each transaction of such a copy, and each time the
+same pages of the indexes are written and synced once more.
+"""
+
 _IS_ALIVE = """
 SELECT expires_at IS NULL OR expires_at > :now FROM conversations
 WHERE sender_id = :sender_id
 """
 _ADVANCE = """
 UPDATE conversations SET version = :version, session_start = :session_start,
-    snapshot = :snapshot, updated_at = :now, expires_at = :expires_at,
+    snapshot = :snapshot, updated_at = :stamp, expires_at = :expires_at,
     user_id = coalesce(:user_id, user_id)
 WHERE sender_id = :sender_id AND version = :expected_version
     AND created_at = coalesce(:created_at, created_at)
@@ -55,8 +65,8 @@ WHERE sender_id = :sender_id AND version = :expected_version
 _BEGIN = """
 INSERT INTO conversations (sender_id, version, first_position, session_start, snapshot,
     created_at, updated_at, expires_at, user_id)
-VALUES (:sender_id, :version, 0, :session_start, :snapshot, :now, :now, :expires_at,
-    :user_id)
+VALUES (:sender_id, :version, :position, :session_start, :snapshot, :begun_at, :stamp,
+    :expires_at, :user_id)
 """
 _INSERT_EVENT = """
 INSERT INTO events (sender_id, position, event_id, data, type_name, timestamp,
@@ -79,8 +89,11 @@ WHERE sender_id = :sender_id AND (expires_at IS NULL OR expires_at > :now)
 """
 _READ_EVENTS = """
 SELECT event_id, data FROM events WHERE sender_id = ? AND position >= ?
-ORDER BY position
+ORDER BY position LIMIT ?
 """
+_READ_ROWS = _READ_EVENTS.replace(
+    "event_id, data", "event_id, data, type_name, timestamp, intent_name, action_name"
+)
 _CLAIM_CUT = """
 UPDATE conversations SET first_position = :before
 WHERE sender_id = :sender_id AND first_position < :before AND session_start >= :before
@@ -156,6 +169,10 @@ class SqliteOperations:
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None."""
         return await _run(self._reader, _read, read)
+
+    async def read_many(self, reads: Sequence[Read]) -> list[StoredConversation | None]:
+        """Do several reads in one hop to the thread."""
+        return await _run(self._reader, _read_many, reads)
 
     async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
@@ -239,7 +256,10 @@ def _append(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool
 def _append_many(
     conn: sqlite3.Connection, appends: Sequence[Append], with_outbox: bool
 ) -> list[bool]:
-    with _writing(conn):  # one that is refused changes nothing
+    if sum(len(append.rows) for append in appends) >= BULK_ROWS:
+        conn.execute(f"PRAGMA wal_autocheckpoint = {BULK_CHECKPOINT_PAGES}")
+    # One that is refused has changed nothing, so the others may stay.
+    with _writing(conn):
         return [_append_within(conn, append, with_outbox) for append in appends]
 
 
@@ -254,6 +274,9 @@ def _append_within(conn: sqlite3.Connection, append: Append, with_outbox: bool) 
         "expires_at": append.expires_at,
         "user_id": append.user_id,
         "created_at": append.created_at,
+        "position": append.position,
+        "begun_at": append.begun_at,
+        "stamp": append.stamp,
     }
     if append.expected_version:
         is_mine = conn.execute(_ADVANCE, values).rowcount == 1
@@ -293,7 +316,7 @@ def _event_rows(append: Append) -> list[tuple[Any, ...]]:
             column_text(row.intent_name),
             column_text(row.action_name),
         )
-        for position, row in enumerate(append.rows, append.expected_version)
+        for position, row in enumerate(append.rows, append.position)
     ]
 
 
@@ -313,9 +336,20 @@ def _read(conn: sqlite3.Connection, read: Read) -> StoredConversation | None:
         first = min(first, version)
         rows = []
         if first < version:
-            rows = conn.execute(_READ_EVENTS, (read.sender_id, first)).fetchall()
-    check_whole(read.sender_id, first, version, len(rows))
+            limit = -1 if read.limit is None else read.limit
+            bounds = (read.sender_id, first, limit)
+            if read.columns:
+                rows = list(map(NewRow._make, conn.execute(_READ_ROWS, bounds)))
+            else:
+                rows = conn.execute(_READ_EVENTS, bounds).fetchall()
+    check_whole(read.sender_id, first, page_end(read, first, version), len(rows))
     return StoredConversation(*(version, session_start, snapshot, *rest, first, rows))
+
+
+def _read_many(
+    conn: sqlite3.Connection, reads: Sequence[Read]
+) -> list[StoredConversation | None]:
+    return [_read(conn, read) for read in reads]
 
 
 def _delete(

@@ -20,6 +20,7 @@ from tracker_store_async.backends.sql.layout import (
 )
 from tracker_store_async.backends.sql.opening import (
     ensure_layout,
+    is_rasas,
     operations_for,
 )
 from tracker_store_async.backends.sql.outbox import (
@@ -27,6 +28,7 @@ from tracker_store_async.backends.sql.outbox import (
     check_outbox,
     find_messages,
 )
+from tracker_store_async.backends.sql.rasa import RasaOperations
 from tracker_store_async.backends.sql.schema import build_tables
 from tracker_store_async.credentials import text_or_source
 from tracker_store_async.errors import (
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.backends.sql.engine import SslMode
     from tracker_store_async.backends.sql.opening import Operations
+    from tracker_store_async.backends.sql.schema import Tables
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.credentials import PasswordSource
     from tracker_store_async.domain import Domain
@@ -131,6 +134,8 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
     """
 
     _knows_of_no_outbox = False
+    _keeps_columns = True
+    _reads_rasa_layout = False  # True for those who only read, and so need no upgrade
 
     def __init__(
         self,
@@ -257,18 +262,7 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         try:
             with self._translated:
                 tables = build_tables(engine.dialect, self._connector.options.schema)
-                await ensure_layout(
-                    engine,
-                    tables,
-                    create_tables=self._create_tables,
-                    auto_upgrade=self._auto_upgrade,
-                )
-                self._operations = operations_for(
-                    engine,
-                    tables,
-                    self._connector.options,
-                    is_ours=self._connector.owns_engine,
-                )
+                self._operations = await self._operations_on(engine, tables)
                 await self._operations.open()
                 if self.outbox:
                     await self._create_outbox(engine)
@@ -287,6 +281,22 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
 
     def _open_outbox(self) -> Outbox | None:
         return self._outbox
+
+    async def _operations_on(self, engine: AsyncEngine, tables: Tables) -> Operations:
+        if self._reads_rasa_layout and await is_rasas(engine, tables):
+            return RasaOperations(engine, tables)
+        await ensure_layout(
+            engine,
+            tables,
+            create_tables=self._create_tables,
+            auto_upgrade=self._auto_upgrade,
+        )
+        return operations_for(
+            engine,
+            tables,
+            self._connector.options,
+            is_ours=self._connector.owns_engine,
+        )
 
     async def _connected_engine(self) -> AsyncEngine:
         """Return an engine that has connected once, and so knows what it talks to."""
@@ -401,6 +411,11 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
 
     async def _read(self, read: Read) -> StoredConversation | None:
         return await self._bounded(self._opened.read(read))
+
+    async def _read_many(
+        self, reads: Sequence[Read]
+    ) -> list[StoredConversation | None]:
+        return await self._bounded(self._opened.read_many(reads))
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
         await self._find_outbox()

@@ -1,0 +1,1 @@
+"""Moving data between stores, into files and to brokers."""

@@ -1,0 +1,212 @@
+"""The commands that move data, as they are typed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.moving.kit import contents, fill
+from tests.unit.command import (
+    TIMEOUT_SECONDS,
+    command_line,
+    environment,
+    error_of,
+    output_of,
+    run,
+    started,
+)
+from tracker_store_async import SQLTrackerStore
+from tracker_store_async.inspection.terminal import make_console
+from tracker_store_async.moving.commands import moment_of
+from tracker_store_async.moving.progress import Lines, shown_progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+
+def make(path: Path, **sizes: int) -> None:
+    async def work() -> None:
+        async with SQLTrackerStore(db=str(path)) as store:
+            await fill(store, sizes)
+
+    asyncio.run(work())
+
+
+def everything(path: Path) -> dict[str, Any]:
+    async def work() -> dict[str, Any]:
+        async with SQLTrackerStore(db=str(path)) as store:
+            return await contents(store)
+
+    return asyncio.run(work())
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "a.db"
+    make(path, alice=3, bob=24)
+    return path
+
+
+def endpoints(path: Path, db: str, more: str = "") -> str:
+    text = f"tracker_store:\n  type: sql\n  dialect: sqlite\n  db: {db}\n{more}"
+    path.write_text(text)
+    return path.name
+
+
+def test_migrate(source: Path, tmp_path: Path) -> None:
+    one = endpoints(tmp_path / "a.yml", "a.db", "  fail_safe: {}\n")
+    other = endpoints(tmp_path / "b.yml", "b.db")
+    lines = output_of("migrate", "--from", one, "--to", other, "--verify", cwd=tmp_path)
+    assert lines[0].startswith(
+        "2 conversations: 2 copied, 0 continued, 0 there already; 27 events in "
+    )
+    assert "everything is the same" in lines[1]
+    assert everything(tmp_path / "b.db") == everything(source)
+    assert not list(tmp_path.glob("*.state"))
+    [line] = output_of("migrate", "--from", "a.db", "--to", "b.db", cwd=tmp_path)
+    assert "0 copied, 0 continued, 2 there already; 0 events" in line
+
+
+def test_migrate_says_what_is_not_the_same(source: Path, tmp_path: Path) -> None:
+    make(tmp_path / "b.db", bob=30)
+    arguments = ("migrate", "--from", "a.db", "--to", "b.db")
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "1 copied" in result.stdout
+    [line] = result.stderr.splitlines()
+    assert line == (
+        "problem: conversation 'bob' at position 24: the target has more events"
+    )
+    result = run(*arguments, "--only-verify", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "they differ" in result.stdout
+
+
+def test_a_source_is_not_made(tmp_path: Path) -> None:
+    error = error_of("migrate", "--from", "no.db", "--to", "b.db", cwd=tmp_path, code=2)
+    assert "no.db" in error
+    assert list(tmp_path.iterdir()) == []
+    make(tmp_path / "a.db", a=1)
+    error = error_of("migrate", "--from", "a.db", "--to", "a.db", cwd=tmp_path, code=2)
+    assert "the same store" in error
+
+
+def test_backup_and_restore(source: Path, tmp_path: Path) -> None:
+    [line] = output_of("backup", "--from", "a.db", "a.jsonl.gz", cwd=tmp_path)
+    assert line.startswith("a.jsonl.gz: 2 conversations, 27 events, ")
+    [line] = output_of("restore", "a.jsonl.gz", "--to", "b.db", cwd=tmp_path)
+    assert "2 restored" in line
+    assert everything(tmp_path / "b.db") == everything(source)
+    damaged = bytearray((tmp_path / "a.jsonl.gz").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "a.jsonl.gz").write_bytes(damaged)
+    error = error_of("restore", "a.jsonl.gz", "--to", "c.db", cwd=tmp_path, code=1)
+    assert "nothing was written" in error
+    assert not (tmp_path / "c.db").exists()
+    error = error_of("restore", "none.jsonl.gz", "--to", "c.db", cwd=tmp_path, code=1)
+    assert "no file" in error
+
+
+def test_a_backup_of_what_was_added_since_the_last_one(
+    source: Path, tmp_path: Path
+) -> None:
+    words = ("backup", "--from", "a.db", "--since-last", "last.state")
+    [line] = output_of(*words, "1.jsonl.gz", cwd=tmp_path)
+    assert ": 2 conversations" in line
+    noted = json.loads((tmp_path / "last.state").read_text())
+    assert abs(noted["started_at"] - time.time()) < 600
+    [line] = output_of(*words, "2.jsonl.gz", cwd=tmp_path)
+    assert ": 0 conversations" in line
+    make(tmp_path / "b.db", a=1)
+    words = ("backup", "--from", "b.db", "--since-last", "last.state", "3.jsonl.gz")
+    assert "another store" in error_of(*words, cwd=tmp_path, code=2)
+
+
+def test_selections_of_a_backup(source: Path, tmp_path: Path) -> None:
+    words = ("backup", "--from", "a.db")
+    [line] = output_of(
+        *words, "--conversations", "bob, none", "1.jsonl.gz", cwd=tmp_path
+    )
+    assert ": 1 conversations, 24 events" in line
+    times = ("--from-time", "2023-11-14T22:13:40", "--to-time", "2023-11-15")
+    [line] = output_of(*words, *times, "2.jsonl.gz", cwd=tmp_path)
+    assert ": 1 conversations, 24 events" in line
+    error = error_of(*words, "--from-time", "x", "3.jsonl.gz", cwd=tmp_path, code=2)
+    assert "no time" in error
+    assert moment_of("2026-03-14T01:00:00+01:00") == moment_of("2026-03-14")
+    assert moment_of("12.5") == 12.5
+
+
+def test_export(source: Path, tmp_path: Path) -> None:
+    name = endpoints(tmp_path / "a.yml", "a.db")
+    words = ("export", "--endpoints", name)
+    assert "event_broker" in error_of(*words, cwd=tmp_path, code=2)
+    name = endpoints(tmp_path / "a.yml", "a.db", "event_broker:\n  type: recording\n")
+    [line] = output_of(*words, cwd=tmp_path)
+    assert line.startswith("27 events of 2 conversations were confirmed by Recording")
+    ids = ("--conversation-ids", "bob,eve")
+    times = ("--minimum-timestamp", "1700000010", "--maximum-timestamp", "1700000020")
+    result = run(*words, *ids, *times, cwd=tmp_path)
+    assert result.stdout.startswith("9 events of 1 conversations")
+    assert result.stderr == "warning: not found: 'eve'\n"
+
+
+def test_transcript(source: Path, tmp_path: Path) -> None:
+    words = ("transcript", "bob", "--from", "a.db")
+    assert output_of(*words, cwd=tmp_path)[0] == "Conversation bob"
+    assert output_of(*words, "--format", "html", cwd=tmp_path)[0] == "<!doctype html>"
+    lines = output_of(*words, "--format", "markdown", "-v", cwd=tmp_path)
+    assert lines[0] == "# Conversation bob"
+    error = error_of("transcript", "eve", "--from", "a.db", cwd=tmp_path, code=1)
+    assert "no conversation 'eve'" in error
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_it_can_be_stopped_at_any_moment(stop: int, tmp_path: Path) -> None:
+    make(tmp_path / "a.db", **{f"c{n:04}": 20 for n in range(1500)})
+    words = ["migrate", "--from", "a.db", "--to", "b.db"]
+    command = [*command_line(), *words]
+    with started(command, tmp_path, env=environment()) as process:
+        while not (tmp_path / "b.db").exists() and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(stop)
+        output, error = process.communicate(timeout=TIMEOUT_SECONDS)
+    if process.returncode != 0:  # it may have been faster
+        assert process.returncode == (130 if stop == signal.SIGINT else -stop)
+        assert output == ""
+        if stop == signal.SIGINT:
+            assert error in ("", STOPPED)
+    [*_, line] = output_of(*words, "--verify", cwd=tmp_path)
+    assert "everything is the same" in line
+    assert not list(tmp_path.glob("*.state"))
+
+
+STOPPED = "stopped: what was done is whole. Run the same command again to go on.\n"
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tracker_store_async.moving import progress
+
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with shown_progress(make_console(), "migrating") as shown:
+        assert isinstance(shown, Lines)
+        shown.expect(2000, 5000)
+        shown.advance(1000, 2500)
+    assert capsys.readouterr().out.startswith(
+        "migrating: 1,000 of 2,000 conversations, 2,500 events, "
+    )
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with shown_progress(make_console(), "migrating") as shown:
+        shown.expect(2000, 5000)
+        shown.advance(1000, 2500)
+    drawn = capsys.readouterr().out
+    assert "1000/2000" in drawn
+    assert "2,500 events" in drawn

@@ -1,0 +1,255 @@
+"""The commands of `tracker-store` that move data: their options and exit codes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from tracker_store_async.cli_running import FAILED, run
+from tracker_store_async.inspection.targets import find_target
+from tracker_store_async.inspection.terminal import make_console
+
+From: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="STORE",
+        help="Where from: an endpoints.yml, a URL or a SQLite file. It is only read.",
+    ),
+]
+To: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--to",
+        metavar="STORE",
+        help="Where to: an endpoints.yml, a URL, a SQLite file.",
+    ),
+]
+State: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        metavar="FILE",
+        help="Remembers how far it is; by default a file here, named after the move.",
+    ),
+]
+Conversations: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--conversations", metavar="IDS", help="Only these, with commas."),
+]
+
+
+class Format(StrEnum):
+    """How a transcript is written."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    HTML = "html"
+
+
+def migrate(
+    source: From,
+    target: To,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            "--concurrency", metavar="N", min=1, help="Conversations in flight."
+        ),
+    ] = 800,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare everything afterwards.")
+    ] = False,
+    only_verify: Annotated[
+        bool, typer.Option("--only-verify", help="Compare, and copy nothing.")
+    ] = False,
+    state: State = None,
+) -> None:
+    """Copy every conversation of a store into another one, exactly.
+
+    Event rows, ids, positions, times, users, expiry and states are the same to the
+    byte. What Rasa wrote (SQL, Redis, MongoDB, DynamoDB) is read where it lies.
+
+    Stop it with Ctrl-C at any moment and run it again: it goes on. Run it again
+    while the source is still written to: it brings the rest. What the target has
+    and is not the same is reported (exit code 1) and never overwritten.
+
+    \b
+    Examples:
+      tracker-store migrate --from old.yml --to new.yml --verify
+      tracker-store migrate --from rasa.db --to postgresql://me@localhost/rasa
+    """
+    from tracker_store_async.moving.commands import migrate_stores, named_store
+
+    is_complete = run(
+        migrate_stores(
+            make_console(),
+            named_store(source),
+            named_store(target),
+            concurrency=concurrency,
+            check=verify,
+            only_check=only_verify,
+            state_path=state,
+        )
+    )
+    raise typer.Exit(0 if is_complete else FAILED)
+
+
+def backup(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A new .jsonl.gz or .jsonl.zst.")
+    ],
+    source: From,
+    conversations: Conversations = None,
+    from_time: Annotated[
+        str | None,
+        typer.Option("--from-time", metavar="TIME", help="Updated then or later."),
+    ] = None,
+    to_time: Annotated[
+        str | None,
+        typer.Option("--to-time", metavar="TIME", help="Updated before then."),
+    ] = None,
+    since_last: Annotated[
+        Path | None,
+        typer.Option(
+            "--since-last",
+            metavar="FILE",
+            help="Updated since the backup that wrote this file.",
+        ),
+    ] = None,
+) -> None:
+    """Write conversations into one compressed file that a human can read.
+
+    The file appears whole or not at all. After Ctrl-C the same command goes on.
+    A TIME is such as 2026-03-14, 2026-03-14T18:02:11+01:00 or seconds since 1970.
+
+    \b
+    Examples:
+      tracker-store backup --from endpoints.yml monday.jsonl.zst
+      tracker-store backup --from endpoints.yml --since-last last.state tue.jsonl.gz
+    """
+    from tracker_store_async.moving.backup import Selection
+    from tracker_store_async.moving.commands import back_up, moment_of, named_store
+
+    selection = Selection(
+        _ids(conversations),
+        None if from_time is None else moment_of(from_time),
+        None if to_time is None else moment_of(to_time),
+    )
+    store = named_store(source)
+    run(back_up(make_console(), store, file, selection, since_last))
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")],
+    target: To,
+) -> None:
+    """Bring the conversations of a backup into a store, exactly.
+
+    The whole file is checked first, and a damaged one refused before anything is
+    written. What the store has already is treated as `migrate` does.
+    """
+    from tracker_store_async.moving.commands import named_store, restore_file
+
+    is_complete = run(restore_file(make_console(), file, named_store(target)))
+    raise typer.Exit(0 if is_complete else FAILED)
+
+
+def export(
+    endpoints: Annotated[
+        Path,
+        typer.Option(
+            "--endpoints", metavar="FILE", help="Names the event broker and store."
+        ),
+    ] = Path("endpoints.yml"),
+    minimum_timestamp: Annotated[
+        float | None,
+        typer.Option("--minimum-timestamp", help="Only events then or later."),
+    ] = None,
+    maximum_timestamp: Annotated[
+        float | None,
+        typer.Option("--maximum-timestamp", help="Only events before then."),
+    ] = None,
+    conversation_ids: Annotated[
+        str | None,
+        typer.Option(
+            "--conversation-ids", metavar="IDS", help="Only these, with commas."
+        ),
+    ] = None,
+    offset: Annotated[
+        int | None,
+        typer.Option(
+            "--offset-timestamps-by-seconds",
+            metavar="N",
+            help="Add so much to every timestamp.",
+        ),
+    ] = None,
+    state: State = None,
+) -> None:
+    """Publish stored events to the event broker, as `rasa export` does.
+
+    The events of a conversation come in order, each confirmed by the broker, with
+    the id that they are stored under. After Ctrl-C the same command goes on.
+    """
+    from tracker_store_async.moving.commands import export_store
+
+    run(
+        export_store(
+            make_console(),
+            find_target(endpoints=endpoints),
+            endpoints,
+            conversation_ids=_ids(conversation_ids),
+            state_path=state,
+            minimum_timestamp=minimum_timestamp,
+            maximum_timestamp=maximum_timestamp,
+            offset_timestamps_by_seconds=offset,
+        )
+    )
+
+
+def transcript(
+    sender_id: Annotated[
+        str, typer.Argument(metavar="SENDER_ID", help="The conversation.")
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STORE",
+            help="An endpoints.yml, a URL or a SQLite file.",
+        ),
+    ] = None,
+    format_name: Annotated[
+        Format, typer.Option("--format", help="How it is written.")
+    ] = Format.TEXT,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Also what the assistant did."),
+    ] = False,
+) -> None:
+    """Write a conversation as a person likes to read it.
+
+    \b
+    Examples:
+      tracker-store transcript alice --from conversations.db
+      tracker-store transcript alice --format html > alice.html
+    """
+    from tracker_store_async.moving.commands import named_store, write_transcript
+
+    store = find_target() if source is None else named_store(source)
+    run(write_transcript(store, sender_id, format_name.value, complete=verbose))
+
+
+def _ids(text: str | None) -> list[str] | None:
+    """Return ids that were given with commas between them."""
+    if text is None:
+        return None
+    return [each for each in (part.strip() for part in text.split(",")) if each]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (migrate, backup, restore, export, transcript):
+        app.command()(command)

@@ -1,0 +1,388 @@
+"""What the command line does to move data; `cli_moving.py` has the options."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from tracker_store_async.config import EVENT_BROKER, read_endpoint_config
+from tracker_store_async.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    TrackerStoreError,
+)
+from tracker_store_async.factory import create_event_broker
+from tracker_store_async.inspection.targets import Target, find_target
+from tracker_store_async.inspection.terminal import one_line, printable
+from tracker_store_async.moving.backup import Selection, backup, selected
+from tracker_store_async.moving.exporting import export_events
+from tracker_store_async.moving.migration import migrate
+from tracker_store_async.moving.opening import opened_source, target_store
+from tracker_store_async.moving.progress import shown_progress
+from tracker_store_async.moving.restoring import restore
+from tracker_store_async.moving.state import write_atomically
+from tracker_store_async.moving.transcripts import transcript
+from tracker_store_async.moving.verification import verify
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from rich.console import Console
+
+    from tracker_store_async.moving.reports import MoveReport, Progress
+    from tracker_store_async.store import TrackerStore
+
+OVERLAP_SECONDS = 60.0
+"""How far back a backup of what was added since the last one looks beyond that."""
+
+
+class NotFoundError(TrackerStoreError):
+    """What the command line names does not exist."""
+
+
+def named_store(name: str) -> Target:
+    """Return the store that an option such as `--from` names.
+
+    Args:
+        name: An endpoints file (.yml or .yaml), a URL, or a SQLite file.
+
+    Raises:
+        ConfigurationError: It names no store.
+    """
+    if "://" in name:
+        return find_target(url=name)
+    if name.lower().endswith((".yml", ".yaml")):
+        return find_target(endpoints=Path(name))
+    return find_target(db=name)
+
+
+def moment_of(text: str) -> float:
+    """Return the time that an option names, in seconds since the epoch.
+
+    Args:
+        text: Such as `2026-03-14`, `2026-03-14T18:02:11+01:00` or `1773511331.25`.
+            Without a zone it is UTC.
+
+    Raises:
+        ConfigurationError: It is no time.
+    """
+    with suppress(ValueError):
+        return float(text)
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{text!r} is no time: write 2026-03-14, 2026-03-14T18:02:11 or seconds "
+            "since 1970"
+        ) from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+# -- migrate ---------------------------------------------------------------------------
+
+
+async def migrate_stores(
+    console: Console,
+    source: Target,
+    target: Target,
+    *,
+    concurrency: int,
+    check: bool,
+    only_check: bool,
+    state_path: Path | None,
+) -> bool:
+    """Migrate, and say what was done; return whether everything arrived.
+
+    Raises:
+        ConfigurationError: The two are one store.
+    """
+    if source.config.as_dict() == target.config.as_dict():
+        raise ConfigurationError("--from and --to name the same store")
+    async with opened_source(source.config) as ours:
+        theirs = target_store(target.config)
+        if state_path is None:
+            state_path = _state_path("migrate", repr(ours), repr(theirs))
+        async with theirs:
+            report = await _moved(
+                console,
+                ours,
+                theirs,
+                concurrency=concurrency,
+                only_check=only_check,
+                state_path=state_path,
+            )
+            if check and not only_check:
+                with _told_how_to_continue(console):
+                    async with _counted(console, "comparing", ours) as progress:
+                        found = await verify(ours, theirs, progress=progress)
+                known = {problem.sender_id for problem in report.problems}
+                for problem in found.problems:
+                    if problem.sender_id not in known:
+                        report.add_problem(problem)
+                report.verified = True
+    _tell(console, report, source, target)
+    return report.is_complete
+
+
+async def _moved(
+    console: Console,
+    source: TrackerStore,
+    target: TrackerStore,
+    *,
+    concurrency: int,
+    only_check: bool,
+    state_path: Path,
+) -> MoveReport:
+    doing = "comparing" if only_check else "migrating"
+    with _told_how_to_continue(console):
+        async with _counted(console, doing, source) as progress:
+            if only_check:
+                return await verify(source, target, progress=progress)
+            return await migrate(
+                source,
+                target,
+                concurrency=concurrency,
+                state_path=state_path,
+                progress=progress,
+            )
+
+
+def _state_path(kind: str, *names: str) -> Path:
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return Path(f"tracker-store-{kind}-{digest[:8]}.state")
+
+
+@asynccontextmanager
+async def _counted(
+    console: Console,
+    doing: str,
+    source: TrackerStore,
+    selection: Selection | None = None,
+) -> AsyncIterator[Progress]:
+    """Show progress, and find out meanwhile how much there is to do in all."""
+    with shown_progress(console, doing) as progress:
+        counting = asyncio.create_task(
+            _count(source, selection or Selection(), progress)
+        )
+        try:
+            yield progress
+        finally:
+            counting.cancel()
+            await asyncio.gather(counting, return_exceptions=True)
+
+
+async def _count(
+    source: TrackerStore, selection: Selection, progress: Progress
+) -> None:
+    conversations = events = 0
+    async for summary in selected(source, selection, None):
+        conversations += 1
+        events += summary.version
+    progress.expect(conversations, events)
+
+
+@contextmanager
+def _told_how_to_continue(console: Console) -> Iterator[None]:
+    """Say how to go on, where it is stopped."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        _warn("stopped: what was done is whole. Run the same command again to go on.")
+        raise
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"{one_line(text)}\n")
+
+
+def _tell(console: Console, report: MoveReport, source: Target, target: Target) -> None:
+    seconds = max(report.seconds, 1e-9)
+    if report.copied or report.continued or not report.verified:
+        console.print(
+            Text(
+                f"{report.conversations:,} conversations: {report.copied:,} copied, "
+                f"{report.continued:,} continued, {report.unchanged:,} there already; "
+                f"{report.events:,} events in {seconds:.1f} s "
+                f"({report.events / seconds:,.0f} events/s)"
+            ),
+            soft_wrap=True,
+        )
+    if report.verified:
+        same = "everything is the same" if report.is_complete else "they differ"
+        line = f"compared {printable(source.label)} with {printable(target.label)}: "
+        console.print(Text(line + same), soft_wrap=True)
+    _tell_problems(report)
+
+
+def _tell_problems(report: MoveReport) -> None:
+    for problem in report.problems:
+        _warn(f"problem: {problem}")
+    more = report.problem_count - len(report.problems)
+    if more:
+        _warn(f"problem: {more:,} more conversations")
+
+
+# -- backup and restore ----------------------------------------------------------------
+
+
+async def back_up(
+    console: Console,
+    source: Target,
+    path: Path,
+    selection: Selection,
+    since_last: Path | None,
+) -> None:
+    """Write a backup, and say what is in it."""
+    began = time.time()
+    async with opened_source(source.config) as store:
+        if since_last is not None:
+            selection = _since(since_last, store, selection)
+        with _told_how_to_continue(console):
+            async with _counted(console, "backing up", store, selection) as progress:
+                report = await backup(
+                    store,
+                    path,
+                    conversations=selection.conversations,
+                    updated_from=selection.updated_from,
+                    updated_before=selection.updated_before,
+                    progress=progress,
+                )
+        if since_last is not None:
+            noted = {"since_last": 1, "from": repr(store), "started_at": began}
+            write_atomically(since_last, f"{json.dumps(noted)}\n".encode())
+    line = (
+        f"{printable(report.path)}: {report.conversations:,} conversations, "
+        f"{report.events:,} events, {report.size_bytes:,} bytes in "
+        f"{report.seconds:.1f} s, SHA-256 of its content {report.checksum}"
+    )
+    console.print(Text(line), soft_wrap=True)
+
+
+def _since(path: Path, store: TrackerStore, selection: Selection) -> Selection:
+    """Return the selection of what was updated since the last backup."""
+    if selection.updated_from is not None:
+        raise InvalidInputError("give only one of --from-time and --since-last")
+    if not path.exists():
+        return selection
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        is_ours, began = noted["from"] == repr(store), float(noted["started_at"])
+    except (ValueError, LookupError, TypeError):
+        raise ConfigurationError(
+            f"{str(path)!r} does not say when the last backup was: delete it for a "
+            "backup of everything, or name another file"
+        ) from None
+    if not is_ours:
+        raise ConfigurationError(
+            f"{str(path)!r} is of a backup of another store: name another file"
+        )
+    # A writer's clock may be behind, and what is there twice does no harm.
+    return Selection(
+        selection.conversations, began - OVERLAP_SECONDS, selection.updated_before
+    )
+
+
+async def restore_file(console: Console, path: Path, target: Target) -> bool:
+    """Restore a backup; return whether everything arrived.
+
+    Raises:
+        NotFoundError: There is no such file.
+    """
+    if not path.is_file():  # noqa: ASYNC240  before anything else begins
+        raise NotFoundError(f"there is no file {str(path)!r}")
+    store = target_store(target.config)
+    with _told_how_to_continue(console), shown_progress(console, "restoring") as shown:
+        # The store is opened, and so its tables made, only once the file is checked.
+        try:
+            report = await restore(path, store, progress=shown)
+        finally:
+            await store.close()
+    seconds = max(report.seconds, 1e-9)
+    line = (
+        f"{report.conversations:,} conversations: {report.copied:,} restored, "
+        f"{report.continued:,} continued, {report.unchanged:,} there already; "
+        f"{report.events:,} events in {seconds:.1f} s"
+    )
+    console.print(Text(line), soft_wrap=True)
+    _tell_problems(report)
+    return report.is_complete
+
+
+# -- export ----------------------------------------------------------------------------
+
+
+async def export_store(
+    console: Console,
+    source: Target,
+    endpoints: Path,
+    *,
+    conversation_ids: Sequence[str] | None,
+    state_path: Path | None,
+    **bounds: Any,
+) -> None:
+    """Publish stored events to the event broker of an endpoints file.
+
+    Raises:
+        ConfigurationError: The file names no event broker.
+    """
+    broker = create_event_broker(read_endpoint_config(endpoints, EVENT_BROKER))
+    if broker is None:
+        raise ConfigurationError(
+            f"{endpoints}: has no {EVENT_BROKER} section, so there is nothing to "
+            "export to"
+        )
+    selection = Selection(conversation_ids)
+    async with opened_source(source.config) as store:
+        if state_path is None:
+            job = json.dumps([conversation_ids, bounds], sort_keys=True)
+            state_path = _state_path("export", repr(store), type(broker).__name__, job)
+        await broker.open()
+        try:
+            with _told_how_to_continue(console):
+                async with _counted(console, "exporting", store, selection) as progress:
+                    report = await export_events(
+                        store,
+                        broker,
+                        conversation_ids=conversation_ids,
+                        state_path=state_path,
+                        progress=progress,
+                        **bounds,
+                    )
+        finally:
+            await broker.close()
+    if report.missing:
+        _warn(f"warning: not found: {', '.join(map(repr, report.missing))}")
+    line = (
+        f"{report.events:,} events of {report.conversations:,} conversations were "
+        f"confirmed by {type(broker).__name__} in {report.seconds:.1f} s"
+    )
+    console.print(Text(line), soft_wrap=True)
+
+
+# -- transcript ------------------------------------------------------------------------
+
+
+async def write_transcript(
+    source: Target, sender_id: str, format_name: str, *, complete: bool
+) -> None:
+    """Print the transcript of a conversation.
+
+    Raises:
+        NotFoundError: There is no such conversation.
+    """
+    is_there = False
+    async with opened_source(source.config) as store:
+        async for piece in transcript(store, sender_id, format_name, complete=complete):
+            is_there = True
+            sys.stdout.write(piece)
+    if not is_there:
+        raise NotFoundError(f"there is no conversation {sender_id!r}")

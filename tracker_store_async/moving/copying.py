@@ -1,0 +1,265 @@
+"""How one conversation is copied: exactly, and only behind what is there already.
+
+The log in the target is a prefix of the one in the source at every moment, and each
+append is conditional on its length. So a copy may be cut off anywhere, and be run again
+by anybody: it compares what is there, row by row, and goes on behind it. What is there
+and is not the same is a conflict. It is reported and never overwritten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.moving.pages import (
+    SessionScan,
+    as_text,
+    difference_of_headers,
+    end_of,
+    same_rows,
+)
+from tracker_store_async.moving.reports import Conflict
+from tracker_store_async.rows import Append, NewRow, Origin, Read
+from tracker_store_async.serialization import check_sender_id, derived_row
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from tracker_store_async.rows import StoredConversation
+    from tracker_store_async.store import TrackerStore
+
+
+class ConflictError(Exception):
+    """What is in the target is not a prefix of what is to be copied there."""
+
+    def __init__(self, conflict: Conflict) -> None:
+        super().__init__(str(conflict))
+        self.conflict = conflict
+
+
+@dataclass(slots=True)
+class Copied:
+    """What was done with one conversation.
+
+    Attributes:
+        events: Events that were written.
+        began: Whether the conversation did not exist in the target.
+        version: Version of the copy.
+    """
+
+    events: int = 0
+    began: bool = False
+    version: int = 0
+
+
+async def copy_conversation(
+    target: TrackerStore, sender_id: str, pages: AsyncIterator[StoredConversation]
+) -> Copied | None:
+    """Copy one conversation behind what the target has of it.
+
+    Args:
+        target: Where to.
+        sender_id: The conversation.
+        pages: What is to be copied, from the beginning, without a gap.
+
+    Returns:
+        What was done; None if there is nothing to be copied.
+
+    Raises:
+        ConflictError: The target holds something else under this id.
+    """
+    copy: _Copy | None = None
+    async for page in pages:
+        if copy is None:
+            copy = await _begin(target, check_sender_id(sender_id), page)
+        await copy.add(page)
+    if copy is None:
+        return None
+    await copy.end()
+    return copy.done
+
+
+def append_of(
+    sender_id: str,
+    page: StoredConversation,
+    rows: list[NewRow],
+    *,
+    expected_version: int,
+    now: float,
+    scan: SessionScan | None = None,
+) -> Append:
+    """Return the append that adds rows of a page to the copy.
+
+    Args:
+        sender_id: The conversation.
+        page: Header and rows of the source.
+        rows: The rows to add, the last ones of the page.
+        expected_version: Version of the copy before; 0 begins it.
+        now: The target's clock.
+        scan: Where sessions start, if the log goes on behind the page: what is stored
+            then is a log of its own right, of which only the state is not known.
+    """
+    is_last = end_of(page) >= page.version
+    snapshot = as_text(page.snapshot) if page.snapshot and is_last else None
+    session_start = page.session_start
+    if not is_last and scan is not None:
+        session_start = scan.start
+    return Append(
+        sender_id=sender_id,
+        expected_version=expected_version,
+        rows=rows,
+        session_start=session_start,
+        snapshot=snapshot,
+        now=now,
+        expires_at=page.expires_at,
+        user_id=page.user_id,
+        created_at=page.created_at if expected_version else None,
+        origin=Origin(page.created_at, page.updated_at, page.first_position),
+    )
+
+
+def new_rows(
+    page: StoredConversation, from_position: int, *, derive: bool = True
+) -> list[NewRow]:
+    """Return the rows of a page from a position on, as they are appended.
+
+    Args:
+        page: The page.
+        from_position: Position of the first row that is wanted.
+        derive: Whether the target keeps the columns that are derived from an event.
+    """
+    rows: Sequence[Any] = page.rows[max(0, from_position - page.first_position) :]
+    if rows and isinstance(rows[0], NewRow):
+        return list(rows)
+    if derive:
+        return [derived_row(*row) for row in rows]
+    return [NewRow(row[0], as_text(row[1]), "", None, None, None) for row in rows]
+
+
+async def _header(store: TrackerStore, sender_id: str) -> StoredConversation | None:
+    await store._ensure_open()
+    return await store._read(Read(sender_id, store._now(), start=0, limit=1))
+
+
+async def _begin(
+    target: TrackerStore, sender_id: str, page: StoredConversation
+) -> _Copy:
+    stored = await _header(target, sender_id)
+    if stored is not None and stored.created_at != page.created_at:
+        reason = "the target has another conversation of this id, begun at another time"
+        raise ConflictError(Conflict(sender_id, None, reason))
+    if stored is not None and stored.first_position > page.first_position:
+        reason = "its beginning was erased in the target"
+        raise ConflictError(Conflict(sender_id, page.first_position, reason))
+    if stored is not None and stored.version < page.first_position:
+        # Of the same log, but its end was erased in the source since: it starts anew.
+        await target._delete(sender_id, None, target._now())
+        stored = None
+    return _Copy(target, sender_id, page, stored)
+
+
+class _Copy:
+    """The copy of one conversation, under way.
+
+    Args:
+        target: Where to.
+        sender_id: The conversation.
+        page: The first page of the source.
+        stored: Header of what the target has, and its first row.
+    """
+
+    def __init__(
+        self,
+        target: TrackerStore,
+        sender_id: str,
+        page: StoredConversation,
+        stored: StoredConversation | None,
+    ) -> None:
+        self._target = target
+        self._sender_id = sender_id
+        self._stored = stored
+        self._version = 0 if stored is None else stored.version
+        self._exists = stored is not None
+        self._first = page.first_position
+        self._scan = SessionScan(page.first_position)
+        self._last = page
+        self.done = Copied(began=stored is None)
+
+    async def add(self, page: StoredConversation) -> None:
+        """Compare what is there of a page, and append the rest.
+
+        Raises:
+            ConflictError: They differ.
+        """
+        self._last = page
+        self._scan.add(page.first_position, page.rows)
+        await self._compare(page)
+        is_last = end_of(page) >= page.version
+        if self._version > page.version:
+            if not is_last:
+                return  # the source may have grown by the next page
+            raise self._conflict(page.version, "the target has more events")
+        rows = new_rows(
+            page,
+            self._version if self._exists else page.first_position,
+            derive=self._target._keeps_columns,
+        )
+        if rows or not self._exists:
+            await self._append(page, rows)
+
+    async def _compare(self, page: StoredConversation) -> None:
+        stored = self._stored
+        if stored is None or page.first_position >= stored.version:
+            return
+        count = min(end_of(page), stored.version) - page.first_position
+        if count <= 0:
+            return
+        read = Read(
+            self._sender_id,
+            self._target._now(),
+            start=page.first_position,
+            limit=count,
+        )
+        found = await self._target._read(read)
+        theirs = () if found is None else found.rows
+        number = same_rows(page.rows[:count], theirs)
+        if number is not None:
+            position = page.first_position + number
+            raise self._conflict(position, "the target has another event there")
+
+    async def _append(self, page: StoredConversation, rows: list[NewRow]) -> None:
+        append = append_of(
+            self._sender_id,
+            page,
+            rows,
+            expected_version=self._version if self._exists else 0,
+            now=self._target._now(),
+            scan=self._scan,
+        )
+        self._target._check_size(self._sender_id, rows, append.snapshot or "")
+        if not await self._target._append(append):
+            reason = "the target was written to by somebody else meanwhile"
+            raise self._conflict(append.expected_version, reason)
+        self._exists = True
+        self._version = append.new_version
+        self.done.events += len(rows)
+        self.done.version = self._version
+
+    async def end(self) -> None:
+        """Bring the header up to date, and cut off what the source has erased.
+
+        Raises:
+            ConflictError: The target was written to meanwhile.
+        """
+        last, stored = self._last, self._stored
+        self.done.version = self._version
+        if stored is None:
+            return
+        if not self.done.events and difference_of_headers(last, stored):
+            await self._append(last, [])
+        if stored.first_position < self._first:
+            now = self._target._now()
+            await self._target._delete(self._sender_id, self._first, now)
+
+    def _conflict(self, position: int, reason: str) -> ConflictError:
+        return ConflictError(Conflict(self._sender_id, position, reason))

@@ -1,0 +1,120 @@
+"""Which stores a move is between, opened so that a source stays as it is.
+
+A source creates nothing, upgrades nothing and publishes nothing; what Rasa wrote is
+read in place. A target is opened as an application would. Neither has a fail-safe: what
+cannot be written must be seen.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.config import TRACKER_STORE, EndpointConfig
+from tracker_store_async.config import read_endpoint_config as read_section
+from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.factory import create_tracker_store
+from tracker_store_async.wrappers.base import WrapperTrackerStore
+from tracker_store_async.wrappers.failsafe import FailSafeTrackerStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tracker_store_async.store import TrackerStore
+
+
+def read_config(path: Path) -> EndpointConfig:
+    """Return the `tracker_store` section of an endpoints file.
+
+    Raises:
+        ConfigurationError: The file is wrong, or has none.
+    """
+    config = read_section(path, TRACKER_STORE)
+    if config is None:
+        raise ConfigurationError(f"{path}: has no {TRACKER_STORE} section")
+    return config
+
+
+def source_store(config: EndpointConfig) -> TrackerStore:
+    """Return a store to read from; opening it changes nothing that is stored.
+
+    Args:
+        config: Its section.
+
+    Raises:
+        ConfigurationError: It is wrong.
+    """
+    settings = config.as_dict()
+    if _is_sql(settings):
+        settings |= {"create_tables": False, "auto_upgrade": False}
+        settings.pop("login_db", None)
+    return as_source(_build(settings))
+
+
+def as_source(store: TrackerStore) -> TrackerStore:
+    """Have a store that is not open yet change nothing when it opens.
+
+    Neither tables nor indexes nor versions are created, and an SQL database that Rasa
+    wrote and nobody has upgraded is read in place.
+
+    Args:
+        store: The store.
+
+    Returns:
+        The store.
+
+    Raises:
+        ConfigurationError: It is open already.
+    """
+    innermost = store
+    while isinstance(innermost, WrapperTrackerStore):
+        innermost = innermost._wrapped
+    if innermost._loop is not None:
+        raise ConfigurationError("as_source() is for a store that is not open yet")
+    innermost._creates_layout = False
+    if hasattr(innermost, "_reads_rasa_layout"):
+        innermost._reads_rasa_layout = True
+    return store
+
+
+def target_store(config: EndpointConfig) -> TrackerStore:
+    """Return a store to write to, without a fail-safe.
+
+    Args:
+        config: Its section.
+
+    Raises:
+        ConfigurationError: It is wrong.
+    """
+    return _build(config.as_dict())
+
+
+@asynccontextmanager
+async def opened_source(config: EndpointConfig) -> AsyncIterator[TrackerStore]:
+    """Open a store to read from.
+
+    Args:
+        config: Its section.
+
+    Raises:
+        ConfigurationError: It names a SQLite file that does not exist.
+    """
+    store = source_store(config)
+    connector = getattr(store, "_connector", None)
+    if connector is not None and connector.is_absent():
+        raise ConfigurationError(f"there is nothing to read: {store!r} does not exist")
+    async with store:
+        yield store
+
+
+def _is_sql(settings: dict[str, Any]) -> bool:
+    return str(settings.get("type")).strip().lower() == "sql"
+
+
+def _build(settings: dict[str, Any]) -> TrackerStore:
+    store = create_tracker_store(EndpointConfig(**settings))
+    if isinstance(store, FailSafeTrackerStore):  # its keys are checked by now
+        others = {key: value for key, value in settings.items() if key != "fail_safe"}
+        store = create_tracker_store(EndpointConfig(**others))
+    return store

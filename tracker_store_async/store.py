@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         Append,
         ConversationSummary,
         NewRow,
+        Rewrite,
         StoredConversation,
     )
 
@@ -551,6 +552,18 @@ class TrackerStore(Lifecycle, Protocol):
             Whether there was anything to erase. A position beyond `session_start`
             erases nothing: the caller's check may be out of date. A conversation that
             has expired by `now` is erased too but counts as nothing.
+        """
+
+    @abstractmethod
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored, if it is as expected.
+
+        What was there before, Rasa's own copy of it included, is nowhere any more once
+        this returns: in no row, bucket, part, index or state.
+
+        Returns:
+            True once everything is durably stored; False if the log is another one, or
+            holds other positions, and then nothing was changed.
         """
 
     @abstractmethod

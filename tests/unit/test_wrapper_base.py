@@ -10,7 +10,7 @@ import pytest
 from tests.conformance.kit import FailingBroker, user
 from tracker_store_async import AwaitableTrackerStore, InMemoryTrackerStore, errors
 from tracker_store_async.lifecycle import Lifecycle
-from tracker_store_async.rows import Append, Listing, Read
+from tracker_store_async.rows import Append, Listing, Read, Rewrite
 from tracker_store_async.store import TrackerStore
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
@@ -28,6 +28,7 @@ PRIMITIVES: dict[str, tuple[Any, ...]] = {
     "_append": (Append("x", 0, [], 0, "", 0.0),),
     "_read": (Read("x", 0.0),),
     "_delete": ("x", None, 0.0),
+    "_rewrite": (Rewrite("x", 0, 0, 0.0, [], frozenset(), "", None, 0.0),),
     "_list": (Listing(0.0, 1),),
     "_health": (),
 }

@@ -20,7 +20,7 @@ from tracker_store_async.serialization import SerializedTrackerAsText
 from tracker_store_async.store import TrackerStore
 
 if TYPE_CHECKING:
-    from tracker_store_async.rows import StoredRow
+    from tracker_store_async.rows import Rewrite, StoredRow
 
 
 @dataclass(slots=True)
@@ -124,6 +124,22 @@ class InMemoryTrackerStore(TrackerStore, SerializedTrackerAsText):
             return False
         del conversation.rows[: before - conversation.first]
         conversation.first = before
+        return True
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        await asyncio.sleep(0)
+        conversation = self._live(rewrite.sender_id, rewrite.now)
+        if conversation is None or (
+            conversation.version,
+            conversation.first,
+            conversation.created_at,
+        ) != (rewrite.expected_version, rewrite.first_position, rewrite.created_at):
+            return False
+        if rewrite.changed:
+            conversation.rows = [(row.event_id, row.data) for row in rewrite.rows]
+            conversation.snapshot = rewrite.snapshot
+            conversation.user_id = rewrite.user_id
+            conversation.created_at = rewrite.new_created_at
         return True
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:

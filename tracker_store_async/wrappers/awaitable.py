@@ -19,6 +19,7 @@ from tracker_store_async.rows import (
     Health,
     Listing,
     Read,
+    Rewrite,
     StoredConversation,
 )
 from tracker_store_async.store import TrackerStore, is_tracker_store
@@ -298,6 +299,12 @@ class AwaitableTrackerStore(TrackerStore):
                 await self._calls.call(delete, sender_id, turn=turn)
             self._recent.forget(sender_id)
         return bool(log.texts)
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        raise errors.ConfigurationError(
+            f"{type(self._legacy).__name__} is a legacy tracker store that cannot "
+            "change what it has stored: move the conversations to another store first"
+        )
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         if listing.user_id is not None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Listing,
         NewRow,
         Read,
+        Rewrite,
         StoredConversation,
     )
     from tracker_store_async.tracker import DialogueStateTracker
@@ -141,6 +142,10 @@ class WrapperTrackerStore(TrackerStore):
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
         await self._wrapped._ensure_open()
         return await self._wrapped._delete(sender_id, before, now)
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        await self._wrapped._ensure_open()
+        return await self._wrapped._rewrite(rewrite)
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         await self._wrapped._ensure_open()

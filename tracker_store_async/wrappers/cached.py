@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tracker_store_async.events import Event
-    from tracker_store_async.rows import Health, StoredConversation, StoredRow
+    from tracker_store_async.rows import Health, Rewrite, StoredConversation, StoredRow
     from tracker_store_async.store import TrackerStore
 
 DEFAULT_MAX_TRACKERS = 1_000
@@ -251,6 +251,14 @@ class CachedTrackerStore(WrapperTrackerStore):
             entry = self._entries.get(sender_id)
             if entry is not None:
                 self._forget(sender_id, entry)
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        try:
+            return await super()._rewrite(rewrite)
+        finally:
+            entry = self._entries.get(rewrite.sender_id)
+            if entry is not None:
+                self._forget(rewrite.sender_id, entry)
 
     async def _close(self) -> None:
         self.clear()

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Append,
         ConversationSummary,
         Listing,
+        Rewrite,
         StoredConversation,
     )
 
@@ -202,6 +203,14 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             return await self._ask(partial(super()._delete, sender_id, before, now))
         finally:
             self._seen.forget(sender_id)  # and what was being read of it meanwhile
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        if not await self._is_served_by_primary(rewrite.sender_id, at_once=True):
+            raise self._refusal("nothing was rewritten")
+        try:
+            return await self._ask(partial(super()._rewrite, rewrite))
+        finally:
+            self._seen.forget(rewrite.sender_id)  # and what was being read of it
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         for sender_id in list(self._backlog.entries):

@@ -151,7 +151,7 @@ class Eraser:
             return
         claim = uuid4().hex
         expression = Expression()
-        condition = _is_seen(expression, head)
+        condition = is_seen(expression, head)
         tombstone = {**item_key(sender_id, HEAD_KEY), "erasing": text(claim)}
         put = self._table.put(tombstone, condition, expression)
         marker = [self._table.delete(sender_id, MARKER_KEY)] if whole else []
@@ -160,7 +160,7 @@ class Eraser:
 
     def _without_head(self, sender_id: str, head: Head | None) -> dict[str, Any]:
         expression = Expression()
-        condition = _is_seen(expression, head)
+        condition = is_seen(expression, head)
         if head is None:
             return self._table.check(sender_id, HEAD_KEY, condition, expression)
         return self._table.delete(sender_id, HEAD_KEY, condition, expression)
@@ -246,7 +246,7 @@ class Eraser:
     ) -> dict[str, Any]:
         """Return the write that makes everything before a position invisible."""
         expression = Expression()
-        condition = _is_seen(expression, head)
+        condition = is_seen(expression, head)
         values: Item = {"first": number(before)}
         if cutting:
             values["cutting"] = flag()
@@ -314,7 +314,7 @@ def _is_erased(item: Item, *, whole: bool) -> bool:
     return position != HEAD_KEY and (whole or position != MARKER_KEY)
 
 
-def _is_seen(expression: Expression, head: Head | None) -> str:
+def is_seen(expression: Expression, head: Head | None) -> str:
     """Return the condition that the head is still the one that was seen."""
     if head is None:
         return expression.lacks("sender_id")

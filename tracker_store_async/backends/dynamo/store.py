@@ -21,6 +21,7 @@ from tracker_store_async.backends.dynamo.opening import (
 )
 from tracker_store_async.backends.dynamo.rasa import RasaTable
 from tracker_store_async.backends.dynamo.reading import Reader
+from tracker_store_async.backends.dynamo.rewriting import Rewriter
 from tracker_store_async.backends.dynamo.table import Table
 from tracker_store_async.errors import (
     ConfigurationError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         Listing,
         NewRow,
         Read,
+        Rewrite,
         StoredConversation,
     )
 
@@ -66,6 +68,7 @@ class _Operations:
     appender: Appender
     reader: Reader
     eraser: Eraser
+    rewriter: Rewriter
     lister: Lister
 
 
@@ -235,7 +238,14 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         appender = Appender(
             table, rasa, eraser, delete_rasa_data=self._delete_rasa_data
         )
-        return _Operations(client, appender, reader, eraser, Lister(table, rasa))
+        return _Operations(
+            client,
+            appender,
+            reader,
+            eraser,
+            Rewriter(table, rasa),
+            Lister(table, rasa),
+        )
 
     async def _close(self) -> None:
         operations, self._operations = self._operations, None
@@ -263,6 +273,9 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         # Once begun it goes on to its end: what is invisible is to be gone as well.
         work = self._opened.eraser.delete(sender_id, before, now)
         return await settled(self._bounded(work))
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        return await settled(self._bounded(self._opened.rewriter.rewrite(rewrite)))
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         # A page of a few among a million takes as long as it takes; what is bounded is

@@ -29,6 +29,7 @@ from tracker_store_async.backends.mongo.layout import (
 from tracker_store_async.backends.mongo.listing import Lister
 from tracker_store_async.backends.mongo.rasa import RasaDocuments
 from tracker_store_async.backends.mongo.reading import Reader
+from tracker_store_async.backends.mongo.rewriting import Rewriter
 from tracker_store_async.errors import SchemaTooNewError
 from tracker_store_async.rows import Health
 from tracker_store_async.settling import settled
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         ConversationSummary,
         Listing,
         Read,
+        Rewrite,
         StoredConversation,
     )
 
@@ -106,6 +108,7 @@ class MongoDatabase:
             collections, rasa, self._eraser, delete_rasa_data=delete_rasa_data
         )
         self._cutter = Cutter(collections, rasa, self._eraser, self._appender)
+        self._rewriter = Rewriter(collections, rasa, self._eraser, self._cutter)
         self._reader = Reader(collections, rasa)
         self._lister = Lister(collections)
 
@@ -162,6 +165,10 @@ class MongoDatabase:
         else:
             work = self._cutter.cut(sender_id, before, now)
         return await self._bounded(settled(work))
+
+    async def rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored; False if it is not that."""
+        return await self._bounded(settled(self._rewriter.rewrite(rewrite)))
 
     async def list(self, listing: Listing) -> list[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""

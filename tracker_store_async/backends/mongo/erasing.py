@@ -83,6 +83,9 @@ class Eraser:
         else:
             existed = not found.get("hidden") and not is_expired(found, now)
         log = log if found is None else found["log"]
+        noted = (found or {}).get("pending") or {}
+        if "log" in noted:  # buckets of a rewrite that was cut short
+            await self._events.delete_many({"log": noted["log"]})
         await self.complete({"_id": sender_id, "log": log, **mark})
         return existed
 
@@ -125,6 +128,13 @@ class Eraser:
                 await self._limit_buckets(header, pending)
             case "cut":
                 await self._erase_cut(header, pending)
+            case "stage":
+                await self._events.delete_many({"log": pending["log"]})
+                await self._done(header, {})
+            case "rewritten":
+                await self._rasa.erase(header["_id"])
+                await self._events.delete_many({"log": pending["log"]})
+                await self._done(header, {})
 
     async def _remove(self, header: Document) -> None:
         """Remove the buckets of a hidden header, and then itself."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Listing,
         NewRow,
         Read,
+        Rewrite,
         StoredConversation,
     )
 
@@ -233,6 +234,9 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
         return await self._opened.delete(sender_id, before, now)
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        return await self._opened.rewrite(rewrite)
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return await self._opened.list(listing)

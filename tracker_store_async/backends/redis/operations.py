@@ -17,7 +17,13 @@ from tracker_store_async.backends.redis.rows import (
     decode_conversation,
     encode_row,
 )
-from tracker_store_async.backends.redis.scripts import APPEND, CUT, DELETE, READ
+from tracker_store_async.backends.redis.scripts import (
+    APPEND,
+    CUT,
+    DELETE,
+    READ,
+    REWRITE,
+)
 from tracker_store_async.errors import TrackerDeserialisationError
 from tracker_store_async.rasa_rows import slice_of
 
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
         ConversationSummary,
         Listing,
         Read,
+        Rewrite,
         StoredConversation,
     )
 
@@ -210,6 +217,40 @@ class Operations:
             *(0, sender_id, *rows),
         )
         return bool(answer)
+
+    # -- rewrite -----------------------------------------------------------------------
+
+    async def rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored; False if it is not that."""
+        keys = self._keys.of(rewrite.sender_id)
+        arguments: tuple[Any, ...] = (
+            repr(rewrite.now),
+            rewrite.expected_version,
+            rewrite.first_position,
+            repr(rewrite.created_at),
+        )
+        if rewrite.changed:
+            rows = (encode_row(row.event_id, row.data) for row in rewrite.rows)
+            user = rewrite.user_id
+            arguments += (repr(rewrite.new_created_at), rewrite.snapshot)
+            arguments += (0 if user is None else 1, user or "", *rows)
+        answer = await self.commands.run(REWRITE, keys, *arguments)
+        if not isinstance(answer, list):
+            return bool(answer)
+        sender_id, now = rewrite.sender_id, rewrite.now
+        value, remaining = answer
+        found = conversation_of_rasa(sender_id, value, remaining, now)
+        if (
+            found is None
+            or found.version != rewrite.expected_version
+            or found.created_at != rewrite.created_at
+        ):
+            return False
+        if not rewrite.changed:
+            return True
+        if not await self._take_over_as_it_is(sender_id, value, found, now):
+            return False
+        return bool(await self.commands.run(REWRITE, keys, *arguments) == 1)
 
     # -- list --------------------------------------------------------------------------
 

@@ -151,6 +151,36 @@ return 1
 """
 )
 
+# 1 rewritten, 0 refused; or Rasa's value, which alone was there
+REWRITE = Script(
+    _EXPIRED
+    + """
+local head, rows, rasa = KEYS[1], KEYS[2], KEYS[3]
+local h = redis.call('HMGET', head, 'version', 'first', 'created_at', 'expires_at')
+if not h[1] then
+  local value = redis.call('GET', rasa)
+  return value and {value, redis.call('PTTL', rasa)} or 0
+end
+if expired(h[4], ARGV[1]) or h[1] ~= ARGV[2] or h[2] ~= ARGV[3] or h[3] ~= ARGV[4] then
+  return 0
+end
+if #ARGV < 8 then return 1 end
+local ttl = redis.call('PTTL', rows)
+redis.call('DEL', rows, rasa)
+for i = 9, #ARGV, 1000 do
+  redis.call('RPUSH', rows, unpack(ARGV, i, math.min(i + 999, #ARGV)))
+end
+if ttl > 0 then redis.call('PEXPIRE', rows, ttl) end
+redis.call('HSET', head, 'created_at', ARGV[5], 'snapshot', ARGV[6])
+if ARGV[7] == '1' then
+  redis.call('HSET', head, 'user_id', ARGV[8])
+else
+  redis.call('HDEL', head, 'user_id')
+end
+return 1
+"""
+)
+
 FORGET = Script(
     """
 if redis.call('EXISTS', KEYS[1], KEYS[3]) > 0 then return 0 end

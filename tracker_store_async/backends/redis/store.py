@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ConversationSummary,
         Listing,
         Read,
+        Rewrite,
         StoredConversation,
     )
 
@@ -259,6 +260,10 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         with self._translated:
             # On a cluster it is several commands: once begun they all run.
             return await settled(self._opened.delete(sender_id, before, now))
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        with self._translated:
+            return await settled(self._opened.rewrite(rewrite))
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         with self._translated:

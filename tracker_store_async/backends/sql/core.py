@@ -8,16 +8,19 @@ the methods; those that cannot (Oracle, and drivers we do not know) use these.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, literal, null, or_, select
+from sqlalchemy import and_, bindparam, case, func, literal, null, or_, select
 from sqlalchemy.exc import IntegrityError
 
+from tracker_store_async.backends.sql.columns import (
+    CONTENT,
+    changed_content,
+    event_values,
+)
 from tracker_store_async.backends.sql.errors import Kind, is_contended, kind_of
-from tracker_store_async.backends.sql.schema import COLUMN_LENGTH
 from tracker_store_async.errors import CorruptEventError
 from tracker_store_async.rows import ConversationSummary, StoredConversation
 from tracker_store_async.settling import settled
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.schema import Tables
-    from tracker_store_async.rows import Append, Listing, NewRow, Read
+    from tracker_store_async.rows import Append, Listing, NewRow, Read, Rewrite
 
 MAX_POSITION = 2**31 - 1
 """The largest number that the columns of positions and versions hold."""
@@ -226,6 +229,45 @@ class CoreOperations:
         )
         return True
 
+    # -- rewrite -----------------------------------------------------------------------
+
+    async def rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored; False if it is not that."""
+        return await self._in_transaction(
+            lambda conn: self._rewrite_on(conn, rewrite), undo_refused=True
+        )
+
+    async def _rewrite_on(self, conn: AsyncConnection, rewrite: Rewrite) -> bool:
+        head, event = self.tables.conversations, self.tables.events
+        is_same = and_(
+            head.c.sender_id == rewrite.sender_id,
+            head.c.version == rewrite.expected_version,
+            head.c.first_position == rewrite.first_position,
+            head.c.created_at == rewrite.created_at,
+            self._alive(rewrite.now),
+        )
+        if not rewrite.changed:
+            found = await conn.execute(select(head.c.version).where(is_same))
+            return found.first() is not None
+        claim = head.update().values(
+            snapshot=rewrite.snapshot,
+            user_id=rewrite.user_id,
+            created_at=rewrite.new_created_at,
+        )
+        if (await conn.execute(claim.where(is_same))).rowcount != 1:
+            return False
+        change = event.update().where(
+            event.c.sender_id == rewrite.sender_id,
+            event.c.position == bindparam("at"),
+        )
+        change = change.values({name: bindparam(f"new_{name}") for name in CONTENT})
+        values = [
+            {"at": position, **{f"new_{name}": each for name, each in content.items()}}
+            for position, content in changed_content(rewrite)
+        ]
+        await conn.execute(change, values)
+        return True
+
     # -- list --------------------------------------------------------------------------
 
     async def list(self, listing: Listing) -> Sequence[ConversationSummary]:
@@ -352,44 +394,6 @@ def header_values(append: Append) -> dict[str, Any]:
         "expires_at": append.expires_at,
         "user_id": append.user_id,
     }
-
-
-def event_values(append: Append) -> list[dict[str, Any]]:
-    """Return the rows that an append inserts."""
-    return [
-        {
-            "sender_id": append.sender_id,
-            "type_name": column_text(row.type_name),
-            "timestamp": column_time(row.timestamp),
-            "intent_name": column_text(row.intent_name),
-            "action_name": column_text(row.action_name),
-            "data": row.data,
-            "position": position,
-            "event_id": row.event_id,
-        }
-        for position, row in enumerate(append.rows, append.expected_version)
-    ]
-
-
-def column_text(text: str | None) -> str | None:
-    """Return a derived text as its column can hold it: the event's JSON has the rest.
-
-    It is cut to the width of the column, and what no database can store (NUL, half of a
-    surrogate pair) is replaced.
-    """
-    if text is None:
-        return None
-    text = text[:COLUMN_LENGTH]
-    if "\0" in text:
-        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return text if text.isascii() else text.encode(errors="replace").decode()
-
-
-def column_time(timestamp: float | None) -> float | None:
-    """Return a time that every database can hold: the event's JSON has the rest."""
-    if timestamp is None or math.isfinite(timestamp):
-        return timestamp
-    return None
 
 
 def check_whole(sender_id: str, first: int, version: int, count: int) -> None:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.util import greenlet_spawn
 
-from tracker_store_async.backends.sql.core import (
-    check_whole,
+from tracker_store_async.backends.sql.columns import (
+    changed_content,
     column_text,
     column_time,
 )
+from tracker_store_async.backends.sql.core import check_whole
 from tracker_store_async.rows import ConversationSummary, StoredConversation
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
 
-    from tracker_store_async.rows import Append, Listing, Read
+    from tracker_store_async.rows import Append, Listing, Read, Rewrite
 
 T = TypeVar("T")
 
@@ -81,6 +82,20 @@ WHERE sender_id = :sender_id AND first_position < :before AND session_start >= :
     AND (expires_at IS NULL OR expires_at > :now)
 """
 _CUT = "DELETE FROM events WHERE sender_id = :sender_id AND position < :before"
+_SAME = """
+WHERE sender_id = :sender_id AND version = :version AND created_at = :created_at
+    AND first_position = :first_position AND (expires_at IS NULL OR expires_at > :now)
+"""
+_IS_SAME = "SELECT 1 FROM conversations"
+_CLAIM_REWRITE = """
+UPDATE conversations SET snapshot = :snapshot, user_id = :user_id,
+    created_at = :new_created_at
+"""
+_REWRITE_EVENT = """
+UPDATE events SET data = :data, type_name = :type_name, timestamp = :timestamp,
+    intent_name = :intent_name, action_name = :action_name
+WHERE sender_id = :sender_id AND position = :position
+"""
 
 _LIST = """
 SELECT sender_id, version, created_at, updated_at, user_id FROM conversations
@@ -148,6 +163,10 @@ class SqliteOperations:
         """Erase a conversation or its beginning; return whether there was anything."""
         return await _run(self._writer, _delete, sender_id, before, now)
 
+    async def rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored; False if it is not that."""
+        return await _run(self._writer, _rewrite, rewrite)
+
     async def list(self, listing: Listing) -> Sequence[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""
         return await _run(self._reader, _list, listing)
@@ -179,6 +198,8 @@ async def _run(driver: Any, work: Callable[..., T], *arguments: Any) -> T:
 def _set_modes(conn: sqlite3.Connection) -> None:
     # FULL: what was acknowledged survives a power cut, too, for some 0.1 ms a save.
     conn.execute("PRAGMA synchronous = FULL")
+    # What is erased is overwritten: else it stays in the file until its page is used.
+    conn.execute("PRAGMA secure_delete = ON")
     deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     while True:
         try:
@@ -305,6 +326,30 @@ def _delete(
             return False
         conn.execute(_CUT, values)
         return True
+
+
+def _rewrite(conn: sqlite3.Connection, rewrite: Rewrite) -> bool:
+    values = {
+        "sender_id": rewrite.sender_id,
+        "version": rewrite.expected_version,
+        "first_position": rewrite.first_position,
+        "created_at": rewrite.created_at,
+        "new_created_at": rewrite.new_created_at,
+        "snapshot": rewrite.snapshot,
+        "user_id": rewrite.user_id,
+        "now": rewrite.now,
+    }
+    if not rewrite.changed:
+        return conn.execute(_IS_SAME + _SAME, values).fetchone() is not None
+    rows = [
+        {**content, "sender_id": rewrite.sender_id, "position": position}
+        for position, content in changed_content(rewrite)
+    ]
+    with _writing(conn):
+        if conn.execute(_CLAIM_REWRITE + _SAME, values).rowcount != 1:
+            return False
+        conn.executemany(_REWRITE_EVENT, rows)
+    return True
 
 
 def _list(conn: sqlite3.Connection, listing: Listing) -> list[ConversationSummary]:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Listing,
         NewRow,
         Read,
+        Rewrite,
         StoredConversation,
     )
 
@@ -356,6 +357,9 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
 
     async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
         return await self._bounded(self._opened.delete(sender_id, before, now))
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        return await self._bounded(self._opened.rewrite(rewrite))
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return list(await self._bounded(self._opened.list(listing)))

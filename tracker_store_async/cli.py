@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
+from typing import Annotated, NoReturn
 
 import typer
 
 from tracker_store_async import __version__, errors
+from tracker_store_async.inspection.invocation import (
+    FAILED,
+    INTERRUPTED,
+    WRONG_USAGE,
+    Db,
+    Endpoints,
+    Url,
+    quiet_end,
+    run,
+)
 from tracker_store_async.inspection.targets import (
     DEFAULT_ENDPOINTS,
     URL_VARIABLE,
     find_target,
 )
 from tracker_store_async.inspection.terminal import (
-    abandon_stdout,
     log_warnings,
     make_console,
     one_line,
     prepare_streams,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
-
-FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
+from tracker_store_async.keeping.cli import add_commands
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """typer brings click with it, in some versions as a private module."""
 
 app = typer.Typer(
-    help=f"""Look at, check and upgrade stores of conversations.
+    help=f"""Look at, check, upgrade and keep stores of conversations.
 
-    Looking changes nothing: no table and no file is created.
+    Looking changes nothing: no table and no file is created. `prune`, `delete`,
+    `anonymise` and `optimize` change what is stored, and have --dry-run.
 
     \b
     The store is --db FILE, --url URL or --endpoints FILE. Without one of them
@@ -68,23 +73,7 @@ schema_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(schema_app, name="schema")
-
-Db: TypeAlias = Annotated[
-    str | None, typer.Option("--db", metavar="FILE", help="The store: a SQLite file.")
-]
-Url: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--url",
-        metavar="URL",
-        help="The store: a URL such as postgresql://user@host/db. Others on this "
-        f"machine may see a password in it; set {URL_VARIABLE} instead.",
-    ),
-]
-Endpoints: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--endpoints", metavar="FILE", help="The store: an endpoints.yml."),
-]
+add_commands(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -120,7 +109,7 @@ def demo(
     """
     from tracker_store_async.demo.story import Demo
 
-    _run(Demo(make_console(), db, users).run())
+    run(Demo(make_console(), db, users).run())
 
 
 @app.command()
@@ -172,7 +161,7 @@ def show(
     )
 
     target = find_target(db, url, endpoints)
-    with _quiet_end():
+    with quiet_end():
         tracker = asyncio.run(
             load_conversation(
                 target,
@@ -220,7 +209,7 @@ def list_conversations(
     from tracker_store_async.inspection.commands import list_store
 
     target = find_target(db, url, endpoints)
-    _run(
+    run(
         list_store(
             make_console(),
             target,
@@ -241,7 +230,7 @@ def keys(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
     """
     from tracker_store_async.inspection.commands import print_keys
 
-    _run(print_keys(find_target(db, url, endpoints)))
+    run(print_keys(find_target(db, url, endpoints)))
 
 
 @app.command()
@@ -257,7 +246,7 @@ def check(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
     """
     from tracker_store_async.inspection.commands import check_store
 
-    usable = _run(check_store(make_console(), find_target(db, url, endpoints)))
+    usable = run(check_store(make_console(), find_target(db, url, endpoints)))
     raise typer.Exit(0 if usable else FAILED)
 
 
@@ -269,7 +258,7 @@ def status(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
     """
     from tracker_store_async.inspection.commands import show_schema
 
-    usable = _run(show_schema(make_console(), find_target(db, url, endpoints)))
+    usable = run(show_schema(make_console(), find_target(db, url, endpoints)))
     raise typer.Exit(0 if usable else FAILED)
 
 
@@ -282,29 +271,7 @@ def upgrade(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None
     """
     from tracker_store_async.inspection.commands import upgrade_schema
 
-    _run(upgrade_schema(make_console(), find_target(db, url, endpoints)))
-
-
-def _run(work: Coroutine[object, object, bool | None]) -> bool | None:
-    with _quiet_end():
-        return asyncio.run(work)
-
-
-@contextmanager
-def _quiet_end() -> Iterator[None]:
-    """End at Ctrl-C or a broken pipe; typer would do it in its own way.
-
-    Raises:
-        Exit: One of them has happened.
-    """
-    try:
-        yield
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        abandon_stdout()
-        raise typer.Exit(READER_GONE) from None
+    run(upgrade_schema(make_console(), find_target(db, url, endpoints)))
 
 
 def main() -> NoReturn:

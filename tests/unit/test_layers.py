@@ -20,6 +20,7 @@ LAYERS = [
     ["store"],
     ["backends", "brokers", "wrappers", "sync"],
     ["registry", "factory"],
+    ["keeping"],
     ["cli"],
 ]
 """From bottom to top. A module that is not named here helps one that is: what counts is

@@ -93,9 +93,19 @@ def _check_file(target: Target) -> None:
 
 
 @asynccontextmanager
-async def _reading(
+async def opened(
     target: Target, domain: Domain | None = None
 ) -> AsyncIterator[TrackerStore]:
+    """Open a store that exists, and close it; nothing is created.
+
+    Args:
+        target: The store.
+        domain: Its domain, or None.
+
+    Raises:
+        NotFoundError: There is no such store.
+        TrackerStoreError: It cannot be used.
+    """
     _check_file(target)
     store = _build(target, domain)
     if hasattr(store, "schema_state"):
@@ -145,7 +155,7 @@ async def load_conversation(
         TrackerStoreError: The store cannot be used.
     """
     domain = None if domain_path is None else Domain.load(domain_path)
-    async with _reading(target, domain) as store:
+    async with opened(target, domain) as store:
         if not all_sessions:
             store.max_event_history = last
         retrieve = store.retrieve_full_tracker if all_sessions else store.retrieve
@@ -203,7 +213,7 @@ async def list_store(
     Raises:
         TrackerStoreError: The store cannot be used.
     """
-    async with _reading(target) as store:
+    async with opened(target) as store:
         # One more than is shown, to know whether there are more.
         size = min(limit + 1, 500) if limit else 500
         summaries = store.conversations(user_id=user_id, cursor=cursor, page_size=size)
@@ -242,7 +252,7 @@ async def print_keys(target: Target) -> None:
     Raises:
         TrackerStoreError: The store cannot be used.
     """
-    async with _reading(target) as store:
+    async with opened(target) as store:
         summaries = store.conversations()
         async with aclosing(cast("AsyncGenerator[ConversationSummary]", summaries)):
             async for summary in summaries:

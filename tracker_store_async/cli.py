@@ -68,7 +68,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 schema_app = typer.Typer(
-    help="Show or upgrade the layout of an SQL database.",
+    help="Show or upgrade the layout of what is stored.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
@@ -252,7 +252,7 @@ def check(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
 
 @schema_app.command()
 def status(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
-    """Show what layout the database holds.
+    """Show what layout the store holds.
 
     The exit code is 1 if it cannot be used, such as Rasa's before its upgrade.
     """
@@ -264,7 +264,7 @@ def status(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
 
 @schema_app.command()
 def upgrade(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
-    """Create the layout, or upgrade Rasa's.
+    """Create the layout, or upgrade an older one or Rasa's SQL tables.
 
     Stop what writes to the database, and make a backup, first. An upgrade that is cut
     off leaves the data readable and can be run again.

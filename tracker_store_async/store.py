@@ -103,6 +103,7 @@ class TrackerStore(Lifecycle, Protocol):
     _on_publish_error: OnPublishError
     _tells_logs_apart: bool = True  # whether `created_at` names one log for good
     _creates_layout: bool = True  # False for those who only look
+    _upgrades_layout: bool = False  # True where an older layout is to be upgraded
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver

@@ -21,6 +21,7 @@ FORWARDED = {
     *("backend_name", "domain", "event_broker", "max_event_history", "on_conflict"),
     *("record_exp", "conflict_count", "_domain", "_max_event_history"),
     *("_on_publish_error", "_publisher", "_tells_logs_apart", "_creates_layout"),
+    "_upgrades_layout",
 }
 """Read from the wrapped store and set there."""
 

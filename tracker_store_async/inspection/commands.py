@@ -19,7 +19,12 @@ from rich.text import Text
 from tracker_store_async import __version__
 from tracker_store_async.config import EndpointConfig
 from tracker_store_async.domain import Domain
-from tracker_store_async.errors import SchemaError, TrackerStoreError
+from tracker_store_async.errors import (
+    SchemaError,
+    SchemaTooNewError,
+    SchemaUpgradeRequiredError,
+    TrackerStoreError,
+)
 from tracker_store_async.factory import create_tracker_store
 from tracker_store_async.inspection.listing import summary_json, write_table
 from tracker_store_async.inspection.terminal import duration, json_text, printable
@@ -341,37 +346,48 @@ async def show_schema(console: Console, target: Target) -> bool:
     """Print the state of the layout, and return whether it can be used.
 
     Raises:
-        SchemaError: The store has no layout of this kind.
         TrackerStoreError: The store cannot be reached.
     """
     _check_file(target)
-    text, usable = _judge(await _sql(_build(target)).schema_state(), target)
+    text, usable = _judge(await layout_state(_build(target)), target)
     _print_rows(console, {"store": target.label, "layout": text})
     return usable
+
+
+async def layout_state(store: TrackerStore) -> str:
+    """Return what layout a store that is not open has, in the words of `schema_state`.
+
+    Raises:
+        TrackerStoreError: The store cannot be reached.
+    """
+    if hasattr(store, "schema_state"):
+        return await cast("SQLTrackerStore", store).schema_state()
+    try:
+        async with store:
+            version = (await store.health()).schema_version
+    except (SchemaTooNewError, SchemaUpgradeRequiredError) as error:
+        return str(error)
+    if store.backend_name == "in_memory":
+        raise SchemaError("a store of type in_memory has no layout to show or upgrade")
+    return NOT_CREATED if version is None else f"{CURRENT} ({version})"
 
 
 async def upgrade_schema(console: Console, target: Target) -> None:
     """Upgrade the layout, or create it, and print what it was and is.
 
     Raises:
-        SchemaError: It cannot be upgraded, or the store has no such layout.
+        SchemaError: It cannot be upgraded.
         TrackerStoreError: The store cannot be reached.
     """
     _check_file(target)
-    store = _sql(_build(target))
-    before = await store.schema_state()
-    await store.upgrade_schema()
-    rows = {
-        "store": target.label,
-        "before": before,
-        "now": await store.schema_state(),
-    }
+    store = _build(target)
+    before = await layout_state(store)
+    if hasattr(store, "upgrade_schema"):
+        await cast("SQLTrackerStore", store).upgrade_schema()
+    else:
+        upgraded = _build(target)
+        upgraded._creates_layout = upgraded._upgrades_layout = True
+        async with upgraded:
+            pass
+    rows = {"store": target.label, "before": before, "now": await layout_state(store)}
     _print_rows(console, rows)
-
-
-def _sql(store: TrackerStore) -> SQLTrackerStore:
-    if not hasattr(store, "upgrade_schema"):
-        raise SchemaError(
-            f"a store of type {store.backend_name} has no layout to show or upgrade"
-        )
-    return cast("SQLTrackerStore", store)

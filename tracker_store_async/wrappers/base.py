@@ -85,6 +85,7 @@ class WrapperTrackerStore(TrackerStore):
     _publisher = forwarded("_publisher")
     _tells_logs_apart = forwarded("_tells_logs_apart")
     _creates_layout = forwarded("_creates_layout")
+    _upgrades_layout = forwarded("_upgrades_layout")
 
     def __init__(self, wrapped: TrackerStore) -> None:
         # Not the Protocol's own: it would set the options of the wrapped store anew.

@@ -220,6 +220,7 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
                         self._table_options,
                         create_table=self._table_options.create_table
                         and self._creates_layout,
+                        upgrades_layout=self._upgrades_layout,
                     )
                     await ensure_table(client, self._names, options)
                     self._operations = await self._operations_with(client)

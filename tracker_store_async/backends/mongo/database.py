@@ -30,13 +30,13 @@ from tracker_store_async.backends.mongo.listing import Lister
 from tracker_store_async.backends.mongo.rasa import RasaDocuments
 from tracker_store_async.backends.mongo.reading import Reader
 from tracker_store_async.backends.mongo.rewriting import Rewriter
-from tracker_store_async.errors import SchemaTooNewError
 from tracker_store_async.rows import Health
 from tracker_store_async.settling import settled
+from tracker_store_async.stored_layout import check_version, climb
 from tracker_store_async.translation import Translated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from tracker_store_async.rows import (
         Append,
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
+
+LAYOUT_STEPS: dict[int, Callable[[Collections], Awaitable[None]]] = {}
+"""What leads from a version of the layout to the next one."""
 
 
 class MongoDatabase:
@@ -64,6 +67,7 @@ class MongoDatabase:
         journal: Whether they have it in their journal by then.
         delete_rasa_data: Whether what was taken over is removed.
         creates_layout: Whether missing indexes are created.
+        upgrades_layout: Whether an older layout is upgraded.
     """
 
     def __init__(
@@ -79,8 +83,10 @@ class MongoDatabase:
         journal: bool,
         delete_rasa_data: bool,
         creates_layout: bool,
+        upgrades_layout: bool,
     ) -> None:
         self._where = where
+        self._upgrades_layout = upgrades_layout
         self._creates_layout = creates_layout
         self._translated = Translated(where, error_table)
         seconds = options.command_timeout_seconds
@@ -141,11 +147,18 @@ class MongoDatabase:
             await self._collections.events.create_indexes(bucket_indexes())
             version = {"$setOnInsert": {"version": LAYOUT_VERSION}}
             await log.update_one({"_id": LAYOUT_ID}, version, upsert=True)
-        elif found["version"] > LAYOUT_VERSION:
-            raise SchemaTooNewError(
-                f"{self._where} holds layout {found['version']}, which a newer version "
-                f"of this library wrote; this one knows {LAYOUT_VERSION}: upgrade it"
-            )
+            return
+        version, may_upgrade = found["version"], self._upgrades_layout
+        check_version(version, LAYOUT_VERSION, self._where, may_upgrade=may_upgrade)
+        await climb(
+            version,
+            LAYOUT_VERSION,
+            LAYOUT_STEPS,
+            self._collections,
+            lambda number: log.update_one(
+                {"_id": LAYOUT_ID}, {"$set": {"version": number}}
+            ),
+        )
 
     # -- operations --------------------------------------------------------------------
 

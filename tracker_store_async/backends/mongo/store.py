@@ -193,6 +193,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
                 journal=self._journal,
                 delete_rasa_data=self._delete_rasa_data,
                 creates_layout=self._creates_layout,
+                upgrades_layout=self._upgrades_layout,
             )
         except ModuleNotFoundError as error:
             raise MissingExtraError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from tracker_store_async.backends.redis.keys import Keys
@@ -14,17 +15,17 @@ from tracker_store_async.errors import (
     ConfigurationError,
     MissingExtraError,
     SchemaError,
-    SchemaTooNewError,
     StoreClosedError,
 )
 from tracker_store_async.rows import Health
 from tracker_store_async.serialization import SerializedTrackerAsText
 from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
+from tracker_store_async.stored_layout import check_version, climb
 from tracker_store_async.translation import Translated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractContextManager
 
     from redis.asyncio import Redis, RedisCluster
@@ -47,6 +48,9 @@ COMMAND_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 DEFAULT_MAX_CONNECTIONS = 50
 CLOSE_SECONDS = 5.0
+
+LAYOUT_STEPS: dict[int, Callable[[Commands], Awaitable[None]]] = {}
+"""What leads from a version of the layout to the next one."""
 
 
 class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
@@ -232,11 +236,15 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
                 f"{self._where} has no version of a layout under "
                 f"{self._keys.layout.decode()}: set another key_prefix"
             )
-        if int(found) > SCHEMA_VERSION:
-            raise SchemaTooNewError(
-                f"{self._where} holds version {int(found)} of the layout, this "
-                f"version of the library knows {SCHEMA_VERSION}: upgrade it"
-            )
+        version, may_upgrade = int(found), self._upgrades_layout
+        check_version(version, SCHEMA_VERSION, self._where, may_upgrade=may_upgrade)
+        await climb(
+            version,
+            SCHEMA_VERSION,
+            LAYOUT_STEPS,
+            commands,
+            partial(commands.send, "SET", self._keys.layout),
+        )
 
     async def _close(self) -> None:
         to_close, self._to_close = self._to_close, []

@@ -25,6 +25,7 @@ from tracker_store_async.backends.sql.schema import (
     UPGRADING,
     Tables,
 )
+from tracker_store_async.stored_layout import check_version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -48,6 +49,7 @@ class LayoutState(Enum):
     RASA = "Rasa's layout (upgrade needed)"
     UPGRADING = "Rasa's layout, half upgraded (run the upgrade again)"
     PARTIAL = "events without their conversations (upgrade needed)"
+    OLDER = "older than this library (upgrade needed)"
     NEWER = "newer than this library"
     TAKEN = "Rasa's layout, with a column of somebody else's by our name"
     FOREIGN = "tables of something else"
@@ -66,6 +68,8 @@ class Layout:
         """Read as `current (1)` or `Rasa's layout (upgrade needed)`."""
         if self.state is LayoutState.NEWER:
             return f"newer than this library ({self.version})"
+        if self.state is LayoutState.OLDER:
+            return f"older than this library ({self.version}, upgrade needed)"
         if self.detail:
             return f"{self.state.value}: {self.detail}"
         return str(self.state.value)
@@ -100,6 +104,8 @@ def _stored_version(
 def _state_of(version: int) -> LayoutState:
     if version == UPGRADING:
         return LayoutState.UPGRADING
+    if version < LAYOUT_VERSION:
+        return LayoutState.OLDER
     newer = version > LAYOUT_VERSION
     return LayoutState.NEWER if newer else LayoutState.CURRENT
 
@@ -169,6 +175,13 @@ def check_layout(layout: Layout, *, create_tables: bool, auto_upgrade: bool) -> 
         SchemaError: It is missing and may not be created, or is none of ours.
     """
     state = layout.state
+    if state is LayoutState.OLDER:
+        check_version(
+            layout.version or 0,
+            LAYOUT_VERSION,
+            "the database",
+            may_upgrade=auto_upgrade,
+        )
     if state is LayoutState.NEWER:
         raise errors.SchemaTooNewError(
             f"the tables have layout version {layout.version}, this version of the "

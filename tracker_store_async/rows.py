@@ -176,6 +176,22 @@ class ConversationSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What a storage takes, and what can be done, or was done, to make it take less.
+
+    Attributes:
+        size_bytes: What the conversations take with their indexes, as the storage
+            itself counts it; None where it does not say.
+        steps: What an optimisation does, in words, in order.
+        notes: What its owner ought to know.
+    """
+
+    size_bytes: int | None = None
+    steps: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """The answer of `health()`.
 

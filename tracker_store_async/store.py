@@ -40,7 +40,7 @@ from tracker_store_async.options import (
     check_time,
 )
 from tracker_store_async.publishing import Publisher
-from tracker_store_async.rows import Health, Listing, Read
+from tracker_store_async.rows import Health, Listing, Read, Upkeep
 from tracker_store_async.saving import Saver
 from tracker_store_async.serialization import (
     check_sender_id,
@@ -570,6 +570,14 @@ class TrackerStore(Lifecycle, Protocol):
     @abstractmethod
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         """Return the next page; a page shorter than the limit is the last."""
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        """Report on the storage; with `apply`, first do what makes it take less.
+
+        Nothing that is read or written changes by it. A backend that has nothing to say
+        leaves this as it is.
+        """
+        return Upkeep(notes=["nothing is known of how this store keeps its data"])
 
     @abstractmethod
     async def _health(self) -> Health:

@@ -388,3 +388,70 @@ def test_what_is_interrupted_says_how_to_go_on(
     )
     assert result.returncode == 130
     assert "go on with --after alice" in result.stdout
+
+
+# -- looking after it ------------------------------------------------------------------
+
+
+def test_optimize_says_what_it_gained(chats: Path) -> None:
+    words = ("optimize", "--db", "chats.db")
+    for n in range(40):
+        save(chats / "chats.db", talk(f"long-{n}", "x" * 20_000))
+    for n in range(40):
+        output_of("delete", f"long-{n}", "--db", "chats.db", cwd=chats)
+    before = (chats / "chats.db").stat().st_size
+    planned = "\n".join(output_of(*words, "--dry-run", cwd=chats))
+    assert "would do       VACUUM" in planned
+    assert (chats / "chats.db").stat().st_size == before
+    lines = output_of(*words, cwd=chats)
+    assert "does           VACUUM" in lines
+    [gained] = [line for line in lines if line.startswith("gained")]
+    assert "MiB, takes" in gained
+    assert (chats / "chats.db").stat().st_size < before / 10
+    assert ids(chats) == ["alice", "bob", "carol", "old"]
+
+
+def test_stats_as_a_table_and_as_json(chats: Path) -> None:
+    lines = output_of("stats", "--db", "chats.db", cwd=chats)
+    assert "conversations  4 (2 with a user)" in lines
+    assert "events         28 (7.0 a conversation)" in lines
+    assert "longest               12  alice" in lines
+    [line] = output_of("stats", "--json", "--db", "chats.db", cwd=chats)
+    found = json.loads(line)
+    assert (found["conversations"], found["events"]) == (4, 28)
+    assert sorted(found["begun_per_day"].values()) == [1, 3]
+    assert found["size_bytes"] > 0
+
+
+def test_a_picture_is_drawn(chats: Path) -> None:
+    pytest.importorskip("matplotlib")
+    output_of("stats", "--plot", "out.png", "--db", "chats.db", cwd=chats)
+    assert (chats / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    chats: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = run("stats", "--plot", "out.png", "--db", "chats.db", cwd=chats)
+    assert result.returncode == 1
+    assert "pip install 'tracker-store-async[plot]'" in result.stderr
+    assert not (chats / "out.png").exists()
+
+
+def test_days_share_a_bar_where_there_are_many() -> None:
+    from datetime import date, timedelta
+
+    from tracker_store_async.keeping.plotting import MOST_BARS, bars_of
+    from tracker_store_async.keeping.statistics import Statistics
+
+    found = Statistics()
+    for n in range(200):
+        found.begun[date(2026, 1, 1) + timedelta(days=n)] = 1
+    starts, heights, width = bars_of(found)
+    assert (width, sum(heights), starts[0]) == (3, 200, date(2026, 1, 1))
+    assert len(starts) == len(heights) <= MOST_BARS
+    assert found.growth_per_day(7) == 1.0

@@ -31,6 +31,7 @@ PRIMITIVES: dict[str, tuple[Any, ...]] = {
     "_delete": ("x", None, 0.0),
     "_rewrite": (Rewrite("x", 0, 0, 0.0, [], frozenset(), "", None, 0.0),),
     "_list": (Listing(0.0, 1),),
+    "_upkeep": (),
     "_health": (),
 }
 """Awaited of the wrapped store, with the arguments as they are."""
@@ -41,6 +42,9 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "_now": ((), {}),
 }
 """Called on the wrapped store, with the arguments as they are."""
+
+KEYWORDS: dict[str, dict[str, Any]] = {"_upkeep": {"apply": True}}
+"""What a primitive is given by name."""
 
 LIFECYCLE = {"_open", "_close"}
 """Open and close the wrapped store as a whole."""
@@ -130,9 +134,10 @@ async def test_primitives_are_those_of_the_wrapped_store(name: str) -> None:
     probe = Probe()
     answer(probe, name, is_async=True)
     wrapper = WrapperTrackerStore(WrapperTrackerStore(probe))
-    found = await getattr(wrapper, name)(*PRIMITIVES[name])
+    named = KEYWORDS.get(name, {})
+    found = await getattr(wrapper, name)(*PRIMITIVES[name], **named)
     assert found == f"the answer to {name}"
-    assert probe.calls == ["open", (name, PRIMITIVES[name], {})]
+    assert probe.calls == ["open", (name, PRIMITIVES[name], named)]
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))

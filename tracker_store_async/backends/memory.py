@@ -15,6 +15,7 @@ from tracker_store_async.rows import (
     Listing,
     Read,
     StoredConversation,
+    Upkeep,
 )
 from tracker_store_async.serialization import SerializedTrackerAsText
 from tracker_store_async.store import TrackerStore
@@ -152,6 +153,12 @@ class InMemoryTrackerStore(TrackerStore, SerializedTrackerAsText):
                 page.append(_summarise(ids[at], conversation))
             at += 1
         return page
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        held = self._conversations.values()
+        size = sum(len(data) for each in held for _, data in each.rows)
+        size += sum(len(each.snapshot) for each in held)
+        return Upkeep(size, notes=["in the memory of this process, as text"])
 
     async def _health(self) -> Health:
         started = time.perf_counter()

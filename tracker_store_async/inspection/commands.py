@@ -61,7 +61,9 @@ class NotFoundError(TrackerStoreError):
 # -- opening ---------------------------------------------------------------------------
 
 
-def _build(target: Target, domain: Domain | None = None) -> TrackerStore:
+def _build(
+    target: Target, domain: Domain | None = None, **overrides: Any
+) -> TrackerStore:
     """Return the store, so that it creates nothing: without its broker and fail-safe.
 
     A fail-safe would claim a journal, replay what it finds there, and hide that the
@@ -72,6 +74,7 @@ def _build(target: Target, domain: Domain | None = None) -> TrackerStore:
         settings |= _WRITING_KEYS
         for key in _CREATING_KEYS:
             settings.pop(key, None)
+        settings |= overrides
     store = create_tracker_store(EndpointConfig(**settings), domain)
     if isinstance(store, FailSafeTrackerStore):  # its keys are checked by now
         del settings["fail_safe"]
@@ -99,20 +102,21 @@ def _check_file(target: Target) -> None:
 
 @asynccontextmanager
 async def opened(
-    target: Target, domain: Domain | None = None
+    target: Target, domain: Domain | None = None, **overrides: Any
 ) -> AsyncIterator[TrackerStore]:
     """Open a store that exists, and close it; nothing is created.
 
     Args:
         target: The store.
         domain: Its domain, or None.
+        overrides: Keys of an SQL store that are set for this command alone.
 
     Raises:
         NotFoundError: There is no such store.
         TrackerStoreError: It cannot be used.
     """
     _check_file(target)
-    store = _build(target, domain)
+    store = _build(target, domain, **overrides)
     if hasattr(store, "schema_state"):
         state = await cast("SQLTrackerStore", store).schema_state()
         if state.startswith(NOT_CREATED):

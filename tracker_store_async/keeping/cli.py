@@ -1,4 +1,4 @@
-"""The commands `prune`, `delete` and `anonymise`: options; the work is elsewhere."""
+"""The commands that keep data: their options; the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -144,7 +144,56 @@ def anonymise(
     )
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (prune, delete, anonymise)
+def optimize(
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Have the storage take less room and answer faster.
+
+    It says what it will do, does it, and says what that gained.
+    """
+    from tracker_store_async.keeping.upkeep_commands import optimize_store
+
+    target = find_target(db, url, endpoints)
+    run(optimize_store(make_console(), target, dry_run=dry_run))
+
+
+def stats(
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object.")
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw it, too: a .png, .svg or .pdf."
+        ),
+    ] = None,
+) -> None:
+    """Count conversations, events and bytes; show growth and the longest.
+
+    \b
+    Examples:
+      tracker-store stats --db conversations.db
+      tracker-store stats --plot growth.png
+    """
+    from tracker_store_async.keeping.upkeep_commands import show_statistics
+
+    target = find_target(db, url, endpoints)
+    run(show_statistics(make_console(), target, as_json=as_json, picture=picture))
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    prune,
+    delete,
+    anonymise,
+    optimize,
+    stats,
+)
 
 
 def add_commands(app: typer.Typer) -> None:

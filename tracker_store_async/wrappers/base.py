@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Read,
         Rewrite,
         StoredConversation,
+        Upkeep,
     )
     from tracker_store_async.tracker import DialogueStateTracker
 
@@ -151,6 +152,10 @@ class WrapperTrackerStore(TrackerStore):
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         await self._wrapped._ensure_open()
         return await self._wrapped._list(listing)
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        await self._wrapped._ensure_open()
+        return await self._wrapped._upkeep(apply=apply)
 
     async def _health(self) -> Health:
         await self._wrapped._ensure_open()

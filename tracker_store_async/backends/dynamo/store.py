@@ -13,6 +13,7 @@ from tracker_store_async.backends.dynamo.client import Client, ConnectionOptions
 from tracker_store_async.backends.dynamo.erasing import Eraser
 from tracker_store_async.backends.dynamo.layout import SCHEMA_VERSION, Names
 from tracker_store_async.backends.dynamo.listing import Lister
+from tracker_store_async.backends.dynamo.maintenance import dynamo_upkeep
 from tracker_store_async.backends.dynamo.opening import (
     TableOptions,
     describe,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         Read,
         Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 T = TypeVar("T")
@@ -283,6 +285,10 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         # each of its requests.
         with self._translated:
             return await self._opened.lister.next_page(listing)
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        work = dynamo_upkeep(self._opened.client, self._names.table)
+        return await self._bounded(work)
 
     async def _health(self) -> Health:
         started = time.perf_counter()

@@ -27,6 +27,7 @@ from tracker_store_async.backends.mongo.layout import (
     header_indexes,
 )
 from tracker_store_async.backends.mongo.listing import Lister
+from tracker_store_async.backends.mongo.maintenance import mongo_upkeep
 from tracker_store_async.backends.mongo.rasa import RasaDocuments
 from tracker_store_async.backends.mongo.reading import Reader
 from tracker_store_async.backends.mongo.rewriting import Rewriter
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         Read,
         Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 T = TypeVar("T")
@@ -186,6 +188,11 @@ class MongoDatabase:
     async def list(self, listing: Listing) -> list[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""
         return await self._bounded(self._lister.page(listing))
+
+    async def upkeep(self, *, apply: bool) -> Upkeep:
+        """Report on the collections; with `apply`, mend and compact them first."""
+        with self._translated:
+            return await mongo_upkeep(self._database, self._collections, apply=apply)
 
     async def health(self) -> Health:
         """Ask the server how it is."""

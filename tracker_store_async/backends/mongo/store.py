@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Read,
         Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 DEFAULT_HOST = "mongodb://localhost:27017"
@@ -241,6 +242,9 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return await self._opened.list(listing)
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        return await self._opened.upkeep(apply=apply)
 
     async def _health(self) -> Health:
         return await self._opened.health()

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Read,
         Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 COMMAND_SECONDS = 60.0
@@ -276,6 +277,12 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         with self._translated:
             return await self._opened.page(listing)
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        from tracker_store_async.backends.redis.maintenance import redis_upkeep
+
+        with self._translated:
+            return await redis_upkeep(self._opened, self._keys, apply=apply)
 
     async def _health(self) -> Health:
         commands = self._opened.commands

@@ -171,6 +171,10 @@ class SqliteOperations:
         """Return the next page, in the order of the sender ids' code points."""
         return await _run(self._reader, _list, listing)
 
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function on the writing connection, outside of a transaction."""
+        return await _run(self._writer, work)
+
     async def server_version(self) -> str:
         """Return the version of the SQLite library, after a read from the file."""
         return await _run(self._reader, _version)

@@ -18,6 +18,7 @@ from tracker_store_async.backends.sql.layout import (
     LayoutState,
     inspect_layout,
 )
+from tracker_store_async.backends.sql.maintenance import sql_upkeep
 from tracker_store_async.backends.sql.opening import (
     ensure_layout,
     operations_for,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         Read,
         Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 T = TypeVar("T")
@@ -363,6 +365,14 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return list(await self._bounded(self._opened.list(listing)))
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        # Not bounded: it takes as long as the tables are large.
+        operations = self._opened
+        dialect, schema = operations.engine.dialect, self._connector.options.schema
+        with self._translated:
+            tables = build_tables(dialect, schema)
+            return await sql_upkeep(operations, tables, apply=apply)
 
     async def _health(self) -> Health:
         started = time.perf_counter()

@@ -436,9 +436,9 @@ def test_without_matplotlib_it_says_what_to_install(
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    result = run("stats", "--plot", "out.png", "--db", "chats.db", cwd=chats)
-    assert result.returncode == 1
-    assert "pip install 'tracker-store-async[plot]'" in result.stderr
+    words = ("stats", "--plot", "out.png", "--db", "chats.db")
+    error = error_of(*words, cwd=chats, code=2)
+    assert "pip install 'tracker-store-async[plot]'" in error
     assert not (chats / "out.png").exists()
 
 

@@ -17,6 +17,24 @@ MOST_BARS = 90
 """Days with a bar of their own; of a longer time each bar is several days."""
 
 
+def load_figure() -> Any:
+    """Return matplotlib's class of figures, which draws without a display.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise MissingExtraError(
+            "pictures need the package 'matplotlib': "
+            "pip install 'tracker-store-async[plot]'"
+        ) from error
+    return Figure
+
+
 def plot(found: Statistics, path: Path, *, title: str) -> None:
     """Draw how a store grew, and how long its conversations are.
 
@@ -29,16 +47,7 @@ def plot(found: Statistics, path: Path, *, title: str) -> None:
         MissingExtraError: matplotlib is not installed.
         OSError: The file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
-        raise MissingExtraError(
-            "pictures need the package 'matplotlib': "
-            "pip install 'tracker-store-async[plot]'"
-        ) from error
-    figure = Figure(figsize=(10, 8), layout="constrained")
+    figure = load_figure()(figsize=(10, 8), layout="constrained")
     figure.suptitle(title, color=INK, fontsize=13)
     top, bottom = figure.subplots(2, 1)
     _draw_growth(top, found)
@@ -72,7 +81,11 @@ def _draw_growth(axes: Any, found: Statistics) -> None:
     axes.bar(starts, heights, width=0.85 * width, align="edge", color=BLUE)
     axes.set_ylabel("per day" if width == 1 else f"per {width} days", color=GREY)
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.figure.autofmt_xdate(rotation=30)
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
 def _draw_lengths(axes: Any, found: Statistics) -> None:

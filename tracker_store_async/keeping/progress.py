@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.progress import (
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -62,7 +61,7 @@ class Report:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            MofNCompleteColumn(),
+            TextColumn("{task.completed:,.0f}"),
             TextColumn("{task.fields[noted]}", markup=False),
             TimeElapsedColumn(),
         )

@@ -546,8 +546,16 @@ class TrackerStore(Lifecycle, Protocol):
         """Return a consistent header and run of rows, or None if nothing is stored."""
 
     @abstractmethod
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation, or its rows before a position up to `session_start`.
+
+        With `version` a whole conversation is erased only if it has that version.
 
         Returns:
             Whether there was anything to erase. A position beyond `session_start`

@@ -204,24 +204,42 @@ class ListsTheLatestLast(SoundStore):
 class CutsAnywhere(SoundStore):
     """Leaves it to its caller to spare the latest session."""
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         found = self._live(sender_id, now)
         if found is None or before is None:
-            return await super()._delete(sender_id, before, now)
+            return await super()._delete(sender_id, before, now, version)
         del found.rows[: before - found.first]
         found.first = before
         return True
 
 
 class CutsWhatExpired(SoundStore):
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         now = now if before is None else 0.0
-        return await super()._delete(sender_id, before, now)
+        return await super()._delete(sender_id, before, now, version)
 
 
 class NumbersAnewAfterACut(SoundStore):
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
-        found = await super()._delete(sender_id, before, now)
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
+        found = await super()._delete(sender_id, before, now, version)
         if found and before is not None:
             conversation = self._conversations[sender_id]
             conversation.first = 0

@@ -28,7 +28,7 @@ FORWARDED = {
 PRIMITIVES: dict[str, tuple[Any, ...]] = {
     "_append": (Append("x", 0, [], 0, "", 0.0),),
     "_read": (Read("x", 0.0),),
-    "_delete": ("x", None, 0.0),
+    "_delete": ("x", None, 0.0, 5),
     "_rewrite": (Rewrite("x", 0, 0, 0.0, [], frozenset(), "", None, 0.0),),
     "_list": (Listing(0.0, 1),),
     "_upkeep": (),

@@ -113,12 +113,20 @@ class InMemoryTrackerStore(TrackerStore, SerializedTrackerAsText):
             rows=conversation.rows[first - conversation.first :],
         )
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         conversation = self._live(sender_id, now)
         if conversation is None:
             self._forget(sender_id)
             return False
         if before is None:
+            if version not in (None, conversation.version):
+                return False
             self._forget(sender_id)
             return True
         if not conversation.first < before <= conversation.session_start:

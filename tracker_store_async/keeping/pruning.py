@@ -74,12 +74,14 @@ class Cut:
         sender_id: The conversation.
         before: Position that the events before are erased; None is everything.
         events: Number of events that go.
+        version: The version that it was judged by.
         cursor: Where to go on after it.
     """
 
     sender_id: str
     before: int | None
     events: int
+    version: int
     cursor: str
 
 
@@ -93,8 +95,7 @@ async def prune(
 ) -> AsyncIterator[Cut | None]:
     """Erase what need not be kept, and yield what was done for each conversation.
 
-    Every conversation is looked at again right before something of it is erased: one
-    that somebody has added to meanwhile is judged by what it is then.
+    A conversation that somebody adds to after it was judged is not erased.
 
     Args:
         store: The store.
@@ -122,8 +123,9 @@ async def prune(
         yield cut
 
 
-def _request(cut: Cut, now: float) -> tuple[str, int | None, float]:
-    return cut.sender_id, cut.before, now
+def _request(cut: Cut, now: float) -> tuple[str, int | None, float, int | None]:
+    version = cut.version if cut.before is None else None
+    return cut.sender_id, cut.before, now, version
 
 
 async def plan_cut(
@@ -148,16 +150,20 @@ async def plan_cut(
     is_old = cutoff is not None and found.updated_at < cutoff
     goes_whole = is_old and not retention.keeps_some
     if found.session_start == 0:  # there is nothing in front of the latest session
-        return Cut(sender_id, None, found.version, cursor) if goes_whole else None
+        return (
+            Cut(sender_id, None, found.version, found.version, cursor)
+            if goes_whole
+            else None
+        )
     found = await store._read(Read(sender_id, store._now(), 0))
     if found is None or (goes_whole and not found.updated_at < (cutoff or 0)):
         return None
     if goes_whole:
-        return Cut(sender_id, None, len(found.rows), cursor)
+        return Cut(sender_id, None, len(found.rows), found.version, cursor)
     before = _position(found, retention, cutoff)
     if before <= found.first_position:
         return None
-    return Cut(sender_id, before, before - found.first_position, cursor)
+    return Cut(sender_id, before, before - found.first_position, found.version, cursor)
 
 
 def _position(

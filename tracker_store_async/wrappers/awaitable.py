@@ -284,7 +284,13 @@ class AwaitableTrackerStore(TrackerStore):
             rows=list(zip(ids, log.texts[first:], strict=True)),
         )
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         delete = getattr(self._legacy, "delete", None)
         if before is not None or not callable(delete):
             what = "a part of a conversation" if before is not None else "conversations"
@@ -295,6 +301,8 @@ class AwaitableTrackerStore(TrackerStore):
             )
         async with self._turns.turn(sender_id) as turn:
             log = await self._read_log(sender_id, turn)
+            if version not in (None, len(log.texts)):
+                return False
             if log.tracker_class is not None or log.texts:
                 await self._calls.call(delete, sender_id, turn=turn)
             self._recent.forget(sender_id)

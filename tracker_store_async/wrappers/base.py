@@ -141,9 +141,15 @@ class WrapperTrackerStore(TrackerStore):
         await self._wrapped._ensure_open()
         return await self._wrapped._read(read)
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         await self._wrapped._ensure_open()
-        return await self._wrapped._delete(sender_id, before, now)
+        return await self._wrapped._delete(sender_id, before, now, version)
 
     async def _rewrite(self, rewrite: Rewrite) -> bool:
         await self._wrapped._ensure_open()

@@ -244,9 +244,15 @@ class CachedTrackerStore(WrapperTrackerStore):
 
     # -- primitives --------------------------------------------------------------------
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         try:
-            return await super()._delete(sender_id, before, now)
+            return await super()._delete(sender_id, before, now, version)
         finally:
             entry = self._entries.get(sender_id)
             if entry is not None:

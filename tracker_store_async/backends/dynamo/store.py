@@ -272,9 +272,15 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
     async def _read(self, read: Read) -> StoredConversation | None:
         return await self._bounded(self._opened.reader.read(read))
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         # Once begun it goes on to its end: what is invisible is to be gone as well.
-        work = self._opened.eraser.delete(sender_id, before, now)
+        work = self._opened.eraser.delete(sender_id, before, now, version)
         return await settled(self._bounded(work))
 
     async def _rewrite(self, rewrite: Rewrite) -> bool:

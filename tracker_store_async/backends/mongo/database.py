@@ -173,9 +173,17 @@ class MongoDatabase:
         """Return header and rows as of one moment, or None."""
         return await self._bounded(self._reader.read(read))
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
-        if before is None:
+        if before is None and version is not None:
+            work = self._eraser.delete_version(sender_id, version, now)
+        elif before is None:
             work = self._eraser.delete(sender_id, now)
         else:
             work = self._cutter.cut(sender_id, before, now)

@@ -234,8 +234,14 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
     async def _read(self, read: Read) -> StoredConversation | None:
         return await self._opened.read(read)
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
-        return await self._opened.delete(sender_id, before, now)
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
+        return await self._opened.delete(sender_id, before, now, version)
 
     async def _rewrite(self, rewrite: Rewrite) -> bool:
         return await self._opened.rewrite(rewrite)

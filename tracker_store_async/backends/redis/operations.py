@@ -162,26 +162,42 @@ class Operations:
 
     # -- delete ------------------------------------------------------------------------
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
         if before is not None:
             return await self._cut(sender_id, before, now)
         if not self.commands.is_cluster:
-            return await self._delete(sender_id, now)
+            return await self._delete(sender_id, now, version)
         number = await self.index.announce_removal(sender_id)
-        had_any = await self._delete(sender_id, now)
+        had_any = await self._delete(sender_id, now, version)
+        if version is not None and not had_any:
+            await self.index.add([sender_id])  # it may well be there: call it off
+            return False
         await self.index.end_removal(sender_id, number)
         return had_any
 
-    async def _delete(self, sender_id: str, now: float) -> bool:
+    async def _delete(self, sender_id: str, now: float, version: int | None) -> bool:
         keys = self._keys_of(sender_id)
-        answer = await self.commands.run(DELETE, keys, repr(now), sender_id)
+        asked = "" if version is None else version
+        answer = await self.commands.run(DELETE, keys, repr(now), sender_id, asked, "")
         if not isinstance(answer, list):
             return bool(answer)
+        [value] = answer
         try:
-            return conversation_of_rasa(sender_id, answer[0], -1, now) is not None
+            found = conversation_of_rasa(sender_id, value, -1, now)
         except TrackerDeserialisationError:
-            return True
+            return version is None
+        if version is None or found is None or found.version != version:
+            return version is None and found is not None
+        seen = sha1(value).hexdigest()  # noqa: S324
+        again = (repr(now), sender_id, version, seen)
+        return isinstance(await self.commands.run(DELETE, keys, *again), list)
 
     async def _cut(self, sender_id: str, before: int, now: float) -> bool:
         keys = self._keys_of(sender_id)

@@ -113,12 +113,26 @@ return {h, from, found}
 """
 )
 
-# 1 something was erased, 0 nothing; or Rasa's value, which alone was there
+# 1 something was erased, 0 nothing; or Rasa's value, which alone was there. Where a
+# version is asked for that value stays: the caller counts, and calls again with its
+# hash.
 DELETE = Script(
     _EXPIRED
     + """
 local h = redis.call('HMGET', KEYS[1], 'version', 'expires_at')
 local value = not h[1] and redis.call('GET', KEYS[3])
+local version, rasa_hash = ARGV[3], ARGV[4]
+if version ~= '' then
+  if h[1] then
+    if h[1] ~= version then return 0 end
+  elseif not value then
+    return 0
+  elseif rasa_hash == '' then
+    return {value}
+  elseif redis.sha1hex(value) ~= rasa_hash then
+    return 0
+  end
+end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 if KEYS[4] then redis.call('ZREM', KEYS[4], ARGV[2]) end
 if value then return {value} end

@@ -265,10 +265,16 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         with self._translated:
             return await self._opened.read(read)
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         with self._translated:
             # On a cluster it is several commands: once begun they all run.
-            return await settled(self._opened.delete(sender_id, before, now))
+            return await settled(self._opened.delete(sender_id, before, now, version))
 
     async def _rewrite(self, rewrite: Rewrite) -> bool:
         with self._translated:

@@ -180,23 +180,30 @@ class CoreOperations:
 
     # -- delete ------------------------------------------------------------------------
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
 
         async def run(conn: AsyncConnection) -> bool:
             if before is None:
-                return await self._delete_whole(conn, sender_id, now)
+                return await self._delete_whole(conn, sender_id, now, version)
             return await self._cut(conn, sender_id, before, now)
 
         return await self._in_transaction(run)
 
     async def _delete_whole(
-        self, conn: AsyncConnection, sender_id: str, now: float
+        self, conn: AsyncConnection, sender_id: str, now: float, version: int | None
     ) -> bool:
         table = self.tables.conversations
-        header = select(table.c.expires_at).where(table.c.sender_id == sender_id)
+        header = select(table.c.expires_at, table.c.version)
+        header = header.where(table.c.sender_id == sender_id)
         found = (await conn.execute(header.with_for_update())).first()
-        if found is None:
+        if found is None or version not in (None, found.version):
             return False
         await self._erase(conn, sender_id)
         return found.expires_at is None or bool(found.expires_at > now)

@@ -40,7 +40,7 @@ BUSY_TIMEOUT_SECONDS = 10.0
 """Longest wait for other processes before the journal mode can be set."""
 
 _IS_ALIVE = """
-SELECT expires_at IS NULL OR expires_at > :now FROM conversations
+SELECT expires_at IS NULL OR expires_at > :now, version FROM conversations
 WHERE sender_id = :sender_id
 """
 _ADVANCE = """
@@ -159,9 +159,15 @@ class SqliteOperations:
         """Return header and rows as of one moment, or None."""
         return await _run(self._reader, _read, read)
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
-        return await _run(self._writer, _delete, sender_id, before, now)
+        return await _run(self._writer, _delete, sender_id, before, now, version)
 
     async def rewrite(self, rewrite: Rewrite) -> bool:
         """Put other content in the place of what is stored; False if it is not that."""
@@ -318,12 +324,18 @@ def _read(conn: sqlite3.Connection, read: Read) -> StoredConversation | None:
 
 
 def _delete(
-    conn: sqlite3.Connection, sender_id: str, before: int | None, now: float
+    conn: sqlite3.Connection,
+    sender_id: str,
+    before: int | None,
+    now: float,
+    version: int | None,
 ) -> bool:
     values = {"sender_id": sender_id, "before": before, "now": now}
     with _writing(conn):
         if before is None:
             found = conn.execute(_IS_ALIVE, values).fetchone()
+            if found is not None and version not in (None, found[1]):
+                return False
             _erase(conn, values)
             return found is not None and bool(found[0])
         if conn.execute(_CLAIM_CUT, values).rowcount != 1:

@@ -263,15 +263,27 @@ def status(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
 
 
 @schema_app.command()
-def upgrade(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
+def upgrade(
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
+    as_sql: Annotated[
+        bool,
+        typer.Option("--sql", help="Only print the statements that create the tables."),
+    ] = False,
+) -> None:
     """Create the layout, or upgrade an older one or Rasa's SQL tables.
 
     Stop what writes to the database, and make a backup, first. An upgrade that is cut
     off leaves the data readable and can be run again.
     """
-    from tracker_store_async.inspection.commands import upgrade_schema
+    from tracker_store_async.inspection.commands import print_schema_sql, upgrade_schema
 
-    run(upgrade_schema(make_console(), find_target(db, url, endpoints)))
+    target = find_target(db, url, endpoints)
+    if as_sql:
+        run(print_schema_sql(target))
+    else:
+        run(upgrade_schema(make_console(), target))
 
 
 def main() -> NoReturn:

@@ -208,3 +208,41 @@ def test_the_command_names_an_older_layout(
     assert shown.returncode == 1
     assert "older than this library (1, upgrade needed)" in shown.stdout
     assert "tracker-store schema upgrade --db x.db" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.backend(BACKENDS[n].server), id=n)
+        for n in ("sqlite", "postgresql", "mariadb")
+    ],
+)
+async def test_printed_statements_create_the_layout(
+    storage_named: Any, name: str
+) -> None:
+    storage = storage_named(name)
+    store = storage.store()
+    if name == "sqlite":
+        statements = await store.schema_sql()
+        restore(storage, [f"{statement};" for statement in statements])
+    else:
+        restore(storage, {"ddl": [], "rows": {}})  # drops the tables
+        statements = await store.schema_sql()
+        restore(storage, {"ddl": statements, "rows": {}})
+    assert await store.schema_state() == "current (1)"
+    assert await store.schema_sql() == []
+    store._create_tables = False
+    await fill(store)
+    await storage.close()
+    await compare(storage)
+
+
+def test_statements_are_printed_for_whoever_may_run_them(tmp_path: Path) -> None:
+    (tmp_path / "x.db").touch()
+    words = ("schema", "upgrade", "--sql", "--db", "x.db")
+    lines = run(*words, cwd=tmp_path).stdout
+    assert lines.startswith("CREATE TABLE conversations")
+    assert lines.endswith("INSERT INTO tracker_store_schema (version) VALUES (1);\n")
+    assert (tmp_path / "x.db").stat().st_size == 0
+    run("schema", "upgrade", "--db", "x.db", cwd=tmp_path)
+    assert "nothing to do" in run(*words, cwd=tmp_path).stdout

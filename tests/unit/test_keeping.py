@@ -300,6 +300,25 @@ async def test_what_comes_to_life_meanwhile_stays() -> None:
     assert "x" in store._conversations
 
 
+async def test_what_is_added_to_after_it_was_judged_stays() -> None:
+    store = InMemoryTrackerStore()
+    await store.save(talk("x", "one"))
+    store._conversations["x"].updated_at = store._conversations["x"].created_at = 5.0
+    delete = store._delete
+
+    async def late(*request: Any) -> bool:
+        tracker = await store.retrieve("x")
+        assert tracker is not None
+        tracker.update(UserUttered("back again"))
+        await store.save(tracker)
+        return await delete(*request)
+
+    store._delete = late  # type: ignore[method-assign]
+    cuts = [cut async for cut in prune(store, Retention(older_than_seconds=DAY))]
+    assert cuts == [None]
+    assert store._conversations["x"].version == 5
+
+
 # -- the commands ----------------------------------------------------------------------
 
 

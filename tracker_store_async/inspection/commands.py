@@ -376,6 +376,22 @@ async def layout_state(store: TrackerStore) -> str:
     return NOT_CREATED if version is None else f"{CURRENT} ({version})"
 
 
+async def print_schema_sql(target: Target) -> None:
+    """Print the statements that create the layout; nothing is changed.
+
+    Raises:
+        SchemaError: The store has none, or they cannot be written down.
+        TrackerStoreError: The store cannot be reached.
+    """
+    _check_file(target)
+    store = _build(target)
+    if not hasattr(store, "schema_sql"):
+        raise SchemaError(f"a store of type {store.backend_name} has no statements")
+    statements = await cast("SQLTrackerStore", store).schema_sql()
+    for statement in statements or ["-- the layout is current: there is nothing to do"]:
+        _print_line(statement + (";" if statements else ""))
+
+
 async def upgrade_schema(console: Console, target: Target) -> None:
     """Upgrade the layout, or create it, and print what it was and is.
 

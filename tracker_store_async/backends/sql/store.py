@@ -16,6 +16,7 @@ from tracker_store_async.backends.sql.engine import ConnectionOptions
 from tracker_store_async.backends.sql.layout import (
     Layout,
     LayoutState,
+    creating_statements,
     inspect_layout,
 )
 from tracker_store_async.backends.sql.maintenance import sql_upkeep
@@ -24,7 +25,11 @@ from tracker_store_async.backends.sql.opening import (
     operations_for,
 )
 from tracker_store_async.backends.sql.schema import build_tables
-from tracker_store_async.errors import ConfigurationError, StoreClosedError
+from tracker_store_async.errors import (
+    ConfigurationError,
+    SchemaError,
+    StoreClosedError,
+)
 from tracker_store_async.rows import Health
 from tracker_store_async.serialization import SerializedTrackerAsText
 from tracker_store_async.settling import settled
@@ -312,6 +317,31 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         """
         if self._engine is None:  # else it is open, and so the layout is the one needed
             await settled(self._upgrade())
+
+    async def schema_sql(self) -> list[str]:
+        """Return the statements that create the layout, for somebody else to run.
+
+        It may be called on a store that is not open, and leaves it so. Nothing is
+        changed.
+
+        Raises:
+            SchemaError: There are tables already that statements alone cannot upgrade.
+            StoreUnavailableError: The database cannot be reached.
+        """
+        layout = await settled(self._layout())
+        if layout.state is LayoutState.CURRENT:
+            return []
+        if layout.state is not LayoutState.NONE:
+            raise SchemaError(
+                f"the database holds {layout}: its upgrade looks at the rows as it "
+                "goes and cannot be written down; run `tracker-store schema upgrade`"
+            )
+        engine = await settled(self._connected_engine())
+        try:
+            tables = build_tables(engine.dialect, self._connector.options.schema)
+            return creating_statements(engine.dialect, tables)
+        finally:
+            await self._connector.release(engine)
 
     async def _upgrade(self) -> None:
         engine = await self._connected_engine()

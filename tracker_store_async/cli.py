@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeAlias
+from typing import Annotated, NoReturn
 
 import typer
 
 from tracker_store_async import __version__, cli_moving, errors
-from tracker_store_async.cli_running import (
+from tracker_store_async.inspection.invocation import (
     FAILED,
     INTERRUPTED,
     WRONG_USAGE,
+    Db,
+    Endpoints,
+    Url,
     quiet_end,
     run,
 )
@@ -28,14 +31,16 @@ from tracker_store_async.inspection.terminal import (
     one_line,
     prepare_streams,
 )
+from tracker_store_async.keeping.cli import add_commands
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """typer brings click with it, in some versions as a private module."""
 
 app = typer.Typer(
-    help=f"""Look at, check, upgrade, move and back up stores of conversations.
+    help=f"""Look at, check, upgrade, move, back up and keep stores of conversations.
 
-    Looking changes nothing: no table and no file is created.
+    Looking changes nothing: no table and no file is created. `prune`, `delete`,
+    `anonymise` and `optimize` change what is stored, and have --dry-run.
 
     \b
     The store is --db FILE, --url URL or --endpoints FILE. Without one of them
@@ -63,28 +68,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 schema_app = typer.Typer(
-    help="Show or upgrade the layout of an SQL database.",
+    help="Show or upgrade the layout of what is stored.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
 app.add_typer(schema_app, name="schema")
-
-Db: TypeAlias = Annotated[
-    str | None, typer.Option("--db", metavar="FILE", help="The store: a SQLite file.")
-]
-Url: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--url",
-        metavar="URL",
-        help="The store: a URL such as postgresql://user@host/db. Others on this "
-        f"machine may see a password in it; set {URL_VARIABLE} instead.",
-    ),
-]
-Endpoints: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--endpoints", metavar="FILE", help="The store: an endpoints.yml."),
-]
+add_commands(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -263,7 +252,7 @@ def check(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
 
 @schema_app.command()
 def status(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
-    """Show what layout the database holds.
+    """Show what layout the store holds.
 
     The exit code is 1 if it cannot be used, such as Rasa's before its upgrade.
     """
@@ -274,15 +263,27 @@ def status(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
 
 
 @schema_app.command()
-def upgrade(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
-    """Create the layout, or upgrade Rasa's.
+def upgrade(
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
+    as_sql: Annotated[
+        bool,
+        typer.Option("--sql", help="Only print the statements that create the tables."),
+    ] = False,
+) -> None:
+    """Create the layout, or upgrade an older one or Rasa's SQL tables.
 
     Stop what writes to the database, and make a backup, first. An upgrade that is cut
     off leaves the data readable and can be run again.
     """
-    from tracker_store_async.inspection.commands import upgrade_schema
+    from tracker_store_async.inspection.commands import print_schema_sql, upgrade_schema
 
-    run(upgrade_schema(make_console(), find_target(db, url, endpoints)))
+    target = find_target(db, url, endpoints)
+    if as_sql:
+        run(print_schema_sql(target))
+    else:
+        run(upgrade_schema(make_console(), target))
 
 
 cli_moving.add_commands(app)

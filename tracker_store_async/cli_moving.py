@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from tracker_store_async.cli_running import FAILED, run
+from tracker_store_async.inspection.invocation import FAILED, run
 from tracker_store_async.inspection.targets import find_target
 from tracker_store_async.inspection.terminal import make_console
 

@@ -71,6 +71,7 @@ class LogCursor:
             `action_session_start`, which a following `session_started` belongs to.
         has_reverts: Whether an event that reverts others was loaded or recorded.
         pending: The events to be stored, oldest first.
+        user_id: The user that is stored with the conversation, as far as it is known.
     """
 
     __slots__ = (
@@ -84,6 +85,7 @@ class LogCursor:
         "sender_id",
         "session_start",
         "store",
+        "user_id",
         "version",
         "whole",
     )
@@ -93,6 +95,7 @@ class LogCursor:
         self.created_at: float | None = None
         self.store: object | None = None
         self.sender_id: str | None = None
+        self.user_id: str | None = None
         self.by_hand = False
         self.session_start = 0
         self.base = 0
@@ -157,6 +160,7 @@ class LogCursor:
         known = held[: max(0, len(held) - len(pending))]
         self.pending = [PendingEvent(event) for event in known] + pending
         self.version = self.created_at = self.store = self.sender_id = None
+        self.user_id = None
 
     def speaks_of(self, store: object, sender_id: str) -> bool:
         """Whether `version` is one of this conversation in this store.
@@ -174,7 +178,7 @@ class LogCursor:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what was pickled."""
-        self.store = None
+        self.store = self.user_id = None
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -193,6 +197,7 @@ class LogCursor:
         other.created_at = self.created_at
         other.store = self.store
         other.sender_id = self.sender_id
+        other.user_id = self.user_id
         other.by_hand = self.by_hand
         other.session_start = self.session_start
         other.base = self.base

@@ -205,6 +205,7 @@ class TrackerLoader:
         cursor.store, cursor.sender_id = self._store, tracker.sender_id
         if self._store._tells_logs_apart:
             cursor.created_at = stored.created_at
+        cursor.user_id = stored.user_id
         cursor.session_start = stored.session_start
         cursor.whole = whole
         cursor.base = stored.first_position if whole else stored.session_start

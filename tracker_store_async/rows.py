@@ -6,6 +6,7 @@ requests and gets one of these answers; all times are seconds since the epoch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
@@ -179,6 +180,45 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrite:
+    """All or nothing: put other content in the place of what is stored.
+
+    It is refused unless the log is the one that began at `created_at` and holds exactly
+    the events from `first_position` up to `expected_version`. Positions, ids, session,
+    time of the latest append and expiry stay as they are.
+
+    The log gets another `created_at`, later by the smallest step that every backend
+    tells apart. So whoever has loaded the conversation before, and could store the old
+    state again with its next save, is told that it is another log and loads it anew.
+
+    `changed` are the positions of the rows that differ from what is stored. Where it is
+    empty nothing is written, but what an earlier rewrite that was cut short has left
+    behind is removed.
+    """
+
+    sender_id: str
+    expected_version: int
+    first_position: int
+    created_at: float
+    rows: Sequence[NewRow] = field(repr=False)  # all of them, without a gap
+    changed: frozenset[int]
+    snapshot: str = field(repr=False)  # JSON text: the state after the last row
+    user_id: str | None = field(repr=False)  # in place of what is stored
+    now: float
+
+    @property
+    def new_created_at(self) -> float:
+        """When the log begins from now on."""
+        return max(self.created_at + 1e-6, math.nextafter(self.created_at, math.inf))
+
+    @property
+    def changed_rows(self) -> Sequence[tuple[int, NewRow]]:
+        """Positions and rows of what differs."""
+        found = enumerate(self.rows, self.first_position)
+        return [(position, row) for position, row in found if position in self.changed]
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """Read events from `start` on, at most the last `last` of them.
 
@@ -255,6 +295,22 @@ class ConversationSummary:
     updated_at: float
     user_id: str | None
     cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What a storage takes, and what can be done, or was done, to make it take less.
+
+    Attributes:
+        size_bytes: What the conversations take with their indexes, as the storage
+            itself counts it; None where it does not say.
+        steps: What an optimisation does, in words, in order.
+        notes: What its owner ought to know.
+    """
+
+    size_bytes: int | None = None
+    steps: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

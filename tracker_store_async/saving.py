@@ -139,7 +139,7 @@ class Saver:
     async def prepare_append(
         self, tracker: DialogueStateTracker, *, rebase: bool
     ) -> Prepared | None:
-        """Encode and publish the unsaved events; None if there are none.
+        """Encode and publish the unsaved events; None if nothing is to be stored.
 
         Raises:
             ConcurrentSaveError: The tracker was built by hand, does not hold what is
@@ -147,7 +147,7 @@ class Saver:
         """
         await self.prepare(tracker, rebase=rebase)
         store, cursor = self._store, tracker._log
-        if not cursor.pending:
+        if not cursor.pending and not names_user(tracker):
             return None
         batch = await self.encode(tracker)
         outbox = await store._publish_or_collect(tracker)
@@ -160,7 +160,8 @@ class Saver:
             snapshot=batch.snapshot,
             now=now,
             expires_at=None if store.record_exp is None else now + store.record_exp,
-            user_id=tracker.user_id,
+            # What is stored may have been replaced since: it is not written back.
+            user_id=tracker.user_id if names_user(tracker, begins=True) else None,
             created_at=cursor.created_at if batch.version else None,
             outbox=outbox,
         )
@@ -174,6 +175,7 @@ class Saver:
             store._relay.wake()
         cursor.confirm(batch.event_ids, request.new_version, batch.session_start)
         cursor.store, cursor.sender_id = store, tracker.sender_id
+        cursor.user_id = tracker.user_id or cursor.user_id
         tracker.keep_assigned_slots()
         if not batch.version and store._tells_logs_apart:
             cursor.created_at = request.now
@@ -210,7 +212,7 @@ class Saver:
             self._store, tracker.sender_id
         ):
             cursor.hold_as_new(tracker.events)
-        if not cursor.pending:
+        if not cursor.pending and not names_user(tracker):
             return
         if cursor.version is None:
             await self._reconcile(tracker, rebase=rebase)
@@ -287,6 +289,7 @@ class Saver:
             # An earlier attempt had landed although its answer was lost.
             start = session_start_after(cursor, count)
             cursor.confirm(landed, position + count, start)
+            cursor.user_id = tracker.user_id or cursor.user_id
             tracker.keep_assigned_slots()
             cursor.created_at = None if stored is None else self._began(stored)
             if not cursor.pending:
@@ -370,6 +373,19 @@ class Saver:
             fresh.update(entry.event)
         fresh._log.pending = pending
         tracker.adopt(fresh, max_event_history=history)
+
+
+def names_user(tracker: DialogueStateTracker, *, begins: bool = False) -> bool:
+    """Whether a tracker was given another user than is stored with its conversation.
+
+    Args:
+        tracker: The tracker.
+        begins: Whether a conversation that does not exist yet counts, too.
+    """
+    cursor = tracker._log
+    if tracker.user_id is None or not (cursor.version or begins):
+        return False
+    return not cursor.version or tracker.user_id != cursor.user_id
 
 
 def encode_batch(

@@ -42,7 +42,7 @@ from tracker_store_async.options import (
 )
 from tracker_store_async.publishing import Publisher, message_of
 from tracker_store_async.refreshing import refresh
-from tracker_store_async.rows import Health, Listing, OutboxEntry, Read
+from tracker_store_async.rows import Health, Listing, OutboxEntry, Read, Upkeep
 from tracker_store_async.saving import Saver
 from tracker_store_async.saving_many import all_of, one_by_one, save_many
 from tracker_store_async.serialization import (
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         Append,
         ConversationSummary,
         NewRow,
+        Rewrite,
         StoredConversation,
     )
 
@@ -107,6 +108,7 @@ class TrackerStore(Lifecycle, Protocol):
     _renews_credentials: bool = False  # whether they are asked for anew
     _lazy_events: bool = True  # False decodes and applies everything at once
     _keeps_columns: bool = False  # whether a row's columns are stored beside its text
+    _upgrades_layout: bool = False  # True where an older layout is to be upgraded
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver
@@ -638,8 +640,16 @@ class TrackerStore(Lifecycle, Protocol):
         """Return a consistent header and run of rows, or None if nothing is stored."""
 
     @abstractmethod
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation, or its rows before a position up to `session_start`.
+
+        With `version` a whole conversation is erased only if it has that version.
 
         Returns:
             Whether there was anything to erase. A position beyond `session_start`
@@ -648,8 +658,28 @@ class TrackerStore(Lifecycle, Protocol):
         """
 
     @abstractmethod
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored, if it is as expected.
+
+        What was there before, Rasa's own copy of it included, is nowhere any more once
+        this returns: in no row, bucket, part, index or state.
+
+        Returns:
+            True once everything is durably stored; False if the log is another one, or
+            holds other positions, and then nothing was changed.
+        """
+
+    @abstractmethod
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         """Return the next page; a page shorter than the limit is the last."""
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        """Report on the storage; with `apply`, first do what makes it take less.
+
+        Nothing that is read or written changes by it. A backend that has nothing to say
+        leaves this as it is.
+        """
+        return Upkeep(notes=["nothing is known of how this store keeps its data"])
 
     @abstractmethod
     async def _health(self) -> Health:

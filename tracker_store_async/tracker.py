@@ -329,13 +329,15 @@ class DialogueStateTracker(ConversationHistory):
         """Become what another tracker of the same conversation is.
 
         The slots are still those of this tracker's domain, and it keeps its model id,
-        assistant id and, if it has one, its user id.
+        assistant id and, if it was given one that is not stored, its user id.
 
         Args:
             other: The other tracker; do not use it any more.
             max_event_history: Most events to hold from now on, or None for all.
         """
-        self.user_id = self.user_id or other.user_id
+        is_theirs = other._log.version and self.user_id == self._log.user_id
+        if is_theirs or self.user_id is None:
+            self.user_id = other.user_id
         self._log = other._log
         self._reset_slots()
         for name, value in other._assigned_slots.items():

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Listing,
         NewRow,
         Read,
+        Rewrite,
         StoredConversation,
     )
 
@@ -204,24 +205,42 @@ class ListsTheLatestLast(SoundStore):
 class CutsAnywhere(SoundStore):
     """Leaves it to its caller to spare the latest session."""
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         found = self._live(sender_id, now)
         if found is None or before is None:
-            return await super()._delete(sender_id, before, now)
+            return await super()._delete(sender_id, before, now, version)
         del found.rows[: before - found.first]
         found.first = before
         return True
 
 
 class CutsWhatExpired(SoundStore):
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         now = now if before is None else 0.0
-        return await super()._delete(sender_id, before, now)
+        return await super()._delete(sender_id, before, now, version)
 
 
 class NumbersAnewAfterACut(SoundStore):
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
-        found = await super()._delete(sender_id, before, now)
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
+        found = await super()._delete(sender_id, before, now, version)
         if found and before is not None:
             conversation = self._conversations[sender_id]
             conversation.first = 0
@@ -270,6 +289,49 @@ class OpensAsOftenAsItIsUsed(SoundStore):
         if self._loop is None:
             await self._open()
             self._loop = asyncio.get_running_loop()
+
+
+class RewritesTheSameLog(SoundStore):
+    """Does not tell whoever has loaded the conversation before."""
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        done = await super()._rewrite(rewrite)
+        if done:
+            self._conversations[rewrite.sender_id].created_at = rewrite.created_at
+        return done
+
+
+class KeepsTheOldState(SoundStore):
+    """Rewrites the events and not the state beside them."""
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        found = self._conversations.get(rewrite.sender_id)
+        old = "" if found is None else found.snapshot
+        return await super()._rewrite(replace(rewrite, snapshot=old))
+
+
+class RewritesWhateverIsThere(SoundStore):
+    """Does not look what it rewrites."""
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        found = self._conversations.get(rewrite.sender_id)
+        if found is None or not rewrite.changed:
+            return found is not None
+        found.rows = [(row.event_id, row.data) for row in rewrite.rows]
+        return True
+
+
+class DeletesWhateverVersion(SoundStore):
+    """Erases a conversation that somebody has come back to."""
+
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
+        return await super()._delete(sender_id, before, now)
 
 
 class BrokenStorage(MemoryStorage):

@@ -244,3 +244,18 @@ async def test_a_conflict_after_a_cut(store: TrackerStore) -> None:
     await store.save(mine_full)
     assert said(await has(store)) == ["three", "theirs", "mine", "mine too"]
     assert said(mine_full) == said(await has(store))
+
+
+async def test_only_the_version_that_is_meant_is_deleted(store: TrackerStore) -> None:
+    await add(store, SENDER, *turn("first"))
+    await add(store, SENDER, *turn("second"))
+    for other in (0, 4, 9):
+        assert not await store._delete(SENDER, None, store._now(), other)
+    assert said(await has_full(store)) == ["first", "second"]
+    assert list(await store.keys()) == [SENDER]
+    await add(store, SENDER, *turn("third"))
+    assert not await store._delete(SENDER, None, store._now(), 8)
+    assert await store._delete(SENDER, None, store._now(), 12)
+    assert not await store.exists(SENDER)
+    assert list(await store.keys()) == []
+    assert not await store._delete("nobody", None, store._now(), 0)

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conformance.kit import START, Clock, Spy, add, has, user
+from tests.conformance.kit import (
+    START,
+    Clock,
+    Spy,
+    add,
+    has,
+    has_full,
+    said,
+    state,
+    turn,
+    user,
+)
 from tracker_store_async import DialogueStateTracker, errors
 
 if TYPE_CHECKING:
@@ -225,3 +236,19 @@ async def test_a_listing_that_is_left_in_the_middle(store: TrackerStore) -> None
 async def test_a_page_holds_at_least_one(store: TrackerStore, page_size: int) -> None:
     with pytest.raises(errors.InvalidInputError):
         await listed(store, page_size=page_size)
+
+
+@pytest.mark.parametrize("window", [None, 1])
+async def test_a_user_alone_is_stored(store: TrackerStore, window: int | None) -> None:
+    await add(store, "a", *turn(), *turn())
+    tracker = await store.get_or_create_tracker("a", max_event_history=window)
+    before = tracker.version
+    tracker.user_id = "u1"
+    await store.save(tracker)
+    assert await names_of(store, user_id="u1") == ["a"]
+    assert (await has(store, "a")).user_id == "u1"
+    assert (await has_full(store, "a")).version == before
+    assert state(await has(store, "a")) == state(await has_full(store, "a"))
+    await add(store, "a", *turn("on"))
+    assert len(said(await has_full(store, "a"))) == 3
+    assert await names_of(store, user_id="u1") == ["a"]

@@ -23,6 +23,7 @@ from tests.conformance import (
     test_log,
     test_lost_acknowledgement,
     test_publishing,
+    test_rewrite,
     test_sender_ids,
     test_sessions,
     test_values,
@@ -41,6 +42,26 @@ FAILURES = (Exception, pytest.fail.Exception)
 """What turns a test red; the same test has passed on a sound store before."""
 
 CASES: list[tuple[type[SoundStore], Guarantee, dict[str, Any]]] = [
+    (
+        broken.RewritesTheSameLog,
+        test_rewrite.test_a_tracker_from_before_brings_nothing_back,
+        {"is_whole": False},
+    ),
+    (
+        broken.KeepsTheOldState,
+        test_rewrite.test_nothing_of_the_old_content_is_left,
+        {"size": 1},
+    ),
+    (
+        broken.RewritesWhateverIsThere,
+        test_rewrite.test_it_is_refused_if_something_else_is_stored,
+        {},
+    ),
+    (
+        broken.DeletesWhateverVersion,
+        test_erasure.test_only_the_version_that_is_meant_is_deleted,
+        {},
+    ),
     (
         broken.IgnoresTheExpectedVersion,
         test_log.test_an_append_at_another_version_changes_nothing,

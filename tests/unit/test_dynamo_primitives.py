@@ -441,7 +441,7 @@ async def test_a_newer_layout_is_refused(tables: Tables) -> None:
     key = {"sender_id": {"S": "\0tracker_store_async"}, "position": {"N": "0"}}
     newer = {**key, "schema_version": {"N": "2"}}
     await tables.client.put_item(TableName=tables.ours, Item=newer)
-    with pytest.raises(errors.SchemaTooNewError, match="layout 2"):
+    with pytest.raises(errors.SchemaTooNewError, match="version 2 of the layout"):
         await tables.store().open()
 
 

@@ -20,7 +20,7 @@ LAYERS = [
     ["store"],
     ["backends", "brokers", "wrappers", "sync"],
     ["registry", "factory"],
-    ["moving"],
+    ["moving", "keeping"],
     ["cli"],
 ]
 """From bottom to top. A module that is not named here helps one that is: what counts is

@@ -234,7 +234,7 @@ class TestOptions:
         target.raw.conversations_log.update_one(
             {"_id": {"layout": 1}}, {"$set": {"version": 2}}
         )
-        with pytest.raises(errors.SchemaTooNewError, match="layout 2"):
+        with pytest.raises(errors.SchemaTooNewError, match="version 2 of the layout"):
             await target.store().open()
 
     @pytest.mark.backend("mongo")

@@ -172,7 +172,7 @@ async def test_read_of_the_header_alone() -> None:
 
 
 async def test_delete_list_and_version() -> None:
-    operations = Recorder(Answer([SimpleNamespace(expires_at=None)]))
+    operations = Recorder(Answer([SimpleNamespace(expires_at=None, version=1)]))
     assert await operations.delete(SENDER, None, NOW)
     assert operations.sent[0].endswith("FOR UPDATE")
     assert [text.split()[2] for text in operations.sent[1:3]] == [

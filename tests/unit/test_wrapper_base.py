@@ -10,7 +10,7 @@ import pytest
 from tests.conformance.kit import FailingBroker, user
 from tracker_store_async import AwaitableTrackerStore, InMemoryTrackerStore, errors
 from tracker_store_async.lifecycle import Lifecycle
-from tracker_store_async.rows import Append, Listing, Read
+from tracker_store_async.rows import Append, Listing, Read, Rewrite
 from tracker_store_async.store import TrackerStore
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
@@ -25,6 +25,7 @@ FORWARDED = {
     *("outbox", "_stores_message_bodies"),
     "_lazy_events",
     "_keeps_columns",
+    "_upgrades_layout",
 }
 """Read from the wrapped store and set there."""
 
@@ -32,8 +33,10 @@ PRIMITIVES: dict[str, tuple[Any, ...]] = {
     "_append": (Append("x", 0, [], 0, "", 0.0),),
     "_append_many": ([Append("x", 0, [], 0, "", 0.0)],),
     "_read": (Read("x", 0.0),),
-    "_delete": ("x", None, 0.0),
+    "_delete": ("x", None, 0.0, 5),
+    "_rewrite": (Rewrite("x", 0, 0, 0.0, [], frozenset(), "", None, 0.0),),
     "_list": (Listing(0.0, 1),),
+    "_upkeep": (),
     "_health": (),
 }
 """Awaited of the wrapped store, with the arguments as they are."""
@@ -45,6 +48,9 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "_open_outbox": ((), {}),
 }
 """Called on the wrapped store, with the arguments as they are."""
+
+KEYWORDS: dict[str, dict[str, Any]] = {"_upkeep": {"apply": True}}
+"""What a primitive is given by name."""
 
 LIFECYCLE = {"_open", "_close"}
 """Open and close the wrapped store as a whole."""
@@ -136,9 +142,10 @@ async def test_primitives_are_those_of_the_wrapped_store(name: str) -> None:
     probe = Probe()
     answer(probe, name, is_async=True)
     wrapper = WrapperTrackerStore(WrapperTrackerStore(probe))
-    found = await getattr(wrapper, name)(*PRIMITIVES[name])
+    named = KEYWORDS.get(name, {})
+    found = await getattr(wrapper, name)(*PRIMITIVES[name], **named)
     assert found == f"the answer to {name}"
-    assert probe.calls == ["open", (name, PRIMITIVES[name], {})]
+    assert probe.calls == ["open", (name, PRIMITIVES[name], named)]
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))

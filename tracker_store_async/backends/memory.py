@@ -15,12 +15,13 @@ from tracker_store_async.rows import (
     Listing,
     Read,
     StoredConversation,
+    Upkeep,
 )
 from tracker_store_async.serialization import SerializedTrackerAsText
 from tracker_store_async.store import TrackerStore
 
 if TYPE_CHECKING:
-    from tracker_store_async.rows import StoredRow
+    from tracker_store_async.rows import Rewrite, StoredRow
 
 
 @dataclass(slots=True)
@@ -113,18 +114,42 @@ class InMemoryTrackerStore(TrackerStore, SerializedTrackerAsText):
             rows=conversation.rows[first - conversation.first : end],
         )
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         conversation = self._live(sender_id, now)
         if conversation is None:
             self._forget(sender_id)
             return False
         if before is None:
+            if version not in (None, conversation.version):
+                return False
             self._forget(sender_id)
             return True
         if not conversation.first < before <= conversation.session_start:
             return False
         del conversation.rows[: before - conversation.first]
         conversation.first = before
+        return True
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        await asyncio.sleep(0)
+        conversation = self._live(rewrite.sender_id, rewrite.now)
+        if conversation is None or (
+            conversation.version,
+            conversation.first,
+            conversation.created_at,
+        ) != (rewrite.expected_version, rewrite.first_position, rewrite.created_at):
+            return False
+        if rewrite.changed:
+            conversation.rows = [(row.event_id, row.data) for row in rewrite.rows]
+            conversation.snapshot = rewrite.snapshot
+            conversation.user_id = rewrite.user_id
+            conversation.created_at = rewrite.new_created_at
         return True
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
@@ -137,6 +162,12 @@ class InMemoryTrackerStore(TrackerStore, SerializedTrackerAsText):
                 page.append(_summarise(ids[at], conversation))
             at += 1
         return page
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        held = self._conversations.values()
+        size = sum(len(data) for each in held for _, data in each.rows)
+        size += sum(len(each.snapshot or "") for each in held)
+        return Upkeep(size, notes=["in the memory of this process, as text"])
 
     async def _health(self) -> Health:
         started = time.perf_counter()

@@ -19,7 +19,12 @@ from rich.text import Text
 from tracker_store_async import __version__
 from tracker_store_async.config import EndpointConfig
 from tracker_store_async.domain import Domain
-from tracker_store_async.errors import SchemaError, TrackerStoreError
+from tracker_store_async.errors import (
+    SchemaError,
+    SchemaTooNewError,
+    SchemaUpgradeRequiredError,
+    TrackerStoreError,
+)
 from tracker_store_async.factory import create_tracker_store
 from tracker_store_async.inspection.listing import summary_json, write_table
 from tracker_store_async.inspection.terminal import duration, json_text, printable
@@ -56,7 +61,9 @@ class NotFoundError(TrackerStoreError):
 # -- opening ---------------------------------------------------------------------------
 
 
-def _build(target: Target, domain: Domain | None = None) -> TrackerStore:
+def _build(
+    target: Target, domain: Domain | None = None, **overrides: Any
+) -> TrackerStore:
     """Return the store, so that it creates nothing: without its broker and fail-safe.
 
     A fail-safe would claim a journal, replay what it finds there, and hide that the
@@ -67,6 +74,7 @@ def _build(target: Target, domain: Domain | None = None) -> TrackerStore:
         settings |= _WRITING_KEYS
         for key in _CREATING_KEYS:
             settings.pop(key, None)
+        settings |= overrides
     store = create_tracker_store(EndpointConfig(**settings), domain)
     if isinstance(store, FailSafeTrackerStore):  # its keys are checked by now
         del settings["fail_safe"]
@@ -93,11 +101,22 @@ def _check_file(target: Target) -> None:
 
 
 @asynccontextmanager
-async def _reading(
-    target: Target, domain: Domain | None = None
+async def opened(
+    target: Target, domain: Domain | None = None, **overrides: Any
 ) -> AsyncIterator[TrackerStore]:
+    """Open a store that exists, and close it; nothing is created.
+
+    Args:
+        target: The store.
+        domain: Its domain, or None.
+        overrides: Keys of an SQL store that are set for this command alone.
+
+    Raises:
+        NotFoundError: There is no such store.
+        TrackerStoreError: It cannot be used.
+    """
     _check_file(target)
-    store = _build(target, domain)
+    store = _build(target, domain, **overrides)
     if hasattr(store, "schema_state"):
         state = await cast("SQLTrackerStore", store).schema_state()
         if state.startswith(NOT_CREATED):
@@ -145,7 +164,7 @@ async def load_conversation(
         TrackerStoreError: The store cannot be used.
     """
     domain = None if domain_path is None else Domain.load(domain_path)
-    async with _reading(target, domain) as store:
+    async with opened(target, domain) as store:
         if not all_sessions:
             store.max_event_history = last
         retrieve = store.retrieve_full_tracker if all_sessions else store.retrieve
@@ -203,7 +222,7 @@ async def list_store(
     Raises:
         TrackerStoreError: The store cannot be used.
     """
-    async with _reading(target) as store:
+    async with opened(target) as store:
         # One more than is shown, to know whether there are more.
         size = min(limit + 1, 500) if limit else 500
         summaries = store.conversations(user_id=user_id, cursor=cursor, page_size=size)
@@ -242,7 +261,7 @@ async def print_keys(target: Target) -> None:
     Raises:
         TrackerStoreError: The store cannot be used.
     """
-    async with _reading(target) as store:
+    async with opened(target) as store:
         summaries = store.conversations()
         async with aclosing(cast("AsyncGenerator[ConversationSummary]", summaries)):
             async for summary in summaries:
@@ -331,37 +350,64 @@ async def show_schema(console: Console, target: Target) -> bool:
     """Print the state of the layout, and return whether it can be used.
 
     Raises:
-        SchemaError: The store has no layout of this kind.
         TrackerStoreError: The store cannot be reached.
     """
     _check_file(target)
-    text, usable = _judge(await _sql(_build(target)).schema_state(), target)
+    text, usable = _judge(await layout_state(_build(target)), target)
     _print_rows(console, {"store": target.label, "layout": text})
     return usable
+
+
+async def layout_state(store: TrackerStore) -> str:
+    """Return what layout a store that is not open has, in the words of `schema_state`.
+
+    Raises:
+        TrackerStoreError: The store cannot be reached.
+    """
+    if hasattr(store, "schema_state"):
+        return await cast("SQLTrackerStore", store).schema_state()
+    try:
+        async with store:
+            version = (await store.health()).schema_version
+    except (SchemaTooNewError, SchemaUpgradeRequiredError) as error:
+        return str(error)
+    if store.backend_name == "in_memory":
+        raise SchemaError("a store of type in_memory has no layout to show or upgrade")
+    return NOT_CREATED if version is None else f"{CURRENT} ({version})"
+
+
+async def print_schema_sql(target: Target) -> None:
+    """Print the statements that create the layout; nothing is changed.
+
+    Raises:
+        SchemaError: The store has none, or they cannot be written down.
+        TrackerStoreError: The store cannot be reached.
+    """
+    _check_file(target)
+    store = _build(target)
+    if not hasattr(store, "schema_sql"):
+        raise SchemaError(f"a store of type {store.backend_name} has no statements")
+    statements = await cast("SQLTrackerStore", store).schema_sql()
+    for statement in statements or ["-- the layout is current: there is nothing to do"]:
+        _print_line(statement + (";" if statements else ""))
 
 
 async def upgrade_schema(console: Console, target: Target) -> None:
     """Upgrade the layout, or create it, and print what it was and is.
 
     Raises:
-        SchemaError: It cannot be upgraded, or the store has no such layout.
+        SchemaError: It cannot be upgraded.
         TrackerStoreError: The store cannot be reached.
     """
     _check_file(target)
-    store = _sql(_build(target))
-    before = await store.schema_state()
-    await store.upgrade_schema()
-    rows = {
-        "store": target.label,
-        "before": before,
-        "now": await store.schema_state(),
-    }
+    store = _build(target)
+    before = await layout_state(store)
+    if hasattr(store, "upgrade_schema"):
+        await cast("SQLTrackerStore", store).upgrade_schema()
+    else:
+        upgraded = _build(target)
+        upgraded._creates_layout = upgraded._upgrades_layout = True
+        async with upgraded:
+            pass
+    rows = {"store": target.label, "before": before, "now": await layout_state(store)}
     _print_rows(console, rows)
-
-
-def _sql(store: TrackerStore) -> SQLTrackerStore:
-    if not hasattr(store, "upgrade_schema"):
-        raise SchemaError(
-            f"a store of type {store.backend_name} has no layout to show or upgrade"
-        )
-    return cast("SQLTrackerStore", store)

@@ -19,6 +19,7 @@ from tracker_store_async.rows import (
     Health,
     Listing,
     Read,
+    Rewrite,
     StoredConversation,
 )
 from tracker_store_async.store import TrackerStore, is_tracker_store
@@ -291,7 +292,13 @@ class AwaitableTrackerStore(TrackerStore):
             rows=list(zip(ids, texts, strict=read.limit is None)),
         )
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         delete = getattr(self._legacy, "delete", None)
         if before is not None or not callable(delete):
             what = "a part of a conversation" if before is not None else "conversations"
@@ -302,10 +309,18 @@ class AwaitableTrackerStore(TrackerStore):
             )
         async with self._turns.turn(sender_id) as turn:
             log = await self._read_log(sender_id, turn)
+            if version not in (None, len(log.texts)):
+                return False
             if log.tracker_class is not None or log.texts:
                 await self._calls.call(delete, sender_id, turn=turn)
             self._recent.forget(sender_id)
         return bool(log.texts)
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        raise errors.ConfigurationError(
+            f"{type(self._legacy).__name__} is a legacy tracker store that cannot "
+            "change what it has stored: move the conversations to another store first"
+        )
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         if listing.user_id is not None:

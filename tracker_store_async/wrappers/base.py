@@ -34,7 +34,9 @@ if TYPE_CHECKING:
         Listing,
         NewRow,
         Read,
+        Rewrite,
         StoredConversation,
+        Upkeep,
     )
     from tracker_store_async.tracker import DialogueStateTracker
 
@@ -85,6 +87,7 @@ class WrapperTrackerStore(TrackerStore):
     _publisher = forwarded("_publisher")
     _tells_logs_apart = forwarded("_tells_logs_apart")
     _creates_layout = forwarded("_creates_layout")
+    _upgrades_layout = forwarded("_upgrades_layout")
     _lazy_events = forwarded("_lazy_events")
     _keeps_columns = forwarded("_keeps_columns")
     _renews_credentials = forwarded("_renews_credentials")
@@ -161,13 +164,29 @@ class WrapperTrackerStore(TrackerStore):
         await self._wrapped._ensure_open()
         return await self._wrapped._read(read)
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         await self._wrapped._ensure_open()
-        return await self._wrapped._delete(sender_id, before, now)
+        if version is None:  # so a store may do without what prune alone asks for
+            return await self._wrapped._delete(sender_id, before, now)
+        return await self._wrapped._delete(sender_id, before, now, version)
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        await self._wrapped._ensure_open()
+        return await self._wrapped._rewrite(rewrite)
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         await self._wrapped._ensure_open()
         return await self._wrapped._list(listing)
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        await self._wrapped._ensure_open()
+        return await self._wrapped._upkeep(apply=apply)
 
     async def _health(self) -> Health:
         await self._wrapped._ensure_open()

@@ -19,7 +19,7 @@ from tracker_store_async.wrappers.base import WrapperTrackerStore
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tracker_store_async.rows import Health, StoredConversation
+    from tracker_store_async.rows import Health, Rewrite, StoredConversation
     from tracker_store_async.store import TrackerStore
     from tracker_store_async.tracker import DialogueStateTracker
 
@@ -229,13 +229,27 @@ class CachedTrackerStore(WrapperTrackerStore):
 
     # -- primitives --------------------------------------------------------------------
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         try:
-            return await super()._delete(sender_id, before, now)
+            return await super()._delete(sender_id, before, now, version)
         finally:
             entry = self._entries.get(sender_id)
             if entry is not None:
                 self._forget(sender_id, entry)
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        try:
+            return await super()._rewrite(rewrite)
+        finally:
+            entry = self._entries.get(rewrite.sender_id)
+            if entry is not None:
+                self._forget(rewrite.sender_id, entry)
 
     async def _close(self) -> None:
         self.clear()

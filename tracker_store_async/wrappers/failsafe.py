@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Append,
         ConversationSummary,
         Listing,
+        Rewrite,
         StoredConversation,
     )
 
@@ -208,13 +209,28 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         """Whether the primary has become the one to ask while we waited for a turn."""
         return not self._breaker.is_open and sender_id not in self._backlog.entries
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         if not await self._is_served_by_primary(sender_id, at_once=True):
             raise self._refusal("nothing was erased")
         try:
-            return await self._ask(partial(super()._delete, sender_id, before, now))
+            work = partial(super()._delete, sender_id, before, now, version)
+            return await self._ask(work)
         finally:
             self._seen.forget(sender_id)  # and what was being read of it meanwhile
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        if not await self._is_served_by_primary(rewrite.sender_id, at_once=True):
+            raise self._refusal("nothing was rewritten")
+        try:
+            return await self._ask(partial(super()._rewrite, rewrite))
+        finally:
+            self._seen.forget(rewrite.sender_id)  # and what was being read of it
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         for sender_id in list(self._backlog.entries):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ConversationSummary,
         Listing,
         Read,
+        Rewrite,
         StoredConversation,
     )
     from tracker_store_async.store import TrackerStore
@@ -95,8 +96,20 @@ class RetryingTrackerStore(WrapperTrackerStore):
     async def _read(self, read: Read) -> StoredConversation | None:
         return await self._retried(partial(super()._read, read))
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
-        return await self._retried(partial(super()._delete, sender_id, before, now))
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
+        return await self._retried(
+            partial(super()._delete, sender_id, before, now, version)
+        )
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        # One that had landed is refused the second time: the caller looks what is now.
+        return await self._retried(partial(super()._rewrite, rewrite))
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return await self._retried(partial(super()._list, listing))

@@ -71,12 +71,18 @@ class Eraser:
         self._rasa = rasa
         self._reader = reader
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
         for _ in range(ATTEMPTS):
             try:
                 if before is None:
-                    return await self._delete_whole(sender_id, now)
+                    return await self._delete_whole(sender_id, now, version)
                 return await self._cut(sender_id, before, now)
             except (ConditionError, TornError):
                 continue  # somebody else was there: look again
@@ -98,7 +104,9 @@ class Eraser:
 
     # -- whole conversations -----------------------------------------------------------
 
-    async def _delete_whole(self, sender_id: str, now: float) -> bool:
+    async def _delete_whole(
+        self, sender_id: str, now: float, version: int | None
+    ) -> bool:
         items, after = await self._first_page(sender_id)
         had_rasas = False
         if self._rasa is not None:
@@ -113,8 +121,18 @@ class Eraser:
         head = None
         if items and position_of(items[0]) == HEAD_KEY:
             head = head_from(items[0])
+        if version is not None and not await self._has(sender_id, head, version):
+            return False
         await self._erase(sender_id, head, items, after, whole=True)
         return had_rasas if head is None else not head.is_gone(now)
+
+    async def _has(self, sender_id: str, head: Head | None, version: int) -> bool:
+        """Whether a conversation, or Rasa's item in its place, has a version."""
+        if head is not None:
+            return head.erasing is None and head.version == version
+        found = None if self._rasa is None else await self._rasa.get(sender_id)
+        stored = None if found is None else found.conversation(sender_id)
+        return stored is not None and stored.version == version
 
     async def _first_page(self, sender_id: str) -> tuple[list[Item], Any]:
         return await self._table.page(sender_id, LOWEST_KEY, HEAD_KEY, names=SEEN)
@@ -151,7 +169,7 @@ class Eraser:
             return
         claim = uuid4().hex
         expression = Expression()
-        condition = _is_seen(expression, head)
+        condition = is_seen(expression, head)
         tombstone = {**item_key(sender_id, HEAD_KEY), "erasing": text(claim)}
         put = self._table.put(tombstone, condition, expression)
         marker = [self._table.delete(sender_id, MARKER_KEY)] if whole else []
@@ -160,7 +178,7 @@ class Eraser:
 
     def _without_head(self, sender_id: str, head: Head | None) -> dict[str, Any]:
         expression = Expression()
-        condition = _is_seen(expression, head)
+        condition = is_seen(expression, head)
         if head is None:
             return self._table.check(sender_id, HEAD_KEY, condition, expression)
         return self._table.delete(sender_id, HEAD_KEY, condition, expression)
@@ -246,7 +264,7 @@ class Eraser:
     ) -> dict[str, Any]:
         """Return the write that makes everything before a position invisible."""
         expression = Expression()
-        condition = _is_seen(expression, head)
+        condition = is_seen(expression, head)
         values: Item = {"first": number(before)}
         if cutting:
             values["cutting"] = flag()
@@ -314,7 +332,7 @@ def _is_erased(item: Item, *, whole: bool) -> bool:
     return position != HEAD_KEY and (whole or position != MARKER_KEY)
 
 
-def _is_seen(expression: Expression, head: Head | None) -> str:
+def is_seen(expression: Expression, head: Head | None) -> str:
     """Return the condition that the head is still the one that was seen."""
     if head is None:
         return expression.lacks("sender_id")

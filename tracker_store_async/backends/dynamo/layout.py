@@ -103,6 +103,7 @@ class Head:
         is_from_rasa: Whether it has begun with Rasa's item, which was left there.
         erasing: The token of an erasure under way: nothing is stored any more.
         cutting: Whether the erasure of its beginning may not be complete.
+        rewriting: Whether what was there before a rewrite may not be erased yet.
     """
 
     version: int
@@ -120,6 +121,7 @@ class Head:
     is_from_rasa: bool
     erasing: str | None
     cutting: bool
+    rewriting: bool
 
     def is_gone(self, now: float) -> bool:
         """Whether it counts as nothing: expired, or being erased."""
@@ -147,6 +149,7 @@ def head_from(item: Item) -> Head:
         is_from_rasa="from_rasa" in item,
         erasing=text_of(item, "erasing"),
         cutting="cutting" in item,
+        rewriting="rewriting" in item,
     )
 
 

@@ -20,13 +20,19 @@ from tracker_store_async.backends.dynamo.layout import (
     table_description,
 )
 from tracker_store_async.backends.dynamo.values import Expression, int_of, number
+from tracker_store_async.stored_layout import check_version, climb
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tracker_store_async.backends.dynamo.client import Client
 
 logger = logging.getLogger(__name__)
 
 LONGEST_POLL_SECONDS = 2.0
+
+LAYOUT_STEPS: dict[int, Callable[[Client], Awaitable[None]]] = {}
+"""What leads from a version of the layout to the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class TableOptions:
     billing_mode: str = "PAY_PER_REQUEST"
     read_capacity_units: int = 5
     write_capacity_units: int = 5
+    upgrades_layout: bool = False
 
 
 async def ensure_table(client: Client, names: Names, options: TableOptions) -> None:
@@ -60,7 +67,7 @@ async def ensure_table(client: Client, names: Names, options: TableOptions) -> N
             f"the DynamoDB table {names.table!r} does not have the keys and indexes of "
             "this library: name another one as events_table_name"
         )
-    await _check_version(client, names.table)
+    await _check_version(client, names.table, may_upgrade=options.upgrades_layout)
 
 
 async def describe(client: Client, table: str) -> dict[str, Any] | None:
@@ -110,7 +117,22 @@ def _is_active(description: dict[str, Any]) -> bool:
     return all(state in ("ACTIVE", "UPDATING") for state in states)
 
 
-async def _check_version(client: Client, table: str) -> None:
+async def _upgrade(
+    client: Client, table: str, version: int, *, may_upgrade: bool
+) -> None:
+    where = f"the DynamoDB table {table!r}"
+    check_version(version, SCHEMA_VERSION, where, may_upgrade=may_upgrade)
+
+    async def write(version: int) -> None:
+        item = {**item_key(SCHEMA_KEY, 0), "schema_version": number(version)}
+        await client.call("put_item", TableName=table, Item=item)
+
+    await climb(version, SCHEMA_VERSION, LAYOUT_STEPS, client, write)
+
+
+async def _check_version(
+    client: Client, table: str, *, may_upgrade: bool = False
+) -> None:
     """Check the version of the layout; write it, last of all, in a new table."""
     key = item_key(SCHEMA_KEY, 0)
     for _ in range(2):
@@ -119,12 +141,7 @@ async def _check_version(client: Client, table: str) -> None:
         )
         if "Item" in answer:
             version = int_of(answer["Item"], "schema_version")
-            if version > SCHEMA_VERSION:
-                raise errors.SchemaTooNewError(
-                    f"the DynamoDB table {table!r} has layout {version}, and this "
-                    f"version knows up to {SCHEMA_VERSION}: upgrade "
-                    "tracker-store-async"
-                )
+            await _upgrade(client, table, version, may_upgrade=may_upgrade)
             return
         await _enable_ttl(client, table)
         expression = Expression()

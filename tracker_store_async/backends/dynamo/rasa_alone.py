@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ConversationSummary,
         Listing,
         Read,
+        Rewrite,
         StoredConversation,
     )
 
@@ -87,7 +88,21 @@ class RasaAlone:
         """
         self._refuse()
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
+        """Refuse it.
+
+        Raises:
+            SchemaError: Always.
+        """
+        self._refuse()
+
+    async def rewrite(self, rewrite: Rewrite) -> bool:
         """Refuse it.
 
         Raises:

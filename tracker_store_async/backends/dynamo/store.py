@@ -14,6 +14,7 @@ from tracker_store_async.backends.dynamo.credentials import credentials_source
 from tracker_store_async.backends.dynamo.erasing import Eraser
 from tracker_store_async.backends.dynamo.layout import SCHEMA_VERSION, Names
 from tracker_store_async.backends.dynamo.listing import Lister
+from tracker_store_async.backends.dynamo.maintenance import dynamo_upkeep
 from tracker_store_async.backends.dynamo.opening import (
     TableOptions,
     describe,
@@ -23,6 +24,7 @@ from tracker_store_async.backends.dynamo.opening import (
 from tracker_store_async.backends.dynamo.rasa import RasaTable
 from tracker_store_async.backends.dynamo.rasa_alone import RasaAlone
 from tracker_store_async.backends.dynamo.reading import Reader
+from tracker_store_async.backends.dynamo.rewriting import Rewriter
 from tracker_store_async.backends.dynamo.table import Table
 from tracker_store_async.errors import (
     ConfigurationError,
@@ -48,7 +50,9 @@ if TYPE_CHECKING:
         Listing,
         NewRow,
         Read,
+        Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 T = TypeVar("T")
@@ -69,6 +73,7 @@ class _Operations:
     appender: Appender | RasaAlone
     reader: Reader | RasaAlone
     eraser: Eraser | RasaAlone
+    rewriter: Rewriter | RasaAlone
     lister: Lister | RasaAlone
 
 
@@ -228,6 +233,7 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
                         self._table_options,
                         create_table=self._table_options.create_table
                         and self._creates_layout,
+                        upgrades_layout=self._upgrades_layout,
                     )
                     if not await self._has_rasas_alone(client):
                         await ensure_table(client, self._names, options)
@@ -240,7 +246,7 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
     async def _operations_with(self, client: Client) -> _Operations:
         if await self._has_rasas_alone(client):
             alone = RasaAlone(client, self._names.rasa_table)
-            return _Operations(client, alone, alone, alone, alone)
+            return _Operations(client, alone, alone, alone, alone, alone)
         rasa = None
         if self._read_rasa_data and await has_rasas_table(client, self._names):
             rasa = RasaTable(client, self._names)
@@ -250,7 +256,14 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         appender = Appender(
             table, rasa, eraser, delete_rasa_data=self._delete_rasa_data
         )
-        return _Operations(client, appender, reader, eraser, Lister(table, rasa))
+        return _Operations(
+            client,
+            appender,
+            reader,
+            eraser,
+            Rewriter(table, rasa),
+            Lister(table, rasa),
+        )
 
     async def _has_rasas_alone(self, client: Client) -> bool:
         """Whether there is Rasa's table to be looked at, and none of ours."""
@@ -282,16 +295,29 @@ class DynamoTrackerStore(TrackerStore, SerializedTrackerAsDict):
     async def _read(self, read: Read) -> StoredConversation | None:
         return await self._bounded(self._opened.reader.read(read))
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         # Once begun it goes on to its end: what is invisible is to be gone as well.
-        work = self._opened.eraser.delete(sender_id, before, now)
+        work = self._opened.eraser.delete(sender_id, before, now, version)
         return await settled(self._bounded(work))
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        return await settled(self._bounded(self._opened.rewriter.rewrite(rewrite)))
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         # A page of a few among a million takes as long as it takes; what is bounded is
         # each of its requests.
         with self._translated:
             return await self._opened.lister.next_page(listing)
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        work = dynamo_upkeep(self._opened.client, self._names.table)
+        return await self._bounded(work)
 
     async def _health(self) -> Health:
         started = time.perf_counter()

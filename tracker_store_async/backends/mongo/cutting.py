@@ -51,7 +51,7 @@ class Cutter:
                 found = await self._rasa.find(sender_id)
                 if found is None or not 0 < before <= found.session_start:
                     return False
-                await self._take_over(sender_id, found)
+                await self.take_over(sender_id, found)
             elif header.get("pending") is not None:
                 await self._eraser.complete(header)
             elif is_expired(header, now):
@@ -78,7 +78,7 @@ class Cutter:
         await self._eraser.complete({**header, "pending": pending})
         return True
 
-    async def _take_over(self, sender_id: str, found: StoredConversation) -> None:
+    async def take_over(self, sender_id: str, found: StoredConversation) -> None:
         """Begin the log with what Rasa wrote, since Rasa's document cannot be cut."""
         nothing = Append(
             sender_id=sender_id,

@@ -27,16 +27,18 @@ from tracker_store_async.backends.mongo.layout import (
     header_indexes,
 )
 from tracker_store_async.backends.mongo.listing import Lister
+from tracker_store_async.backends.mongo.maintenance import mongo_upkeep
 from tracker_store_async.backends.mongo.outbox import BoundedOutbox, MongoOutbox
 from tracker_store_async.backends.mongo.rasa import RasaDocuments
 from tracker_store_async.backends.mongo.reading import Reader
-from tracker_store_async.errors import SchemaTooNewError
+from tracker_store_async.backends.mongo.rewriting import Rewriter
 from tracker_store_async.rows import Health
 from tracker_store_async.settling import settled
+from tracker_store_async.stored_layout import check_version, climb
 from tracker_store_async.translation import Translated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from tracker_store_async.relay import Outbox
     from tracker_store_async.rows import (
@@ -44,10 +46,15 @@ if TYPE_CHECKING:
         ConversationSummary,
         Listing,
         Read,
+        Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 T = TypeVar("T")
+
+LAYOUT_STEPS: dict[int, Callable[[Collections], Awaitable[None]]] = {}
+"""What leads from a version of the layout to the next one."""
 
 
 class MongoDatabase:
@@ -64,6 +71,7 @@ class MongoDatabase:
         journal: Whether they have it in their journal by then.
         delete_rasa_data: Whether what was taken over is removed.
         creates_layout: Whether missing indexes are created.
+        upgrades_layout: Whether an older layout is upgraded.
     """
 
     def __init__(
@@ -79,8 +87,10 @@ class MongoDatabase:
         journal: bool,
         delete_rasa_data: bool,
         creates_layout: bool,
+        upgrades_layout: bool,
     ) -> None:
         self._where = where
+        self._upgrades_layout = upgrades_layout
         self._creates_layout = creates_layout
         self._translated = Translated(where, error_table)
         seconds = options.command_timeout_seconds
@@ -108,6 +118,7 @@ class MongoDatabase:
             collections, rasa, self._eraser, delete_rasa_data=delete_rasa_data
         )
         self._cutter = Cutter(collections, rasa, self._eraser, self._appender)
+        self._rewriter = Rewriter(collections, rasa, self._eraser, self._cutter)
         self._reader = Reader(collections, rasa)
         self._lister = Lister(collections)
         self._outbox = MongoOutbox(collections, self._reader)
@@ -141,11 +152,18 @@ class MongoDatabase:
             await self._collections.events.create_indexes(bucket_indexes())
             version = {"$setOnInsert": {"version": LAYOUT_VERSION}}
             await log.update_one({"_id": LAYOUT_ID}, version, upsert=True)
-        elif found["version"] > LAYOUT_VERSION:
-            raise SchemaTooNewError(
-                f"{self._where} holds layout {found['version']}, which a newer version "
-                f"of this library wrote; this one knows {LAYOUT_VERSION}: upgrade it"
-            )
+            return
+        version, may_upgrade = found["version"], self._upgrades_layout
+        check_version(version, LAYOUT_VERSION, self._where, may_upgrade=may_upgrade)
+        await climb(
+            version,
+            LAYOUT_VERSION,
+            LAYOUT_STEPS,
+            self._collections,
+            lambda number: log.update_one(
+                {"_id": LAYOUT_ID}, {"$set": {"version": number}}
+            ),
+        )
 
     async def open_outbox(self) -> Outbox:
         """Return the outbox, after its index was created where it is missing."""
@@ -169,17 +187,34 @@ class MongoDatabase:
         """Return header and rows as of one moment, or None."""
         return await self.bounded(self._reader.read(read))
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
-        if before is None:
+        if before is None and version is not None:
+            work = self._eraser.delete_version(sender_id, version, now)
+        elif before is None:
             work = self._eraser.delete(sender_id, now)
         else:
             work = self._cutter.cut(sender_id, before, now)
         return await self.bounded(settled(work))
 
+    async def rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored; False if it is not that."""
+        return await self.bounded(settled(self._rewriter.rewrite(rewrite)))
+
     async def list(self, listing: Listing) -> list[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""
         return await self.bounded(self._lister.page(listing))
+
+    async def upkeep(self, *, apply: bool) -> Upkeep:
+        """Report on the collections; with `apply`, mend and compact them first."""
+        with self._translated:
+            return await mongo_upkeep(self._database, self._collections, apply=apply)
 
     async def health(self) -> Health:
         """Ask the server how it is."""

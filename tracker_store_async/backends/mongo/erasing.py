@@ -20,6 +20,7 @@ from tracker_store_async.backends.mongo.layout import (
     is_expired,
     longer_ttl,
     new_log,
+    same_header,
     with_ttl,
 )
 
@@ -85,8 +86,31 @@ class Eraser:
         else:
             existed = not found.get("hidden") and not is_expired(found, now)
         log = log if found is None else found["log"]
+        noted = (found or {}).get("pending") or {}
+        if "log" in noted:  # buckets of a rewrite that was cut short
+            await self._events.delete_many({"log": noted["log"]})
         await self.complete({"_id": sender_id, "log": log, **mark})
         return existed
+
+    async def delete_version(self, sender_id: str, version: int, now: float) -> bool:
+        """Erase a conversation if it has this version; return whether it had."""
+        mark = {"hidden": True, "pending": {"kind": "delete"}}
+        while True:
+            header = await self._log.find_one({"_id": sender_id})
+            if header is None:
+                found = await self._rasa.find(sender_id)
+                if found is None or found.version != version:
+                    return False
+                return await self.delete(sender_id, now)
+            if header.get("pending") is not None:
+                await self.complete(header)
+                continue
+            if is_expired(header, now) or header["version"] != version:
+                return False
+            erased = {"$set": mark, "$unset": dict.fromkeys(CONTENT, "")}
+            if (await self._log.update_one(same_header(header), erased)).matched_count:
+                await self.complete({**header, **mark})
+                return True
 
     async def drop_expired(self, header: Document, now: float) -> None:
         """Remove an expired conversation, to make room for a new one."""
@@ -127,6 +151,13 @@ class Eraser:
                 await self._limit_buckets(header, pending)
             case "cut":
                 await self._erase_cut(header, pending)
+            case "stage":
+                await self._events.delete_many({"log": pending["log"]})
+                await self._done(header, {})
+            case "rewritten":
+                await self._rasa.erase(header["_id"])
+                await self._events.delete_many({"log": pending["log"]})
+                await self._done(header, {})
 
     async def _remove(self, header: Document) -> None:
         """Remove the buckets of a hidden header, and then itself."""

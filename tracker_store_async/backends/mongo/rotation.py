@@ -28,7 +28,9 @@ if TYPE_CHECKING:
         Listing,
         OutboxItem,
         Read,
+        Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 T = TypeVar("T")
@@ -88,9 +90,25 @@ class RotatingDatabase:
         """Return header and rows as of one moment, or None."""
         return await self.run(lambda database: database.read(read))
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
-        return await self.run(lambda database: database.delete(sender_id, before, now))
+        return await self.run(
+            lambda database: database.delete(sender_id, before, now, version)
+        )
+
+    async def rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored; False if it is not that."""
+        return await self.run(lambda database: database.rewrite(rewrite))
+
+    async def upkeep(self, *, apply: bool) -> Upkeep:
+        """Report on the collections; with `apply`, mend and compact them first."""
+        return await self.run(lambda database: database.upkeep(apply=apply))
 
     async def list(self, listing: Listing) -> list[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""

@@ -37,6 +37,8 @@ async def stage(
     header: Document,
     buckets: Sequence[Bucket],
     ttl: datetime | None,
+    *,
+    log: str | None = None,
 ) -> bool:
     """Write buckets that nobody sees yet; return whether the header is as it was.
 
@@ -45,8 +47,9 @@ async def stage(
         header: The header as it was read.
         buckets: What to write.
         ttl: When MongoDB may remove them, or None.
+        log: The log that they are for, if it is not the header's of now.
     """
-    log = header["log"]
+    log = log or header["log"]
     await _place(collections, log, buckets)
     unchanged = await collections.log.find_one(same_header(header), {"_id": 1})
     if unchanged is None:

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
         Listing,
         NewRow,
         Read,
+        Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 
@@ -224,6 +226,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
                 journal=self._journal,
                 delete_rasa_data=self._delete_rasa_data,
                 creates_layout=self._creates_layout,
+                upgrades_layout=self._upgrades_layout,
             )
         except ModuleNotFoundError as error:
             raise MissingExtraError(
@@ -264,11 +267,23 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
     async def _read(self, read: Read) -> StoredConversation | None:
         return await self._opened.read(read)
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
-        return await self._opened.delete(sender_id, before, now)
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
+        return await self._opened.delete(sender_id, before, now, version)
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        return await self._opened.rewrite(rewrite)
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return await self._opened.list(listing)
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        return await self._opened.upkeep(apply=apply)
 
     async def _health(self) -> Health:
         return await self._opened.health()

@@ -17,7 +17,13 @@ from tracker_store_async.backends.redis.rows import (
     decode_conversation,
     encode_row,
 )
-from tracker_store_async.backends.redis.scripts import APPEND, CUT, DELETE, READ
+from tracker_store_async.backends.redis.scripts import (
+    APPEND,
+    CUT,
+    DELETE,
+    READ,
+    REWRITE,
+)
 from tracker_store_async.errors import TrackerDeserialisationError
 from tracker_store_async.rasa_rows import slice_of
 
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
         ConversationSummary,
         Listing,
         Read,
+        Rewrite,
         StoredConversation,
     )
 
@@ -191,26 +198,42 @@ class Operations:
 
     # -- delete ------------------------------------------------------------------------
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
         if before is not None:
             return await self._cut(sender_id, before, now)
         if not self.commands.is_cluster:
-            return await self._delete(sender_id, now)
+            return await self._delete(sender_id, now, version)
         number = await self.index.announce_removal(sender_id)
-        had_any = await self._delete(sender_id, now)
+        had_any = await self._delete(sender_id, now, version)
+        if version is not None and not had_any:
+            await self.index.add([sender_id])  # it may well be there: call it off
+            return False
         await self.index.end_removal(sender_id, number)
         return had_any
 
-    async def _delete(self, sender_id: str, now: float) -> bool:
+    async def _delete(self, sender_id: str, now: float, version: int | None) -> bool:
         keys = self._keys_of(sender_id)
-        answer = await self.commands.run(DELETE, keys, repr(now), sender_id)
+        asked = "" if version is None else version
+        answer = await self.commands.run(DELETE, keys, repr(now), sender_id, asked, "")
         if not isinstance(answer, list):
             return bool(answer)
+        [value] = answer
         try:
-            return conversation_of_rasa(sender_id, answer[0], -1, now) is not None
+            found = conversation_of_rasa(sender_id, value, -1, now)
         except TrackerDeserialisationError:
-            return True
+            return version is None
+        if version is None or found is None or found.version != version:
+            return version is None and found is not None
+        seen = sha1(value).hexdigest()  # noqa: S324
+        again = (repr(now), sender_id, version, seen)
+        return isinstance(await self.commands.run(DELETE, keys, *again), list)
 
     async def _cut(self, sender_id: str, before: int, now: float) -> bool:
         keys = self._keys_of(sender_id)
@@ -246,6 +269,40 @@ class Operations:
             *(0, sender_id, repr(found.updated_at), 0, *rows),
         )
         return bool(answer)
+
+    # -- rewrite -----------------------------------------------------------------------
+
+    async def rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored; False if it is not that."""
+        keys = self._keys.of(rewrite.sender_id)
+        arguments: tuple[Any, ...] = (
+            repr(rewrite.now),
+            rewrite.expected_version,
+            rewrite.first_position,
+            repr(rewrite.created_at),
+        )
+        if rewrite.changed:
+            rows = (encode_row(row.event_id, row.data) for row in rewrite.rows)
+            user = rewrite.user_id
+            arguments += (repr(rewrite.new_created_at), rewrite.snapshot)
+            arguments += (0 if user is None else 1, user or "", *rows)
+        answer = await self.commands.run(REWRITE, keys, *arguments)
+        if not isinstance(answer, list):
+            return bool(answer)
+        sender_id, now = rewrite.sender_id, rewrite.now
+        value, remaining = answer
+        found = conversation_of_rasa(sender_id, value, remaining, now)
+        if (
+            found is None
+            or found.version != rewrite.expected_version
+            or found.created_at != rewrite.created_at
+        ):
+            return False
+        if not rewrite.changed:
+            return True
+        if not await self._take_over_as_it_is(sender_id, value, found, now):
+            return False
+        return bool(await self.commands.run(REWRITE, keys, *arguments) == 1)
 
     # -- list --------------------------------------------------------------------------
 

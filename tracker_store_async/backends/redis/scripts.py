@@ -115,12 +115,26 @@ return {h, from, found}
 """
 )
 
-# 1 something was erased, 0 nothing; or Rasa's value, which alone was there
+# 1 something was erased, 0 nothing; or Rasa's value, which alone was there. Where a
+# version is asked for that value stays: the caller counts, and calls again with its
+# hash.
 DELETE = Script(
     _EXPIRED
     + """
 local h = redis.call('HMGET', KEYS[1], 'version', 'expires_at')
 local value = not h[1] and redis.call('GET', KEYS[3])
+local version, rasa_hash = ARGV[3], ARGV[4]
+if version ~= '' then
+  if h[1] then
+    if h[1] ~= version then return 0 end
+  elseif not value then
+    return 0
+  elseif rasa_hash == '' then
+    return {value}
+  elseif redis.sha1hex(value) ~= rasa_hash then
+    return 0
+  end
+end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 if KEYS[4] then redis.call('ZREM', KEYS[4], ARGV[2]) end
 if value then return {value} end
@@ -149,6 +163,36 @@ if before <= first or before > tonumber(h[3]) then return 0 end
 redis.call('LTRIM', KEYS[2], before - first, -1)
 redis.call('HSET', KEYS[1], 'first', ARGV[2])
 redis.call('DEL', KEYS[3])
+return 1
+"""
+)
+
+# 1 rewritten, 0 refused; or Rasa's value, which alone was there
+REWRITE = Script(
+    _EXPIRED
+    + """
+local head, rows, rasa = KEYS[1], KEYS[2], KEYS[3]
+local h = redis.call('HMGET', head, 'version', 'first', 'created_at', 'expires_at')
+if not h[1] then
+  local value = redis.call('GET', rasa)
+  return value and {value, redis.call('PTTL', rasa)} or 0
+end
+if expired(h[4], ARGV[1]) or h[1] ~= ARGV[2] or h[2] ~= ARGV[3] or h[3] ~= ARGV[4] then
+  return 0
+end
+if #ARGV < 8 then return 1 end
+local ttl = redis.call('PTTL', rows)
+redis.call('DEL', rows, rasa)
+for i = 9, #ARGV, 1000 do
+  redis.call('RPUSH', rows, unpack(ARGV, i, math.min(i + 999, #ARGV)))
+end
+if ttl > 0 then redis.call('PEXPIRE', rows, ttl) end
+redis.call('HSET', head, 'created_at', ARGV[5], 'snapshot', ARGV[6])
+if ARGV[7] == '1' then
+  redis.call('HSET', head, 'user_id', ARGV[8])
+else
+  redis.call('HDEL', head, 'user_id')
+end
 return 1
 """
 )

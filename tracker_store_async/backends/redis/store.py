@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from tracker_store_async.backends.redis.keys import Keys
@@ -15,7 +16,6 @@ from tracker_store_async.errors import (
     ConfigurationError,
     MissingExtraError,
     SchemaError,
-    SchemaTooNewError,
     StoreClosedError,
     StoreUnavailableError,
 )
@@ -23,10 +23,11 @@ from tracker_store_async.rows import Health
 from tracker_store_async.serialization import SerializedTrackerAsText
 from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
+from tracker_store_async.stored_layout import check_version, climb
 from tracker_store_async.translation import Translated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractContextManager
 
     from redis.asyncio import Redis, RedisCluster
@@ -43,13 +44,18 @@ if TYPE_CHECKING:
         ConversationSummary,
         Listing,
         Read,
+        Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 COMMAND_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 DEFAULT_MAX_CONNECTIONS = 50
 CLOSE_SECONDS = 5.0
+
+LAYOUT_STEPS: dict[int, Callable[[Commands], Awaitable[None]]] = {}
+"""What leads from a version of the layout to the next one."""
 
 
 class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
@@ -246,11 +252,15 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
                 f"{self._where} has no version of a layout under "
                 f"{self._keys.layout.decode()}: set another key_prefix"
             )
-        if int(found) > SCHEMA_VERSION:
-            raise SchemaTooNewError(
-                f"{self._where} holds version {int(found)} of the layout, this "
-                f"version of the library knows {SCHEMA_VERSION}: upgrade it"
-            )
+        version, may_upgrade = int(found), self._upgrades_layout
+        check_version(version, SCHEMA_VERSION, self._where, may_upgrade=may_upgrade)
+        await climb(
+            version,
+            SCHEMA_VERSION,
+            LAYOUT_STEPS,
+            commands,
+            partial(commands.send, "SET", self._keys.layout),
+        )
 
     async def _close(self) -> None:
         to_close, self._to_close = self._to_close, []
@@ -286,14 +296,30 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         with self._translated:
             return await self._opened.read(read)
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         with self._translated:
             # On a cluster it is several commands: once begun they all run.
-            return await settled(self._opened.delete(sender_id, before, now))
+            return await settled(self._opened.delete(sender_id, before, now, version))
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        with self._translated:
+            return await settled(self._opened.rewrite(rewrite))
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         with self._translated:
             return await self._opened.page(listing)
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        from tracker_store_async.backends.redis.maintenance import redis_upkeep
+
+        with self._translated:
+            return await redis_upkeep(self._opened, self._keys, apply=apply)
 
     async def _health(self) -> Health:
         commands = self._opened.commands

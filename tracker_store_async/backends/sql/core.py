@@ -8,18 +8,31 @@ the methods; those that cannot (Oracle, and drivers we do not know) use these.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, and_, case, func, literal, null, or_, select
+from sqlalchemy import (
+    BigInteger,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
+from tracker_store_async.backends.sql.columns import (
+    CONTENT,
+    changed_content,
+    event_values,
+)
 from tracker_store_async.backends.sql.errors import Kind, is_contended, kind_of
-from tracker_store_async.backends.sql.outbox import outbox_values
+from tracker_store_async.backends.sql.outbox import outbox_values, rewritten_bodies
 from tracker_store_async.backends.sql.paging import check_whole, page_end
-from tracker_store_async.backends.sql.schema import COLUMN_LENGTH
 from tracker_store_async.rows import ConversationSummary, StoredConversation
 from tracker_store_async.settling import settled
 
@@ -31,7 +44,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.schema import Tables
-    from tracker_store_async.rows import Append, Listing, NewRow, Read
+    from tracker_store_async.rows import Append, Listing, NewRow, Read, Rewrite
 
 MAX_POSITION = 2**31 - 1
 """The largest number that the columns of positions and versions hold."""
@@ -217,23 +230,30 @@ class CoreOperations:
 
     # -- delete ------------------------------------------------------------------------
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
 
         async def run(conn: AsyncConnection) -> bool:
             if before is None:
-                return await self._delete_whole(conn, sender_id, now)
+                return await self._delete_whole(conn, sender_id, now, version)
             return await self._cut(conn, sender_id, before, now)
 
         return await self._in_transaction(run)
 
     async def _delete_whole(
-        self, conn: AsyncConnection, sender_id: str, now: float
+        self, conn: AsyncConnection, sender_id: str, now: float, version: int | None
     ) -> bool:
         table = self.tables.conversations
-        header = select(table.c.expires_at).where(table.c.sender_id == sender_id)
+        header = select(table.c.expires_at, table.c.version)
+        header = header.where(table.c.sender_id == sender_id)
         found = (await conn.execute(header.with_for_update())).first()
-        if found is None:
+        if found is None or version not in (None, found.version):
             return False
         await self._erase(conn, sender_id)
         return found.expires_at is None or bool(found.expires_at > now)
@@ -266,6 +286,68 @@ class CoreOperations:
                 cut = (table.c.sender_id == sender_id, table.c.position < before)
                 await conn.execute(table.delete().where(*cut))
         return True
+
+    # -- rewrite -----------------------------------------------------------------------
+
+    async def rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored; False if it is not that."""
+        return await self._in_transaction(
+            lambda conn: self._rewrite_on(conn, rewrite), undo_refused=True
+        )
+
+    async def _rewrite_on(self, conn: AsyncConnection, rewrite: Rewrite) -> bool:
+        head, event = self.tables.conversations, self.tables.events
+        is_same = and_(
+            head.c.sender_id == rewrite.sender_id,
+            head.c.version == rewrite.expected_version,
+            head.c.first_position == rewrite.first_position,
+            head.c.created_at == rewrite.created_at,
+            self._alive(rewrite.now),
+        )
+        if not rewrite.changed:
+            found = await conn.execute(select(head.c.version).where(is_same))
+            return found.first() is not None
+        claim = head.update().values(
+            snapshot=rewrite.snapshot,
+            user_id=rewrite.user_id,
+            created_at=rewrite.new_created_at,
+        )
+        if (await conn.execute(claim.where(is_same))).rowcount != 1:
+            return False
+        change = event.update().where(
+            event.c.sender_id == rewrite.sender_id,
+            event.c.position == bindparam("at"),
+        )
+        change = change.values({name: bindparam(f"new_{name}") for name in CONTENT})
+        values = [
+            {"at": position, **{f"new_{name}": each for name, each in content.items()}}
+            for position, content in changed_content(rewrite)
+        ]
+        await conn.execute(change, values)
+        if self.outbox is not None:
+            await self._rewrite_messages(conn, self.outbox, rewrite)
+        return True
+
+    async def _rewrite_messages(
+        self, conn: AsyncConnection, outbox: Table, rewrite: Rewrite
+    ) -> None:
+        """Change what waits to be published, too."""
+        found = await conn.execute(
+            select(outbox.c.position).where(
+                outbox.c.sender_id == rewrite.sender_id,
+                outbox.c.position >= rewrite.first_position,
+            )
+        )
+        bodies = rewritten_bodies(rewrite, [row[0] for row in found])
+        if bodies:
+            change = outbox.update().where(
+                outbox.c.sender_id == rewrite.sender_id,
+                outbox.c.position == bindparam("at"),
+            )
+            await conn.execute(
+                change.values(body=bindparam("new_body")),
+                [{"at": each["position"], "new_body": each["body"]} for each in bodies],
+            )
 
     # -- list --------------------------------------------------------------------------
 
@@ -393,46 +475,6 @@ def header_values(append: Append) -> dict[str, Any]:
         "expires_at": append.expires_at,
         "user_id": append.user_id,
     }
-
-
-def event_values(append: Append) -> list[dict[str, Any]]:
-    """Return the rows that an append inserts."""
-    return [
-        {
-            "sender_id": append.sender_id,
-            "type_name": column_text(row.type_name),
-            "timestamp": column_time(row.timestamp),
-            "intent_name": column_text(row.intent_name),
-            "action_name": column_text(row.action_name),
-            "data": row.data,
-            "position": position,
-            "event_id": row.event_id,
-        }
-        for position, row in enumerate(append.rows, append.position)
-    ]
-
-
-def column_text(text: str | None) -> str | None:
-    """Return a derived text as its column can hold it: the event's JSON has the rest.
-
-    It is cut to the width of the column, and what no database can store (NUL, half of a
-    surrogate pair) is replaced.
-    """
-    if text is None or (
-        len(text) <= COLUMN_LENGTH and text.isprintable() and text.isascii()
-    ):
-        return text
-    text = text[:COLUMN_LENGTH]
-    if "\0" in text:
-        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return text if text.isascii() else text.encode(errors="replace").decode()
-
-
-def column_time(timestamp: float | None) -> float | None:
-    """Return a time that every database can hold: the event's JSON has the rest."""
-    if timestamp is None or math.isfinite(timestamp):
-        return timestamp
-    return None
 
 
 def _conversation_of(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import false, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tracker_store_async import errors
 from tracker_store_async.backends.sql.schema import (
@@ -24,12 +25,14 @@ from tracker_store_async.backends.sql.schema import (
     RASA_COLUMNS,
     UPGRADING,
     Tables,
+    room_statement,
 )
+from tracker_store_async.stored_layout import check_version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Connection, Dialect, Table
     from sqlalchemy.engine import Inspector
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -48,6 +51,7 @@ class LayoutState(Enum):
     RASA = "Rasa's layout (upgrade needed)"
     UPGRADING = "Rasa's layout, half upgraded (run the upgrade again)"
     PARTIAL = "events without their conversations (upgrade needed)"
+    OLDER = "older than this library (upgrade needed)"
     NEWER = "newer than this library"
     TAKEN = "Rasa's layout, with a column of somebody else's by our name"
     FOREIGN = "tables of something else"
@@ -66,6 +70,8 @@ class Layout:
         """Read as `current (1)` or `Rasa's layout (upgrade needed)`."""
         if self.state is LayoutState.NEWER:
             return f"newer than this library ({self.version})"
+        if self.state is LayoutState.OLDER:
+            return f"older than this library ({self.version}, upgrade needed)"
         if self.detail:
             return f"{self.state.value}: {self.detail}"
         return str(self.state.value)
@@ -100,6 +106,8 @@ def _stored_version(
 def _state_of(version: int) -> LayoutState:
     if version == UPGRADING:
         return LayoutState.UPGRADING
+    if version < LAYOUT_VERSION:
+        return LayoutState.OLDER
     newer = version > LAYOUT_VERSION
     return LayoutState.NEWER if newer else LayoutState.CURRENT
 
@@ -169,6 +177,13 @@ def check_layout(layout: Layout, *, create_tables: bool, auto_upgrade: bool) -> 
         SchemaError: It is missing and may not be created, or is none of ours.
     """
     state = layout.state
+    if state is LayoutState.OLDER:
+        check_version(
+            layout.version or 0,
+            LAYOUT_VERSION,
+            "the database",
+            may_upgrade=auto_upgrade,
+        )
     if state is LayoutState.NEWER:
         raise errors.SchemaTooNewError(
             f"the tables have layout version {layout.version}, this version of the "
@@ -224,6 +239,20 @@ async def create_layout(connection: AsyncConnection, tables: Tables) -> None:
     """Create the tables that are missing, and the version last. Hold the lock."""
     await connection.run_sync(tables.metadata.create_all)
     await write_version(connection, tables, LAYOUT_VERSION)
+
+
+def creating_statements(dialect: Dialect, tables: Tables) -> list[str]:
+    """Return what `create_layout` runs where there is nothing yet, as text."""
+    found: list[str] = []
+    for table in tables.metadata.sorted_tables:
+        found.append(str(CreateTable(table).compile(dialect=dialect)).strip())
+        indexes = sorted(table.indexes, key=lambda each: str(each.name))
+        found += (str(CreateIndex(i).compile(dialect=dialect)).strip() for i in indexes)
+    if dialect.name == "postgresql":
+        found.append(room_statement(dialect, tables.conversations))
+    name = dialect.identifier_preparer.format_table(tables.layout)
+    found.append(f"INSERT INTO {name} (version) VALUES ({LAYOUT_VERSION})")  # noqa: S608
+    return found
 
 
 async def write_version(

@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from tracker_store_async.backends.sql.core import (
-    CoreOperations,
-    column_text,
-    event_values,
-)
+from tracker_store_async.backends.sql.columns import column_text, event_values
+from tracker_store_async.backends.sql.core import CoreOperations
 from tracker_store_async.errors import InvalidInputError
 
 if TYPE_CHECKING:

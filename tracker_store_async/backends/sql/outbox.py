@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,14 +36,14 @@ from tracker_store_async.rows import OutboxEntry, OutboxItem
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.connector import Connector
-    from tracker_store_async.rows import Append
+    from tracker_store_async.rows import Append, Rewrite
 
 
 class OutboxTables(NamedTuple):
@@ -84,6 +85,29 @@ def outbox_values(append: Append) -> list[dict[str, Any]]:
     return [
         {"sender_id": append.sender_id, **entry._asdict()} for entry in append.outbox
     ]
+
+
+def rewritten_bodies(rewrite: Rewrite, waiting: Iterable[int]) -> list[dict[str, Any]]:
+    """Return what the messages of a conversation say once it is rewritten.
+
+    Args:
+        rewrite: What is put in the place of what is stored.
+        waiting: Positions of the events that are not published yet.
+    """
+    values = []
+    for position in waiting:
+        row = rewrite.rows[position - rewrite.first_position]
+        body = {"sender_id": rewrite.sender_id, **json.loads(row.data)}
+        if rewrite.user_id is not None:
+            body.setdefault("user_id", rewrite.user_id)
+        values.append(
+            {
+                "sender_id": rewrite.sender_id,
+                "position": position,
+                "body": json.dumps(body),
+            }
+        )
+    return values
 
 
 async def find_messages(

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.backends.sql.core import (
-    MAX_POSITION,
-    column_text,
-    column_time,
-)
+from tracker_store_async.backends.sql.columns import column_text, column_time
+from tracker_store_async.backends.sql.core import MAX_POSITION
 from tracker_store_async.backends.sql.paging import check_whole, page_end
 from tracker_store_async.rows import NewRow, StoredConversation
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.backends.sql.core import (
-    MAX_POSITION,
-    column_text,
-    column_time,
-)
+from tracker_store_async.backends.sql.columns import column_text, column_time
+from tracker_store_async.backends.sql.core import MAX_POSITION
 from tracker_store_async.backends.sql.outbox import build_outbox
 
 if TYPE_CHECKING:

@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from tracker_store_async.rows import Append, Listing, NewRow, Read, StoredRow
+    from tracker_store_async.rows import (
+        Append,
+        Listing,
+        NewRow,
+        Read,
+        Rewrite,
+        StoredRow,
+    )
 
 PLACES = 1024
 """Conversations whose place is remembered, to read on page by page."""
@@ -173,7 +180,21 @@ class RasaOperations(CoreOperations):
         """
         self._refuse()
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
+        """Refuse it.
+
+        Raises:
+            SchemaUpgradeRequiredError: Always.
+        """
+        self._refuse()
+
+    async def rewrite(self, rewrite: Rewrite) -> bool:
         """Refuse it.
 
         Raises:

@@ -143,8 +143,13 @@ def _leave_room(table: Table, connection: Connection, **_: Any) -> None:
     Then a save does not touch the table's indexes.
     """
     if connection.dialect.name == "postgresql":
-        name = connection.dialect.identifier_preparer.format_table(table)
-        connection.exec_driver_sql(f"ALTER TABLE {name} SET (fillfactor = 70)")
+        connection.exec_driver_sql(room_statement(connection.dialect, table))
+
+
+def room_statement(dialect: Dialect, table: Table) -> str:
+    """Return PostgreSQL's statement that leaves room in each page of a table."""
+    name = dialect.identifier_preparer.format_table(table)
+    return f"ALTER TABLE {name} SET (fillfactor = 70)"
 
 
 def _id_column(dialect: Dialect) -> Column[int]:

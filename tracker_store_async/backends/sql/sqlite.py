@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.util import greenlet_spawn
 
-from tracker_store_async.backends.sql.core import (
+from tracker_store_async.backends.sql.columns import (
+    changed_content,
     column_text,
     column_time,
 )
-from tracker_store_async.backends.sql.outbox import outbox_values
+from tracker_store_async.backends.sql.outbox import outbox_values, rewritten_bodies
 from tracker_store_async.backends.sql.paging import check_whole, page_end
 from tracker_store_async.rows import ConversationSummary, NewRow, StoredConversation
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
 
-    from tracker_store_async.rows import Append, Listing, Read
+    from tracker_store_async.rows import Append, Listing, Read, Rewrite
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ same pages of the indexes are written and synced once more.
 """
 
 _IS_ALIVE = """
-SELECT expires_at IS NULL OR expires_at > :now FROM conversations
+SELECT expires_at IS NULL OR expires_at > :now, version FROM conversations
 WHERE sender_id = :sender_id
 """
 _ADVANCE = """
@@ -102,6 +103,26 @@ WHERE sender_id = :sender_id AND first_position < :before AND session_start >= :
 _CUT = "DELETE FROM events WHERE sender_id = :sender_id AND position < :before"
 _ERASE_MESSAGES = "DELETE FROM outbox WHERE sender_id = :sender_id"
 _CUT_MESSAGES = "DELETE FROM outbox WHERE sender_id = :sender_id AND position < :before"
+_WAITING_MESSAGES = """
+SELECT position FROM outbox WHERE sender_id = :sender_id AND position >= :first_position
+"""
+_REWRITE_MESSAGE = """
+UPDATE outbox SET body = :body WHERE sender_id = :sender_id AND position = :position
+"""
+_SAME = """
+WHERE sender_id = :sender_id AND version = :version AND created_at = :created_at
+    AND first_position = :first_position AND (expires_at IS NULL OR expires_at > :now)
+"""
+_IS_SAME = "SELECT 1 FROM conversations"
+_CLAIM_REWRITE = """
+UPDATE conversations SET snapshot = :snapshot, user_id = :user_id,
+    created_at = :new_created_at
+"""
+_REWRITE_EVENT = """
+UPDATE events SET data = :data, type_name = :type_name, timestamp = :timestamp,
+    intent_name = :intent_name, action_name = :action_name
+WHERE sender_id = :sender_id AND position = :position
+"""
 
 _LIST = """
 SELECT sender_id, version, created_at, updated_at, user_id FROM conversations
@@ -174,14 +195,31 @@ class SqliteOperations:
         """Do several reads in one hop to the thread."""
         return await _run(self._reader, _read_many, reads)
 
-    async def delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
         with_outbox = self.outbox is not None
-        return await _run(self._writer, _delete, sender_id, before, now, with_outbox)
+        return await _run(
+            self._writer, _delete, sender_id, before, now, version, with_outbox
+        )
+
+    async def rewrite(self, rewrite: Rewrite) -> bool:
+        """Put other content in the place of what is stored; False if it is not that."""
+        with_outbox = self.outbox is not None
+        return await _run(self._writer, _rewrite, rewrite, with_outbox)
 
     async def list(self, listing: Listing) -> Sequence[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""
         return await _run(self._reader, _list, listing)
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function on the writing connection, outside of a transaction."""
+        return await _run(self._writer, work)
 
     async def server_version(self) -> str:
         """Return the version of the SQLite library, after a read from the file."""
@@ -210,6 +248,8 @@ async def _run(driver: Any, work: Callable[..., T], *arguments: Any) -> T:
 def _set_modes(conn: sqlite3.Connection) -> None:
     # FULL: what was acknowledged survives a power cut, too, for some 0.1 ms a save.
     conn.execute("PRAGMA synchronous = FULL")
+    # What is erased is overwritten: else it stays in the file until its page is used.
+    conn.execute("PRAGMA secure_delete = ON")
     deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     while True:
         try:
@@ -357,12 +397,15 @@ def _delete(
     sender_id: str,
     before: int | None,
     now: float,
+    version: int | None,
     with_outbox: bool,
 ) -> bool:
     values = {"sender_id": sender_id, "before": before, "now": now}
     with _writing(conn):
         if before is None:
             found = conn.execute(_IS_ALIVE, values).fetchone()
+            if found is not None and version not in (None, found[1]):
+                return False
             _erase(conn, values, with_outbox)
             return found is not None and bool(found[0])
         if conn.execute(_CLAIM_CUT, values).rowcount != 1:
@@ -370,6 +413,34 @@ def _delete(
         for statement in (_CUT, _CUT_MESSAGES) if with_outbox else (_CUT,):
             conn.execute(statement, values)
         return True
+
+
+def _rewrite(conn: sqlite3.Connection, rewrite: Rewrite, with_outbox: bool) -> bool:
+    values = {
+        "sender_id": rewrite.sender_id,
+        "version": rewrite.expected_version,
+        "first_position": rewrite.first_position,
+        "created_at": rewrite.created_at,
+        "new_created_at": rewrite.new_created_at,
+        "snapshot": rewrite.snapshot,
+        "user_id": rewrite.user_id,
+        "now": rewrite.now,
+    }
+    if not rewrite.changed:
+        return conn.execute(_IS_SAME + _SAME, values).fetchone() is not None
+    rows = [
+        {**content, "sender_id": rewrite.sender_id, "position": position}
+        for position, content in changed_content(rewrite)
+    ]
+    with _writing(conn):
+        if conn.execute(_CLAIM_REWRITE + _SAME, values).rowcount != 1:
+            return False
+        conn.executemany(_REWRITE_EVENT, rows)
+        if with_outbox:
+            waiting = [each[0] for each in conn.execute(_WAITING_MESSAGES, values)]
+            bodies = rewritten_bodies(rewrite, waiting)
+            conn.executemany(_REWRITE_MESSAGE, bodies)
+    return True
 
 
 def _list(conn: sqlite3.Connection, listing: Listing) -> list[ConversationSummary]:

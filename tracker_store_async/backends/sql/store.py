@@ -16,8 +16,10 @@ from tracker_store_async.backends.sql.engine import ConnectionOptions
 from tracker_store_async.backends.sql.layout import (
     Layout,
     LayoutState,
+    creating_statements,
     inspect_layout,
 )
+from tracker_store_async.backends.sql.maintenance import sql_upkeep
 from tracker_store_async.backends.sql.opening import (
     ensure_layout,
     is_rasas,
@@ -33,6 +35,7 @@ from tracker_store_async.backends.sql.schema import build_tables
 from tracker_store_async.credentials import text_or_source
 from tracker_store_async.errors import (
     ConfigurationError,
+    SchemaError,
     StoreClosedError,
     StoreUnavailableError,
 )
@@ -62,7 +65,9 @@ if TYPE_CHECKING:
         Listing,
         NewRow,
         Read,
+        Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 T = TypeVar("T")
@@ -355,6 +360,31 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
         if self._engine is None:  # else it is open, and so the layout is the one needed
             await settled(self._upgrade())
 
+    async def schema_sql(self) -> list[str]:
+        """Return the statements that create the layout, for somebody else to run.
+
+        It may be called on a store that is not open, and leaves it so. Nothing is
+        changed.
+
+        Raises:
+            SchemaError: There are tables already that statements alone cannot upgrade.
+            StoreUnavailableError: The database cannot be reached.
+        """
+        layout = await settled(self._layout())
+        if layout.state is LayoutState.CURRENT:
+            return []
+        if layout.state is not LayoutState.NONE:
+            raise SchemaError(
+                f"the database holds {layout}: its upgrade looks at the rows as it "
+                "goes and cannot be written down; run `tracker-store schema upgrade`"
+            )
+        engine = await settled(self._connected_engine())
+        try:
+            tables = build_tables(engine.dialect, self._connector.options.schema)
+            return creating_statements(engine.dialect, tables)
+        finally:
+            await self._connector.release(engine)
+
     async def _upgrade(self) -> None:
         engine = await self._connected_engine()
         try:
@@ -417,9 +447,19 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
     ) -> list[StoredConversation | None]:
         return await self._bounded(self._opened.read_many(reads))
 
-    async def _delete(self, sender_id: str, before: int | None, now: float) -> bool:
+    async def _delete(
+        self,
+        sender_id: str,
+        before: int | None,
+        now: float,
+        version: int | None = None,
+    ) -> bool:
         await self._find_outbox()
-        return await self._bounded(self._opened.delete(sender_id, before, now))
+        return await self._bounded(self._opened.delete(sender_id, before, now, version))
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        await self._find_outbox()
+        return await self._bounded(self._opened.rewrite(rewrite))
 
     async def _find_outbox(self) -> None:
         """Look once whether others have an outbox here: it is erased from as well."""
@@ -432,6 +472,14 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return list(await self._bounded(self._opened.list(listing)))
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        # Not bounded: it takes as long as the tables are large.
+        operations = self._opened
+        dialect, schema = operations.engine.dialect, self._connector.options.schema
+        with self._translated:
+            tables = build_tables(dialect, schema)
+            return await sql_upkeep(operations, tables, apply=apply)
 
     async def _health(self) -> Health:
         started = time.perf_counter()

@@ -43,7 +43,7 @@ TINY = {
     "footprint": ["--backend", "in_memory", "--events", "10", "--repetitions", "1"],
     "broker": ["--backend", "file", "sqlite", "--conversations", "2", "--turns", "1"],
 }
-SERVERS = {"outage", "broker_outage", "overhead"}
+SERVERS = {"outage", "broker_outage", "overhead", "moving"}
 """They start servers of their own, or measure drivers of servers alone."""
 
 FURTHER = {

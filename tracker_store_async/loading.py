@@ -131,7 +131,7 @@ class TrackerLoader:
             tracker.keep_assigned_slots()
             self._place_by_state(tracker, stored, state, rows, whole=start is not None)
         if not self._store._lazy_events:
-            await self.decode_all(tracker)
+            await self.checked(tracker)
         return tracker
 
     def _new_tracker(
@@ -151,17 +151,20 @@ class TrackerLoader:
                 kept += packed(rows[offset : offset + ROWS_PER_TURN])
         return kept
 
-    async def decode_all(self, tracker: DialogueStateTracker) -> None:
-        """Decode every event that a tracker holds, in pieces.
+    async def checked(
+        self, tracker: DialogueStateTracker | None
+    ) -> DialogueStateTracker | None:
+        """Return a tracker once every event that it holds is decoded, in pieces.
 
         Raises:
             CorruptEventError: A stored event is not a JSON object.
         """
-        events = tracker.events
+        events = None if tracker is None else tracker.events
         if isinstance(events, LazyEvents):
             for first in range(0, len(events), EVENTS_PER_TURN):
                 async with self._store._loop_turns:
                     events.decode(first, first + EVENTS_PER_TURN)
+        return tracker
 
     async def _replay_all(
         self, tracker: DialogueStateTracker, stored: StoredConversation, *, whole: bool

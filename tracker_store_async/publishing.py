@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from tracker_store_async import errors
 from tracker_store_async.broker import EventMessage
 from tracker_store_async.locks import LoopLock
+from tracker_store_async.rows import OutboxEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.cursor import PendingEvent
     from tracker_store_async.options import OnPublishError
+    from tracker_store_async.tracker import DialogueStateTracker
 
 logger = logging.getLogger(__name__)
 
@@ -287,6 +290,33 @@ def message_of(
     if user_id is not None:
         body.setdefault("user_id", user_id)
     return EventMessage(entry.identify(), sender_id, position, body)
+
+
+def outbox_entries(
+    tracker: DialogueStateTracker, publisher: Publisher | None, *, with_bodies: bool
+) -> list[OutboxEntry]:
+    """Return what an outbox is to keep of a tracker's unsaved events.
+
+    Args:
+        tracker: The tracker.
+        publisher: What it has published already is left out.
+        with_bodies: Whether the messages are stored, or only where they stand.
+    """
+    messages = [
+        message_of(tracker.sender_id, position, entry, tracker.user_id)
+        for position, entry in enumerate(
+            tracker._log.pending, tracker._log.version or 0
+        )
+        if publisher is None or entry.published_by is not publisher
+    ]
+    return [
+        OutboxEntry(
+            each.message_id,
+            each.position,
+            json.dumps(each.body) if with_bodies else "",
+        )
+        for each in messages
+    ]
 
 
 def _reason(error: Exception) -> str:

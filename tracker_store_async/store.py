@@ -19,7 +19,6 @@ their number. Everything here follows from that:
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from dataclasses import replace
@@ -40,7 +39,7 @@ from tracker_store_async.options import (
     check_record_exp,
     check_time,
 )
-from tracker_store_async.publishing import Publisher, message_of
+from tracker_store_async.publishing import Publisher, outbox_entries
 from tracker_store_async.refreshing import refresh
 from tracker_store_async.rows import Health, Listing, OutboxEntry, Read, Upkeep
 from tracker_store_async.saving import Saver
@@ -379,7 +378,7 @@ class TrackerStore(Lifecycle, Protocol):
         else:
             last = self.max_event_history
             tracker = await self._load(sender_id, start=None, last=last)
-        return await self._validated(tracker) if validate else tracker
+        return await self._loader.checked(tracker) if validate else tracker
 
     async def retrieve_full_tracker(
         self, sender_id: str, *, validate: bool = False
@@ -391,7 +390,7 @@ class TrackerStore(Lifecycle, Protocol):
             validate: Whether every event is decoded now rather than when touched.
         """
         tracker = await self._load(sender_id, start=0, last=None)
-        return await self._validated(tracker) if validate else tracker
+        return await self._loader.checked(tracker) if validate else tracker
 
     async def exists(self, sender_id: str) -> bool:
         """Return whether anything is stored for the conversation."""
@@ -553,18 +552,8 @@ class TrackerStore(Lifecycle, Protocol):
         if not self.outbox:
             await self._publish(tracker)
             return ()
-        cursor, publisher = tracker._log, self._publisher
-        pending = enumerate(cursor.pending, cursor.version or 0)
         bodies = self._stores_message_bodies
-        messages = [
-            message_of(tracker.sender_id, position, entry, tracker.user_id)
-            for position, entry in pending
-            if publisher is None or entry.published_by is not publisher
-        ]
-        return [
-            OutboxEntry(m.message_id, m.position, json.dumps(m.body) if bodies else "")
-            for m in messages
-        ]
+        return outbox_entries(tracker, self._publisher, with_bodies=bodies)
 
     async def _fetch(
         self, sender_id: str, *, start: int | None, last: int | None
@@ -577,13 +566,6 @@ class TrackerStore(Lifecycle, Protocol):
         self, sender_id: str, *, start: int | None, last: int | None
     ) -> DialogueStateTracker | None:
         return await self._loader.load(sender_id, start=start, last=last)
-
-    async def _validated(
-        self, tracker: DialogueStateTracker | None
-    ) -> DialogueStateTracker | None:
-        if tracker is not None:
-            await self._loader.decode_all(tracker)
-        return tracker
 
     # -- primitives: what a backend fills ----------------------------------------------
 

@@ -42,6 +42,7 @@ from tracker_store_async.translation import Translated
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
 
+    from sqlalchemy import Table
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -375,11 +376,13 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
     async def _find_outbox(self) -> None:
         """Look once whether others have an outbox here: it is erased from as well."""
         if self._opened.outbox is None and not self._knows_of_no_outbox:
-            schema = self._connector.options.schema
-            async with self._opened.connection() as connection:
-                found = await self._bounded(find_messages(connection, schema))
+            found = await self._bounded(self._messages_of_others())
             self._opened.outbox = found
             self._knows_of_no_outbox = found is None
+
+    async def _messages_of_others(self) -> Table | None:
+        async with self._opened.connection() as connection:
+            return await find_messages(connection, self._connector.options.schema)
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return list(await self._bounded(self._opened.list(listing)))

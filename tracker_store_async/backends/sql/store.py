@@ -43,8 +43,8 @@ from tracker_store_async.translation import Translated
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
 
-    from sqlalchemy.engine import URL
     from sqlalchemy import Table
+    from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.engine import SslMode

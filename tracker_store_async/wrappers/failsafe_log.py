@@ -1,14 +1,19 @@
-"""What the fail-safe tells the log: one line that it begins, one that it is over."""
+"""What the fail-safe tells of itself: to the log, one line when it begins and one when
+it is over; and to who asks for its health."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from tracker_store_async.store import TrackerStore
     from tracker_store_async.wrappers.failsafe_backlog import Backlog
+    from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker
+    from tracker_store_async.wrappers.failsafe_journal import JournalFile
+    from tracker_store_async.wrappers.failsafe_memory import LastSeen
     from tracker_store_async.wrappers.failsafe_replay import Replayed
 
 logger = logging.getLogger(__name__)
@@ -101,3 +106,25 @@ def tell_what_is_left(backlog: Backlog, fallback: str, journal: str | None) -> N
         len(entries),
         "the fallback" if journal is None else f"the journal {journal!r}",
     )
+
+
+def details_of(
+    breaker: CircuitBreaker,
+    backlog: Backlog,
+    seen: LastSeen,
+    fallback: TrackerStore,
+    files: Sequence[JournalFile],
+) -> dict[str, Any]:
+    """Return what `health` says of a fail-safe."""
+    return {
+        "state": breaker.state,
+        "backlog_conversations": len(backlog.entries),
+        "backlog_events": backlog.event_count,
+        "backlog_bytes": backlog.size_bytes,
+        "refused_saves": backlog.refused_saves,
+        "provisional_conversations": backlog.provisional_count,
+        "remembered_conversations": len(seen),
+        "remembered_bytes": seen.size_bytes,
+        "fallback": fallback.backend_name,
+        "journal": str(files[0].path) if files else None,
+    }

@@ -23,6 +23,7 @@ from tracker_store_async.inspection.terminal import (
     one_line,
     prepare_streams,
 )
+from tracker_store_async.ops import command_line as operating
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -68,6 +69,7 @@ schema_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(schema_app, name="schema")
+app.add_typer(operating.encryption_app, name="encryption")
 
 Db: TypeAlias = Annotated[
     str | None, typer.Option("--db", metavar="FILE", help="The store: a SQLite file.")

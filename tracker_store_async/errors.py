@@ -17,6 +17,7 @@
     ├── StoreUnavailableError                 server, network or file cannot be reached
     │   └── StoreTimeoutError (TimeoutError)  no answer in time; it may have landed
     ├── StoreAccessError                      credentials or rights were refused
+    ├── EncryptionKeyError                    a key is missing, wrong or was erased
     ├── StoreDataError                        the server refused what was sent
     ├── SchemaError                           the stored layout is not the one needed
     │   ├── SchemaUpgradeRequiredError        older, or Rasa's own: upgrade it first
@@ -166,6 +167,10 @@ class StoreTimeoutError(StoreUnavailableError, TimeoutError):
 
 class StoreAccessError(TrackerStoreError):
     """The storage refused the credentials, or the rights they carry."""
+
+
+class EncryptionKeyError(TrackerStoreError):
+    """The key that opens a conversation is not configured, is wrong, or was erased."""
 
 
 class StoreDataError(TrackerStoreError):

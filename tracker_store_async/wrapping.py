@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from pydantic import model_validator
 
 from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.settings import (
     Count,
     Name,
     Seconds,
+    Secret,
     Section,
     parse_settings,
 )
@@ -68,6 +72,40 @@ class CacheConfig(Section):
     max_bytes: Count | None = None
 
 
+class EncryptionConfig(Section):
+    """The keys of `encryption`: the master keys come from one of the first four.
+
+    Attributes:
+        keys: Key id to key.
+        keys_file: Path of a file of lines `id=key`.
+        keys_env: Name of an environment variable with entries `id=key`.
+        keys_callable: Dotted path of what returns the keys, sync or async.
+        active_key: Id of the key that seals what is new, in place of the first.
+        plaintext: What a read does about events that are not sealed.
+        keep_columns: Columns beside the event that stay readable.
+        data_keys: URL of the SQL database that keeps the wrapped data keys.
+    """
+
+    keys: dict[str, Secret] | None = None
+    keys_file: Name | None = None
+    keys_env: Name | None = None
+    keys_callable: Name | None = None
+    active_key: Name | None = None
+    plaintext: Literal["accept", "refuse"] | None = None
+    keep_columns: list[Name] | None = None
+    data_keys: Secret | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        names = ("keys", "keys_file", "keys_env", "keys_callable")
+        if sum(getattr(self, name) is not None for name in names) != 1:
+            raise ValueError(
+                "needs the master keys from one place: keys, keys_file, keys_env or "
+                "keys_callable"
+            )
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class Wrapping:
     """What a store is to be wrapped in.
@@ -76,18 +114,21 @@ class Wrapping:
         retry: How faults are retried, or None.
         fail_safe: How outages are survived, or None.
         cache: How much is kept decoded, or None.
+        encryption: How events and state are sealed, or None.
     """
 
     retry: RetryConfig | None
     fail_safe: FailSafeConfig | None
     cache: CacheConfig | None
+    encryption: EncryptionConfig | None = None
 
     def apply(
         self, store: TrackerStore, create: Callable[[dict[str, Any]], TrackerStore]
     ) -> TrackerStore:
         """Return the store in its wrappers.
 
-        Retries are within, the fail-safe is around them, and the cache outside.
+        Encryption is innermost, also around what keeps an outage. Then come retries,
+        the fail-safe around them, and the cache outside.
 
         Args:
             store: The store.
@@ -96,6 +137,9 @@ class Wrapping:
         Raises:
             ConfigurationError: The keys contradict each other.
         """
+        seal = None if self.encryption is None else sealing(self.encryption)
+        if seal is not None:
+            store = seal(store)
         if self.retry is not None:
             from tracker_store_async.wrappers.retrying import RetryingTrackerStore
 
@@ -106,6 +150,8 @@ class Wrapping:
             options = _given(self.fail_safe)
             if "fallback" in options:
                 options["fallback"] = create(options["fallback"])
+            if seal is not None:
+                options["wrap_fallback"] = seal
             store = FailSafeTrackerStore(store, **options)
         if self.cache is not None:
             from tracker_store_async.wrappers.cached import CachedTrackerStore
@@ -114,10 +160,57 @@ class Wrapping:
         return store
 
 
+def sealing(config: EncryptionConfig) -> Callable[[TrackerStore], TrackerStore]:
+    """Return what wraps a store as the `encryption` section says.
+
+    Raises:
+        MissingExtraError: The package `cryptography` is not installed.
+        ConfigurationError: A key is no key, or cannot be had.
+    """
+    from tracker_store_async import registry
+
+    where = "tracker_store.encryption"
+    wrapper = registry.load_builtin(
+        "tracker_store_async.wrappers.encrypted:EncryptedTrackerStore",
+        "encryption",
+        "encryption",
+        where,
+    )
+    source = _key_source(config, where)
+    url = None if config.data_keys is None else config.data_keys.get_secret_value()
+
+    def seal(store: TrackerStore) -> TrackerStore:
+        sealed: TrackerStore = wrapper(
+            store,
+            source,
+            active_key=config.active_key,
+            plaintext=config.plaintext or "accept",
+            keep_columns=config.keep_columns or (),
+            data_keys=url,
+        )
+        return sealed
+
+    return seal
+
+
+def _key_source(config: EncryptionConfig, where: str) -> Any:
+    from tracker_store_async import registry
+    from tracker_store_async.encryption import keyring
+
+    if config.keys is not None:
+        return {name: key.get_secret_value() for name, key in config.keys.items()}
+    if config.keys_file is not None:
+        return keyring.KeysFile(config.keys_file)
+    if config.keys_env is not None:
+        return partial(keyring.keys_from_environment, config.keys_env)
+    group = "tracker_store_async.encryption_keys"
+    return registry.load_third_party(config.keys_callable or "", {}, group, where)
+
+
 def take_wrapping(
     settings: dict[str, Any], own: Collection[str], *, where: str, strict: bool
 ) -> Wrapping:
-    """Take the keys `retry`, `fail_safe` and `cache` out of a section.
+    """Take the keys that wrap a store out of its section.
 
     Args:
         settings: The section; the keys are removed.
@@ -145,6 +238,7 @@ def take_wrapping(
         take("retry", RetryConfig),
         take("fail_safe", FailSafeConfig),
         take("cache", CacheConfig),
+        take("encryption", EncryptionConfig),
     )
 
 

@@ -16,7 +16,12 @@ from tests.unit.command import output_of
 from tracker_store_async import AvailableEndpoints, create_tracker_store, errors
 from tracker_store_async.registry import STORES
 from tracker_store_async.settings import Section, StoreConfig
-from tracker_store_async.wrapping import CacheConfig, FailSafeConfig, RetryConfig
+from tracker_store_async.wrapping import (
+    CacheConfig,
+    EncryptionConfig,
+    FailSafeConfig,
+    RetryConfig,
+)
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -149,6 +154,7 @@ def test_the_keys_of_all_types_are_documented() -> None:
         "retry",
         "fail_safe",
         "cache",
+        "encryption",
         *StoreConfig.model_fields,
     }
     [row] = re.findall(r"^\| all \| (.*) \|$", README, re.MULTILINE)
@@ -161,7 +167,12 @@ def test_the_keys_of_all_types_are_documented() -> None:
 
 @pytest.mark.parametrize(
     ("name", "config"),
-    [("retry", RetryConfig), ("fail_safe", FailSafeConfig), ("cache", CacheConfig)],
+    [
+        ("retry", RetryConfig),
+        ("fail_safe", FailSafeConfig),
+        ("cache", CacheConfig),
+        ("encryption", EncryptionConfig),
+    ],
 )
 def test_the_keys_of_wrappers_are_documented(name: str, config: type[Section]) -> None:
     table = CONFIGURATION.split(f"| key of `{name}` |")[1].split("\n\n")[0]

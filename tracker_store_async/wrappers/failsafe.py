@@ -100,6 +100,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         remembered_bytes: About how much memory that may take.
         tracker_store: Rasa's name of `primary`.
         fallback_tracker_store: Rasa's name of `fallback`.
+        wrap_fallback: Returns the fallback, or the store of the journal's file, in a
+            wrapper of its own: encryption keeps what is journalled as secret as the
+            primary's.
 
     Raises:
         ConfigurationError: An argument is not what it should be.
@@ -119,12 +122,15 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         remembered_bytes: int = 64 * 2**20,
         tracker_store: TrackerStore | None = None,
         fallback_tracker_store: TrackerStore | None = None,
+        wrap_fallback: Callable[[TrackerStore], TrackerStore] | None = None,
     ) -> None:
         super().__init__(one_of(primary, tracker_store, "primary"))
         given, on_error = in_order(fallback, on_tracker_store_error)
         store = one_of(given, fallback_tracker_store, "fallback")
         if store is not None:
             check_fallback(store, self._wrapped, journal)
+            store = store if wrap_fallback is None else wrap_fallback(store)
+        self._wrap_journal = wrap_fallback
         if timeout_seconds is not None:
             check_seconds("timeout_seconds", timeout_seconds)
         check_seconds("probe_min_seconds", probe_min_seconds)
@@ -391,6 +397,8 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             # Else the locks of a caller who is cancelled meanwhile would be forgotten.
             await settled(self._claim_files(self._journal))
             self._fallbacks = [_sqlite_store(file) for file in self._files]
+            if self._wrap_journal is not None:
+                self._fallbacks = [self._wrap_journal(one) for one in self._fallbacks]
         self._backlog.entries.clear()
         for fallback in self._fallbacks:
             await fallback.open()

@@ -7,10 +7,13 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Protocol, Self
 
 from tracker_store_async import errors
+from tracker_store_async.redaction import fields, get_logger
 
 if TYPE_CHECKING:
     from tracker_store_async.locks import LoopLock
     from tracker_store_async.publishing import Publisher
+
+logger = get_logger(__name__)
 
 CLOSE_SECONDS = 10.0
 """Longest time that a cancelled `close()` goes on."""
@@ -19,6 +22,7 @@ CLOSE_SECONDS = 10.0
 class Lifecycle(Protocol):
     """The part of a store that opens it once, on one loop, and closes it whole."""
 
+    backend_name: str
     owns_broker: bool
     _is_wrapped: bool = False  # then the broker is the wrapper's to open and close
     _publisher: Publisher | None
@@ -56,6 +60,7 @@ class Lifecycle(Protocol):
             if self._loop is None:
                 await self._connect()
                 self._loop = loop
+                self._tell("opened")
 
     async def _connect(self) -> None:
         await self._open()
@@ -97,6 +102,17 @@ class Lifecycle(Protocol):
                         await self._publisher.broker.close()
             finally:
                 await self._close_to_the_end()
+            self._tell("closed")
+
+    def _tell(self, what: str) -> None:
+        """Tell the log of a change of state, once however many wrappers there are."""
+        if not self._is_wrapped:
+            logger.info(
+                "The %s tracker store is %s.",
+                self.backend_name,
+                what,
+                extra=fields(f"store_{what}", backend=self.backend_name),
+            )
 
     def _is_open_elsewhere(self) -> bool:
         loop = self._loop

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
 from tracker_store_async import errors
 from tracker_store_async.broker import EventMessage
 from tracker_store_async.locks import LoopLock
+from tracker_store_async.redaction import fields, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tracker_store_async.cursor import PendingEvent
     from tracker_store_async.options import OnPublishError
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BACKLOG_LIMIT = 10_000
 """Most events that `best_effort` keeps; beyond it the oldest are dropped, counted."""
@@ -37,6 +37,7 @@ class Publisher:
         self.policy = policy
         self.backlog: deque[EventMessage] = deque()
         self.dropped = 0
+        self._is_failing = False
         self._backlog_turn = LoopLock()
 
     async def publish(
@@ -97,17 +98,36 @@ class Publisher:
     async def _send_or_keep(self, messages: list[EventMessage]) -> None:
         try:
             await self.broker.publish_many(messages)
+            self._note_success()
         except asyncio.CancelledError:
             # The save is given up, so nobody would send these again in order.
             raise
         except Exception as error:  # noqa: BLE001  any failure of a foreign broker
-            logger.warning(
-                "The event broker %s failed (%s); %d events wait in the backlog.",
-                type(self.broker).__name__,
-                type(error).__name__,
-                len(self.backlog) + len(messages),
-            )
             self._keep(messages)
+            self._note_failure(error)
+
+    def _note_failure(self, error: Exception) -> None:
+        """Tell the log once, not for every save while it lasts."""
+        if self._is_failing:
+            return
+        self._is_failing = True
+        logger.warning(
+            "The event broker %s failed (%s): events wait in the backlog until it is "
+            "back; there are %d so far.",
+            type(self.broker).__name__,
+            type(error).__name__,
+            len(self.backlog),
+            extra=fields("broker_failed", backlog_events=len(self.backlog)),
+        )
+
+    def _note_success(self) -> None:
+        if self._is_failing and not self.backlog:
+            self._is_failing = False
+            logger.warning(
+                "The event broker %s is back: nothing waits in the backlog any more.",
+                type(self.broker).__name__,
+                extra=fields("broker_back", dropped_events=self.dropped),
+            )
 
     async def flush_backlog(self) -> bool:
         """Send the backlog, oldest first; return whether nothing of it is left."""
@@ -120,6 +140,7 @@ class Publisher:
             for message in batch:
                 if self.backlog and self.backlog[0] is message:
                     self.backlog.popleft()
+        self._note_success()
         return True
 
     async def drain(self) -> None:
@@ -131,6 +152,7 @@ class Publisher:
                     "%s did not come back before the store was closed.",
                     len(self.backlog),
                     type(self.broker).__name__,
+                    extra=fields("backlog_lost", backlog_events=len(self.backlog)),
                 )
 
     def _keep(self, messages: list[EventMessage]) -> None:
@@ -145,4 +167,5 @@ class Publisher:
                 "(%d so far). They are stored, but no consumer will see them.",
                 excess,
                 self.dropped,
+                extra=fields("backlog_full", dropped_events=self.dropped),
             )

@@ -9,7 +9,6 @@ ids stand in the log) from another writer's events.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tracker_store_async import errors
 from tracker_store_async.cursor import is_session_action, is_session_start
 from tracker_store_async.events import UserUttered
 from tracker_store_async.overlap import adds_entities, keys_of, overlap
+from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Append
 from tracker_store_async.serialization import (
     check_tracker,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tracker_store_async.store import TrackerStore
     from tracker_store_async.tracker import DialogueStateTracker
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_ATTEMPTS = 100
 """Appends that one save tries before it gives way to the other writers for good."""
@@ -298,6 +298,12 @@ class Saver:
             sender_id,
             stored,
             "none" if expected is None else expected,
+            extra=fields(
+                "conflict_rebased",
+                sender_id=sender_id,
+                stored_version=stored,
+                expected_version=expected,
+            ),
         )
 
     async def _reload(

@@ -419,7 +419,7 @@ async def test_two_lines_tell_of_an_outage(
     store: FailSafeTrackerStore,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, logger="tracker_store_async")
+    caplog.set_level(logging.WARNING, logger="tracker_store_async")
     await add(store, SENDER, *turn("a secret"))
     primary.is_down = True
     for number in range(5):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tracker_store_async.config import EndpointConfig
 from tracker_store_async.errors import StoreUnavailableError
 from tracker_store_async.options import check_count, check_seconds
+from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Health, Read
 from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         StoredConversation,
     )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 T = TypeVar("T")
 
 REPLAYS_AT_ONCE = 8
@@ -269,6 +269,11 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 "it is back. %s",
                 self._fallbacks[0].backend_name,
                 error,
+                extra=fields(
+                    "breaker_opened",
+                    backend=self.backend_name,
+                    fallback=self._fallbacks[0].backend_name,
+                ),
             )
         self._recover_soon()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
+
+from tracker_store_async.redaction import fields, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from tracker_store_async.wrappers.failsafe_backlog import Backlog
     from tracker_store_async.wrappers.failsafe_replay import Replayed
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def tell_recovery(
@@ -33,6 +34,14 @@ def tell_recovery(
         done.conversations,
         done.landed,
         done.conflicts,
+        extra=fields(
+            "breaker_closed",
+            seconds=seconds,
+            replayed_events=done.events,
+            replayed_conversations=done.conversations,
+            landed_events=done.landed,
+            conflicts=done.conflicts,
+        ),
     )
     for sender_id, error in refused.items():
         logger.error(
@@ -40,6 +49,7 @@ def tell_recovery(
             "%r, which stay in the fallback: %s",
             sender_id,
             error,
+            extra=fields("replay_refused", sender_id=sender_id),
         )
 
 
@@ -57,6 +67,7 @@ def tell_what_waits(backlog: Backlog, fallback: str) -> None:
             backlog.event_count,
             len(backlog.entries),
             fallback,
+            extra=fields("backlog_found", backlog_events=backlog.event_count),
         )
 
 
@@ -78,6 +89,7 @@ def tell_what_is_left(backlog: Backlog, fallback: str, journal: str | None) -> N
             "Set `journal` so that they survive.",
             events,
             len(entries),
+            extra=fields("backlog_lost", backlog_events=events),
         )
         return
     logger.warning(
@@ -87,4 +99,5 @@ def tell_what_is_left(backlog: Backlog, fallback: str, journal: str | None) -> N
         events,
         len(entries),
         "the fallback" if journal is None else f"the journal {journal!r}",
+        extra=fields("backlog_kept", backlog_events=events),
     )

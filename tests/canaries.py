@@ -14,6 +14,7 @@ from typing import Any
 
 from tracker_store_async import redaction
 from tracker_store_async.errors import TrackerStoreError
+from tracker_store_async.store import TrackerStore
 
 TEXT = "canary-text-27c1f0"
 """What somebody said."""
@@ -37,6 +38,7 @@ class Watcher(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.findings: list[str] = []
+        self.metrics: Any = None
         self.seen = {"logged": 0, "raised": 0, "traced": 0, "measured": 0}
         self.setFormatter(logging.Formatter("%(message)s"))
 
@@ -53,8 +55,39 @@ class Watcher(logging.Handler):
             watcher.look("raised", f"{type(error).__name__}: {error}")
 
         TrackerStoreError.__init__ = noted  # type: ignore[method-assign]
+        self._watch_telemetry()
         if os.environ.get(SWITCH) == "off":
             redaction.configure(enabled=False)
+
+    def _watch_telemetry(self) -> None:
+        """Trace and measure every store of the suite, where OpenTelemetry is there."""
+        try:
+            from opentelemetry.sdk.trace import (
+                ReadableSpan,
+                SpanProcessor,
+                TracerProvider,
+            )
+
+            from tracker_store_async.ops.prometheus import PrometheusMetrics
+            from tracker_store_async.ops.telemetry import Telemetry
+        except ImportError:  # an extra: others must run without it
+            return
+        watcher = self
+
+        class Looker(SpanProcessor):
+            def on_end(self, span: ReadableSpan) -> None:
+                shown = f"{span.name} {dict(span.attributes or {})} {span.events}"
+                watcher.look("traced", f"{shown} {span.status.description}")
+
+        provider = TracerProvider()
+        provider.add_span_processor(Looker())
+        self.metrics = PrometheusMetrics()
+        TrackerStore._observer = Telemetry(provider, self.metrics.meter_provider)
+
+    def finish(self) -> None:
+        """Look at what was measured."""
+        if self.metrics is not None:
+            self.look("measured", self.metrics.text().decode())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Look at a log line, its fields and its traceback."""

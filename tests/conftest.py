@@ -51,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run if something gave a planted text away."""
+    canaries.WATCHER.finish()
     if canaries.WATCHER.findings:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -103,6 +104,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             if isinstance(report, pytest.TestReport):
                 summary.add(outcome, report.user_properties)
     findings = canaries.WATCHER.findings
+    seen = ", ".join(f"{n} {kind}" for kind, n in canaries.WATCHER.seen.items())
+    terminalreporter.write_line(f"looked for planted texts: {seen}")
     if findings:
         terminalreporter.section("planted texts that got out", red=True)
         for finding in findings[: canaries.MAX_FINDINGS]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, cast
 
 from tracker_store_async import errors
+from tracker_store_async.observation import observed
 from tracker_store_async.redaction import fields, get_logger
 
 if TYPE_CHECKING:
     from tracker_store_async.locks import LoopLock
     from tracker_store_async.publishing import Publisher
+    from tracker_store_async.store import TrackerStore
 
 logger = get_logger(__name__)
 
@@ -58,7 +60,7 @@ class Lifecycle(Protocol):
                     f"this {type(self).__name__} is closed: call open() to use it again"
                 )
             if self._loop is None:
-                await self._connect()
+                await observed(cast("TrackerStore", self), "open", self._connect())
                 self._loop = loop
                 self._tell("opened")
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tracker_store_async import errors
 from tracker_store_async.cursor import is_session_action, is_session_start
 from tracker_store_async.events import UserUttered
+from tracker_store_async.observation import observed
 from tracker_store_async.overlap import adds_entities, keys_of, overlap
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Append
@@ -127,7 +128,8 @@ class Saver:
             user_id=tracker.user_id,
             created_at=cursor.created_at if batch.version else None,
         )
-        if not await store._append(request):
+        appending = store._append(request)
+        if not await observed(store, "append", appending, tracker.sender_id, request):
             return False
         cursor.confirm(batch.event_ids, request.new_version, batch.session_start)
         cursor.store, cursor.sender_id = store, tracker.sender_id
@@ -290,6 +292,8 @@ class Saver:
         self, sender_id: str, expected: int | None, stored: int, *, rebase: bool
     ) -> None:
         self._store.conflict_count += 1
+        if self._store._observer is not None:
+            self._store._observer.count("conflict", self._store)
         if not rebase:
             raise errors.ConcurrentSaveError(sender_id, expected, stored)
         logger.warning(

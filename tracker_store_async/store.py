@@ -30,6 +30,7 @@ from tracker_store_async.events import ActionExecuted
 from tracker_store_async.lifecycle import Lifecycle
 from tracker_store_async.loading import TrackerLoader
 from tracker_store_async.locks import LoopLock
+from tracker_store_async.observation import observed
 from tracker_store_async.options import (
     ON_CONFLICT_POLICIES,
     ON_PUBLISH_ERROR_POLICIES,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.config import EndpointConfig
+    from tracker_store_async.observation import Observer
     from tracker_store_async.options import OnConflict, OnPublishError
     from tracker_store_async.rows import (
         Append,
@@ -102,6 +104,7 @@ class TrackerStore(Lifecycle, Protocol):
     _on_publish_error: OnPublishError
     _tells_logs_apart: bool = True  # whether `created_at` names one log for good
     _creates_layout: bool = True  # False for those who only look
+    _observer: Observer | None = None  # who watches, such as `ops.telemetry`
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver
@@ -227,7 +230,8 @@ class TrackerStore(Lifecycle, Protocol):
                 `action_listen`. Without it, nothing is stored until `save`.
         """
         last = check_max_event_history(max_event_history) or self.max_event_history
-        tracker = await self._load(sender_id, start=None, last=last)
+        loading = self._load(sender_id, start=None, last=last)
+        tracker = await observed(self, "retrieve", loading, sender_id)
         if tracker is None:
             tracker = await self._create(sender_id, last, append_action_listen)
         return tracker
@@ -273,7 +277,8 @@ class TrackerStore(Lifecycle, Protocol):
         cursor.version, cursor.store, cursor.sender_id = 0, self, sender_id
         tracker.update(ActionExecuted("action_listen"))
         try:
-            await self._saver.save(tracker, rebase=False)
+            creating = self._saver.save(tracker, rebase=False)
+            await observed(self, "save", creating, sender_id)
         except errors.ConcurrentSaveError:
             stored = await self._load(sender_id, start=None, last=last)
             if stored is not None:
@@ -301,7 +306,8 @@ class TrackerStore(Lifecycle, Protocol):
                 landed, and saving again is safe.
         """
         await self._ensure_open()
-        await self._saver.save(tracker, rebase=self.on_conflict == "rebase")
+        saving = self._saver.save(tracker, rebase=self.on_conflict == "rebase")
+        await observed(self, "save", saving, getattr(tracker, "sender_id", None))
 
     async def save_many(self, trackers: Iterable[DialogueStateTracker]) -> None:
         """Save several trackers, each all or nothing, some of them at a time.
@@ -343,7 +349,8 @@ class TrackerStore(Lifecycle, Protocol):
             CorruptEventError: A stored event is not a JSON object.
             StoreUnavailableError: The storage cannot be reached.
         """
-        return await self._load(sender_id, start=None, last=self.max_event_history)
+        loading = self._load(sender_id, start=None, last=self.max_event_history)
+        return await observed(self, "retrieve", loading, sender_id)
 
     async def retrieve_full_tracker(
         self, sender_id: str
@@ -353,7 +360,8 @@ class TrackerStore(Lifecycle, Protocol):
         Args:
             sender_id: The conversation.
         """
-        return await self._load(sender_id, start=0, last=None)
+        loading = self._load(sender_id, start=0, last=None)
+        return await observed(self, "retrieve", loading, sender_id)
 
     async def exists(self, sender_id: str) -> bool:
         """Return whether anything is stored for the conversation."""
@@ -391,7 +399,8 @@ class TrackerStore(Lifecycle, Protocol):
                     f"{header.session_start}, where its latest session starts, not at "
                     f"{before_position}: delete the whole conversation instead"
                 )
-        return await self._delete(sender_id, before_position, self._now())
+        deleting = self._delete(sender_id, before_position, self._now())
+        return await observed(self, "delete", deleting, sender_id)
 
     async def keys(self) -> Iterable[str]:
         """Return the sender ids of all conversations.
@@ -497,16 +506,18 @@ class TrackerStore(Lifecycle, Protocol):
     async def _publish(self, tracker: DialogueStateTracker) -> None:
         if self._publisher is not None:
             cursor = tracker._log
-            await self._publisher.publish(
+            publishing = self._publisher.publish(
                 tracker.sender_id, cursor.version or 0, cursor.pending
             )
+            await observed(self, "publish", publishing, tracker.sender_id)
 
     async def _fetch(
         self, sender_id: str, *, start: int | None, last: int | None
     ) -> StoredConversation | None:
         check_sender_id(sender_id)
         await self._ensure_open()
-        return await self._read(Read(sender_id, self._now(), start, last))
+        reading = self._read(Read(sender_id, self._now(), start, last))
+        return await observed(self, "read", reading, sender_id)
 
     async def _load(
         self, sender_id: str, *, start: int | None, last: int | None
@@ -514,6 +525,10 @@ class TrackerStore(Lifecycle, Protocol):
         return await self._loader.load(sender_id, start=start, last=last)
 
     # -- primitives: what a backend fills ----------------------------------------------
+
+    def _pool_use(self) -> dict[str, int]:
+        """Return how many connections the pool has, by kind; empty without a pool."""
+        return {}
 
     def _check_size(
         self, sender_id: str, rows: Sequence[NewRow], snapshot: str

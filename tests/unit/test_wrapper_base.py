@@ -21,6 +21,7 @@ FORWARDED = {
     *("backend_name", "domain", "event_broker", "max_event_history", "on_conflict"),
     *("record_exp", "conflict_count", "_domain", "_max_event_history"),
     *("_on_publish_error", "_publisher", "_tells_logs_apart", "_creates_layout"),
+    "_observer",
 }
 """Read from the wrapped store and set there."""
 
@@ -37,6 +38,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "_check_size": (("x", [], ""), {}),
     "_new_tracker": (("x",), {"max_event_history": 3}),
     "_now": ((), {}),
+    "_pool_use": ((), {}),
 }
 """Called on the wrapped store, with the arguments as they are."""
 

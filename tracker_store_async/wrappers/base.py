@@ -84,6 +84,7 @@ class WrapperTrackerStore(TrackerStore):
     _publisher = forwarded("_publisher")
     _tells_logs_apart = forwarded("_tells_logs_apart")
     _creates_layout = forwarded("_creates_layout")
+    _observer = forwarded("_observer")
 
     def __init__(self, wrapped: TrackerStore) -> None:
         # Not the Protocol's own: it would set the options of the wrapped store anew.
@@ -116,6 +117,9 @@ class WrapperTrackerStore(TrackerStore):
         return self._wrapped._new_tracker(
             sender_id, max_event_history=max_event_history
         )
+
+    def _pool_use(self) -> dict[str, int]:
+        return self._wrapped._pool_use()
 
     def _check_size(
         self, sender_id: str, rows: Sequence[NewRow], snapshot: str

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_store_async.config import EndpointConfig
 from tracker_store_async.errors import StoreUnavailableError
+from tracker_store_async.observation import observed
 from tracker_store_async.options import check_count, check_seconds
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Health, Read
@@ -334,7 +335,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 if not await self._answers():
                     continue
                 self._breaker.half_open()
-            refused = await self._replay_all()
+            refused = await observed(self, "replay", self._replay_all())
             if self._breaker.is_open or self._backlog.entries.keys() - refused.keys():
                 continue
             if self._breaker.state == "half_open":
@@ -418,7 +419,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             await asyncio.wait({self._recovery})
             self._recovery = None
         if self._backlog.entries and not self._breaker.is_open:
-            await self._replay_all()
+            await observed(self, "replay", self._replay_all())
         fallback = self._fallbacks[0].backend_name
         tell_what_is_left(self._backlog, fallback, self._journal)
         await self._close_all()

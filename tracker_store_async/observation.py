@@ -1,0 +1,65 @@
+"""The place where somebody can watch a store: nothing but an attribute unless used.
+
+`ops.telemetry` watches by means of OpenTelemetry. Nothing here imports it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from tracker_store_async.rows import Append
+    from tracker_store_async.store import TrackerStore
+
+T = TypeVar("T")
+
+
+class Observer(Protocol):
+    """Watches the operations of stores."""
+
+    async def watch(
+        self,
+        operation: str,
+        store: TrackerStore,
+        work: Awaitable[T],
+        sender_id: str | None,
+        request: Append | None,
+    ) -> T:
+        """Return what an operation returns, and note how it went.
+
+        Args:
+            operation: `open`, `save`, `retrieve`, `append`, `read`, `delete`, `publish`
+                or `replay`.
+            store: The store.
+            work: The operation, which has not begun.
+            sender_id: The conversation, if it is one.
+            request: What is appended, if it is an append.
+        """
+
+    def count(self, what: str, store: TrackerStore) -> None:
+        """Note a `conflict` or a `retry`."""
+
+
+def observed(
+    store: TrackerStore,
+    operation: str,
+    work: Awaitable[T],
+    sender_id: str | None = None,
+    request: Append | None = None,
+) -> Awaitable[T]:
+    """Return an operation to await, watched if somebody watches the store.
+
+    Args:
+        store: The store.
+        operation: Its name.
+        work: The operation, which has not begun.
+        sender_id: The conversation.
+        request: What is appended.
+    """
+    observer: Any = store._observer
+    if observer is None:
+        return work
+    watched: Awaitable[T] = observer.watch(operation, store, work, sender_id, request)
+    return watched

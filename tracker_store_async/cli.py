@@ -70,6 +70,7 @@ schema_app = typer.Typer(
 )
 app.add_typer(schema_app, name="schema")
 app.add_typer(operating.encryption_app, name="encryption")
+app.command()(operating.serve)
 
 Db: TypeAlias = Annotated[
     str | None, typer.Option("--db", metavar="FILE", help="The store: a SQLite file.")

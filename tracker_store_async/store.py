@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 from tracker_store_async import errors
@@ -492,10 +493,20 @@ class TrackerStore(Lifecycle, Protocol):
         started = time.perf_counter()
         try:
             await self._ensure_open()
-            return await self._health()
+            return self._with_publishing(await self._health())
         except (errors.StoreUnavailableError, errors.StoreAccessError) as error:
             elapsed = time.perf_counter() - started
             return Health(self.backend_name, False, elapsed, error=str(error))
+
+    def _with_publishing(self, health: Health) -> Health:
+        if self._publisher is None or self._is_wrapped:
+            return health
+        publishing = {
+            "policy": self._publisher.policy,
+            "backlog_events": len(self._publisher.backlog),
+            "dropped_events": self._publisher.dropped,
+        }
+        return replace(health, details={**health.details, "publishing": publishing})
 
     # -- shared steps ------------------------------------------------------------------
 

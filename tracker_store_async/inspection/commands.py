@@ -25,7 +25,6 @@ from tracker_store_async.inspection.listing import summary_json, write_table
 from tracker_store_async.inspection.terminal import duration, json_text, printable
 from tracker_store_async.inspection.timeline import write_conversation
 from tracker_store_async.tracker import EventVerbosity
-from tracker_store_async.wrappers.failsafe import FailSafeTrackerStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -56,7 +55,7 @@ class NotFoundError(TrackerStoreError):
 # -- opening ---------------------------------------------------------------------------
 
 
-def _build(target: Target, domain: Domain | None = None) -> TrackerStore:
+def reading_store(target: Target, domain: Domain | None = None) -> TrackerStore:
     """Return the store, so that it creates nothing: without its broker and fail-safe.
 
     A fail-safe would claim a journal, replay what it finds there, and hide that the
@@ -68,7 +67,7 @@ def _build(target: Target, domain: Domain | None = None) -> TrackerStore:
         for key in _CREATING_KEYS:
             settings.pop(key, None)
     store = create_tracker_store(EndpointConfig(**settings), domain)
-    if isinstance(store, FailSafeTrackerStore):  # its keys are checked by now
+    if settings.get("fail_safe"):  # its keys are checked by now
         del settings["fail_safe"]
         store = create_tracker_store(EndpointConfig(**settings), domain)
     store._creates_layout = False
@@ -97,7 +96,7 @@ async def _reading(
     target: Target, domain: Domain | None = None
 ) -> AsyncIterator[TrackerStore]:
     _check_file(target)
-    store = _build(target, domain)
+    store = reading_store(target, domain)
     if hasattr(store, "schema_state"):
         state = await cast("SQLTrackerStore", store).schema_state()
         if state.startswith(NOT_CREATED):
@@ -263,7 +262,7 @@ async def check_store(console: Console, target: Target) -> bool:
         TrackerStoreError: The store cannot be reached, or not as it is configured.
     """
     _check_file(target)
-    store = _build(target)
+    store = reading_store(target)
     rows = {"store": target.label, "package": f"tracker_store_async {__version__}"}
     rows["package"] += f", Python {platform.python_version()}"
     usable = True
@@ -335,7 +334,7 @@ async def show_schema(console: Console, target: Target) -> bool:
         TrackerStoreError: The store cannot be reached.
     """
     _check_file(target)
-    text, usable = _judge(await _sql(_build(target)).schema_state(), target)
+    text, usable = _judge(await _sql(reading_store(target)).schema_state(), target)
     _print_rows(console, {"store": target.label, "layout": text})
     return usable
 
@@ -348,7 +347,7 @@ async def upgrade_schema(console: Console, target: Target) -> None:
         TrackerStoreError: The store cannot be reached.
     """
     _check_file(target)
-    store = _sql(_build(target))
+    store = _sql(reading_store(target))
     before = await store.schema_state()
     await store.upgrade_schema()
     rows = {

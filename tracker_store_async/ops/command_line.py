@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -14,6 +15,10 @@ from tracker_store_async.inspection.targets import find_target
 Db: TypeAlias = Annotated[
     str | None, typer.Option("--db", metavar="FILE", help="The store: a SQLite file.")
 ]
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="The store: a URL of a database."),
+]
 Endpoints: TypeAlias = Annotated[
     Path | None,
     typer.Option("--endpoints", metavar="FILE", help="The store: an endpoints.yml."),
@@ -24,6 +29,34 @@ encryption_app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
 )
+
+
+def serve(
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port.")
+    ] = 8060,
+) -> None:
+    """Serve health and metrics of a store over HTTP, until Ctrl-C.
+
+    The paths are /health/live, /health/ready and, with the extra `prometheus`,
+    /metrics. With TRACKER_STORE_TOKEN set, callers need it as `Authorization: Bearer`.
+    Any other address than the loopback wants a token.
+
+    It looks at the storage and changes nothing. What an assistant's own process does
+    is told by the app mounted there: see docs/operating.md.
+    """
+    from tracker_store_async.inspection.commands import reading_store
+    from tracker_store_async.ops import serving
+
+    token = os.environ.get("TRACKER_STORE_TOKEN") or None
+    store = reading_store(find_target(db, url, endpoints))
+    serving.serve(store, host, port, token, typer.echo)
 
 
 @encryption_app.command("new-key")

@@ -233,6 +233,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     def _health_details(self) -> dict[str, Any]:
         return {
             "state": self._breaker.state,
+            "outage_seconds": self._breaker.outage_seconds,
             "backlog_conversations": len(self._backlog.entries),
             "backlog_events": self._backlog.event_count,
             "provisional_conversations": self._backlog.provisional_count,

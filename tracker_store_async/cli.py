@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
 import typer
 
 from tracker_store_async import __version__, errors
+from tracker_store_async.auditing import acting_as
 from tracker_store_async.inspection.targets import (
     DEFAULT_ENDPOINTS,
     URL_VARIABLE,
@@ -70,6 +71,7 @@ schema_app = typer.Typer(
 )
 app.add_typer(schema_app, name="schema")
 app.add_typer(operating.encryption_app, name="encryption")
+app.add_typer(operating.audit_app, name="audit")
 app.command()(operating.serve)
 
 Db: TypeAlias = Annotated[
@@ -175,7 +177,8 @@ def show(
     )
 
     target = find_target(db, url, endpoints)
-    with _quiet_end():
+    purpose = "export" if as_json else "read"
+    with _quiet_end(), acting_as(operating.person(), purpose):
         tracker = asyncio.run(
             load_conversation(
                 target,
@@ -289,7 +292,7 @@ def upgrade(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None
 
 
 def _run(work: Coroutine[object, object, bool | None]) -> bool | None:
-    with _quiet_end():
+    with _quiet_end(), acting_as(operating.person()):
         return asyncio.run(work)
 
 

@@ -21,6 +21,7 @@ from tracker_store_async.settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from tracker_store_async.auditing.sinks import Sink
     from tracker_store_async.store import TrackerStore
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -106,6 +107,38 @@ class EncryptionConfig(Section):
         return self
 
 
+class AuditConfig(Section):
+    """The keys of `audit`.
+
+    Attributes:
+        sink: Where records go.
+        path: The file, for the sink `file`.
+        url: URL of the database, for the sink `sql`.
+        key: Secret for the hash chain.
+        reads: Whether reads and lists are recorded too.
+        default_actor: Who acts where nobody has said.
+    """
+
+    sink: Literal["file", "sql", "logger"]
+    path: Name | None = None
+    url: Secret | None = None
+    key: Secret | None = None
+    reads: bool | None = None
+    default_actor: Name | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_sink(self) -> Self:
+        needed = {"file": "path", "sql": "url"}.get(self.sink)
+        for name in ("path", "url"):
+            if (getattr(self, name) is not None) != (name == needed):
+                raise ValueError(
+                    f"sink {self.sink} needs the key {name}"
+                    if name == needed
+                    else f"sink {self.sink} has no {name}"
+                )
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class Wrapping:
     """What a store is to be wrapped in.
@@ -115,12 +148,14 @@ class Wrapping:
         fail_safe: How outages are survived, or None.
         cache: How much is kept decoded, or None.
         encryption: How events and state are sealed, or None.
+        audit: How accesses are recorded, or None.
     """
 
     retry: RetryConfig | None
     fail_safe: FailSafeConfig | None
     cache: CacheConfig | None
     encryption: EncryptionConfig | None = None
+    audit: AuditConfig | None = None
 
     def apply(
         self, store: TrackerStore, create: Callable[[dict[str, Any]], TrackerStore]
@@ -128,7 +163,7 @@ class Wrapping:
         """Return the store in its wrappers.
 
         Encryption is innermost, also around what keeps an outage. Then come retries,
-        the fail-safe around them, and the cache outside.
+        the fail-safe around them, the audit trail, and the cache outside.
 
         Args:
             store: The store.
@@ -153,6 +188,12 @@ class Wrapping:
             if seal is not None:
                 options["wrap_fallback"] = seal
             store = FailSafeTrackerStore(store, **options)
+        if self.audit is not None:
+            from tracker_store_async.wrappers.audited import AuditedTrackerStore
+
+            options = _given(self.audit)
+            kept = {k: options[k] for k in ("reads", "default_actor") if k in options}
+            store = AuditedTrackerStore(store, make_sink(self.audit), **kept)
         if self.cache is not None:
             from tracker_store_async.wrappers.cached import CachedTrackerStore
 
@@ -207,6 +248,25 @@ def _key_source(config: EncryptionConfig, where: str) -> Any:
     return registry.load_third_party(config.keys_callable or "", {}, group, where)
 
 
+def make_sink(config: AuditConfig) -> Sink:
+    """Return the sink that the `audit` section names.
+
+    Raises:
+        ConfigurationError: Its URL cannot be used.
+    """
+    from tracker_store_async.auditing import sinks
+    from tracker_store_async.auditing.chain import Chain
+
+    chain = Chain(None if config.key is None else config.key.get_secret_value())
+    if config.path is not None:
+        return sinks.FileSink(config.path, chain)
+    if config.url is not None:
+        from tracker_store_async.auditing.sql import SQLSink
+
+        return SQLSink(config.url.get_secret_value(), chain)
+    return sinks.LoggerSink(chain)
+
+
 def take_wrapping(
     settings: dict[str, Any], own: Collection[str], *, where: str, strict: bool
 ) -> Wrapping:
@@ -239,6 +299,7 @@ def take_wrapping(
         take("fail_safe", FailSafeConfig),
         take("cache", CacheConfig),
         take("encryption", EncryptionConfig),
+        take("audit", AuditConfig),
     )
 
 

@@ -7,6 +7,7 @@ past the store. Nothing else in this directory knows of any backend.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ from tracker_store_async import (
     InMemoryTrackerStore,
     RetryingTrackerStore,
 )
+from tracker_store_async.auditing.chain import Chain
+from tracker_store_async.auditing.sinks import FileSink
+from tracker_store_async.wrappers.audited import AuditedTrackerStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -593,6 +597,18 @@ def encrypted_storage(
         yield WrappedStorage(inner, wrap)
 
 
+@contextmanager
+def audited_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
+    """Yield a memory that is reached through an audit trail."""
+    number = itertools.count()
+
+    def wrap(store: TrackerStore) -> TrackerStore:
+        path = str(directory / f"audit-{next(number)}.jsonl")
+        return AuditedTrackerStore(store, FileSink(path, Chain()))
+
+    yield WrappedStorage(MemoryStorage(), wrap)
+
+
 BEYOND_ENCRYPTION: Mapping[str, tuple[str, ...]] = {
     "what is left can be read in the storage no more than what was cut off": (
         "test_erasure::test_what_was_cut_off_leaves_no_trace",
@@ -684,6 +700,7 @@ BACKENDS: Mapping[str, Backend] = {
         "postgresql", partial(failsafe_storage, postgresql_storage)
     ),
     "composed": Backend("memory", composed_storage),
+    "audited": Backend("memory", audited_storage),
     "encrypted-memory": Backend(
         "memory", partial(encrypted_storage, memory_storage), BEYOND_ENCRYPTION
     ),

@@ -17,6 +17,7 @@ from tracker_store_async import AvailableEndpoints, create_tracker_store, errors
 from tracker_store_async.registry import STORES
 from tracker_store_async.settings import Section, StoreConfig
 from tracker_store_async.wrapping import (
+    AuditConfig,
     CacheConfig,
     EncryptionConfig,
     FailSafeConfig,
@@ -155,6 +156,7 @@ def test_the_keys_of_all_types_are_documented() -> None:
         "fail_safe",
         "cache",
         "encryption",
+        "audit",
         *StoreConfig.model_fields,
     }
     [row] = re.findall(r"^\| all \| (.*) \|$", README, re.MULTILINE)
@@ -172,6 +174,7 @@ def test_the_keys_of_all_types_are_documented() -> None:
         ("fail_safe", FailSafeConfig),
         ("cache", CacheConfig),
         ("encryption", EncryptionConfig),
+        ("audit", AuditConfig),
     ],
 )
 def test_the_keys_of_wrappers_are_documented(name: str, config: type[Section]) -> None:

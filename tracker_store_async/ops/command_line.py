@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
+from tracker_store_async.auditing import MAX_LENGTH
 from tracker_store_async.errors import EncryptionKeyError
 from tracker_store_async.inspection.targets import find_target
 
@@ -57,6 +59,65 @@ def serve(
     token = os.environ.get("TRACKER_STORE_TOKEN") or None
     store = reading_store(find_target(db, url, endpoints))
     serving.serve(store, host, port, token, typer.echo)
+
+
+def person() -> str:
+    """Return who runs the command, for the audit trail."""
+    try:
+        return f"command line: {getpass.getuser()}"[:MAX_LENGTH]
+    except (KeyError, OSError):  # a container may have no name for its user
+        return "command line"
+
+
+audit_app = typer.Typer(
+    help="Check the audit trail that the key `audit` of a store names.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+TrailFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        metavar="FILE",
+        help="A file of records. The key of its chain is in TRACKER_STORE_AUDIT_KEY.",
+    ),
+]
+
+
+@audit_app.command("verify")
+def verify_trail(
+    file: TrailFile = None,
+    endpoints: Endpoints = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            metavar="NUMBER:HASH",
+            help="What `audit head` printed before: shows what was cut off since.",
+        ),
+    ] = None,
+) -> None:
+    """Find what was edited, removed, added or reordered in the trail.
+
+    What was cut off at the end is found with --head alone. The exit code is 1 if
+    anything is wrong.
+    """
+    from tracker_store_async.ops import trails
+
+    found = trails.verify_trail(trails.find_trail(file, endpoints), head)
+    for problem in found.problems:
+        typer.echo(problem)
+    typer.echo(f"{found.records} records, the last is {found.head}")
+    raise typer.Exit(0 if found.is_intact else 1)
+
+
+@audit_app.command("head")
+def print_head(file: TrailFile = None, endpoints: Endpoints = None) -> None:
+    """Print number and hash of the last record: keep it where nobody else writes."""
+    from tracker_store_async.ops import trails
+
+    typer.echo(str(trails.verify_trail(trails.find_trail(file, endpoints)).head))
 
 
 @encryption_app.command("new-key")

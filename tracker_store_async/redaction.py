@@ -29,9 +29,10 @@ _TEXT_KEYS = {
 }
 """Fields that hold what somebody said, by the names that events and trackers have."""
 
-_URL_LOGIN = re.compile(r"(://)[^\s/@'\"]*@")
+# Bounded repetitions: a text of any kind is searched in linear time.
+_URL_LOGIN = re.compile(r"(://)[^\s/@'\"]{0,1000}@")
 _ASSIGNMENT = re.compile(
-    r"(?i)([\w.-]*(?:" + "|".join(_SECRET_WORDS) + r")[\w.-]*['\"]?\s*[=:]\s*)"
+    r"(?i)((?:" + "|".join(_SECRET_WORDS) + r")[\w.-]{0,40}['\"]?\s{0,4}[=:]\s{0,4})"
     r"(\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)"
 )
 

@@ -71,6 +71,12 @@ def test_texts_lose_logins_and_passwords(text: str, shown: str) -> None:
     assert REDACTOR.text(text) == shown
 
 
+@pytest.mark.parametrize("part", ["password", "-.", "://x", "secret   ", "token='"])
+def test_a_text_of_any_kind_is_searched_in_linear_time(part: str) -> None:
+    """What was quadratic took minutes for these."""
+    assert REDACTOR.text(part * 20_000)
+
+
 def test_only_the_kind_of_other_things_is_shown(lines: list[Any]) -> None:
     LOGGER.warning("%s in %s at %d", user(TEXT), [user(TEXT)], 3)
     LOGGER.warning("failed: %s", RuntimeError(TEXT))

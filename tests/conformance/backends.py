@@ -7,7 +7,6 @@ past the store. Nothing else in this directory knows of any backend.
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from tracker_store_async import (
     RetryingTrackerStore,
 )
 from tracker_store_async.auditing.chain import Chain
-from tracker_store_async.auditing.sinks import FileSink
+from tracker_store_async.auditing.sinks import LoggerSink
 from tracker_store_async.wrappers.audited import AuditedTrackerStore
 
 if TYPE_CHECKING:
@@ -600,11 +599,9 @@ def encrypted_storage(
 @contextmanager
 def audited_storage(servers: Servers, directory: Path) -> Iterator[Storage]:
     """Yield a memory that is reached through an audit trail."""
-    number = itertools.count()
 
     def wrap(store: TrackerStore) -> TrackerStore:
-        path = str(directory / f"audit-{next(number)}.jsonl")
-        return AuditedTrackerStore(store, FileSink(path, Chain()))
+        return AuditedTrackerStore(store, LoggerSink(Chain()))
 
     yield WrappedStorage(MemoryStorage(), wrap)
 

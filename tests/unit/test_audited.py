@@ -342,6 +342,15 @@ async def test_several_processes_write_one_chain(tmp_path: Path, kind: str) -> N
     assert (found.problems, found.records) == ([], 60)
 
 
+async def test_a_file_is_written_by_one_at_a_time(tmp_path: Path) -> None:
+    path = str(tmp_path / "audit.jsonl")
+    sinks = [FileSink(path, Chain()) for _ in range(4)]
+    record = {"id": "x", "actor": "a", "action": "read", "sender_id": SENDER}
+    await asyncio.gather(*(sinks[n % 4].write([record]) for n in range(200)))
+    found = verify(read_file(path), Chain())
+    assert (found.problems, found.records) == ([], 200)
+
+
 @pytest.mark.backend("postgresql")
 async def test_a_table_on_a_server(postgresql_server: Any) -> None:
     from tests.servers import fresh_database

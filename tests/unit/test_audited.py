@@ -371,7 +371,7 @@ async def test_a_table_on_a_server(postgresql_server: Any) -> None:
 async def test_the_logger_gets_a_chain(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="tracker_store_async.audit")
     store = AuditedTrackerStore(InMemoryTrackerStore(), LoggerSink(Chain()))
-    await add(store, SENDER, *turn(TEXT))
+    await add(store, "token: looks like a secret", *turn(TEXT))
     await store.close()
     lines = [r.getMessage() for r in caplog.records if r.name.endswith(".audit")]
     found = verify(lines, Chain())

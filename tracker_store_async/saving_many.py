@@ -12,6 +12,8 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tracker_store_async.observation import observed
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
@@ -93,7 +95,8 @@ async def _save_batch(
         refused = []
         if prepared:
             requests = [each.request for _, each in prepared]
-            answers = await store._append_many(requests)
+            appending = store._append_many(requests)
+            answers = await observed(store, "append", appending, None, requests)
             for (tracker, each), answer in zip(prepared, answers, strict=True):
                 results[id(tracker)] = answer if answer is not True else None
                 if answer is True:

@@ -31,6 +31,7 @@ from tracker_store_async.events import ActionExecuted
 from tracker_store_async.lifecycle import Lifecycle
 from tracker_store_async.loading import TrackerLoader
 from tracker_store_async.locks import LoopLock
+from tracker_store_async.observation import observed
 from tracker_store_async.options import (
     ON_CONFLICT_POLICIES,
     ON_PUBLISH_ERROR_POLICIES,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.config import EndpointConfig
+    from tracker_store_async.observation import Observer
     from tracker_store_async.options import OnConflict, OnPublishError
     from tracker_store_async.rows import (
         Append,
@@ -109,6 +111,7 @@ class TrackerStore(Lifecycle, Protocol):
     _lazy_events: bool = True  # False decodes and applies everything at once
     _keeps_columns: bool = False  # whether a row's columns are stored beside its text
     _upgrades_layout: bool = False  # True where an older layout is to be upgraded
+    _observer: Observer | None = None  # who watches, such as `ops.telemetry`
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver
@@ -242,7 +245,8 @@ class TrackerStore(Lifecycle, Protocol):
                 `action_listen`. Without it, nothing is stored until `save`.
         """
         last = check_max_event_history(max_event_history) or self.max_event_history
-        tracker = await self._load(sender_id, start=None, last=last)
+        loading = self._load(sender_id, start=None, last=last)
+        tracker = await observed(self, "retrieve", loading, sender_id)
         if tracker is None:
             tracker = await self._create(sender_id, last, append_action_listen)
         return tracker
@@ -288,7 +292,8 @@ class TrackerStore(Lifecycle, Protocol):
         cursor.version, cursor.store, cursor.sender_id = 0, self, sender_id
         tracker.update(ActionExecuted("action_listen"))
         try:
-            await self._saver.save(tracker, rebase=False)
+            creating = self._saver.save(tracker, rebase=False)
+            await observed(self, "save", creating, sender_id)
         except errors.ConcurrentSaveError:
             stored = await self._load(sender_id, start=None, last=last)
             if stored is not None:
@@ -316,7 +321,8 @@ class TrackerStore(Lifecycle, Protocol):
                 landed, and saving again is safe.
         """
         await self._ensure_open()
-        await self._saver.save(tracker, rebase=self.on_conflict == "rebase")
+        saving = self._saver.save(tracker, rebase=self.on_conflict == "rebase")
+        await observed(self, "save", saving, getattr(tracker, "sender_id", None))
 
     async def save_many(self, trackers: Iterable[DialogueStateTracker]) -> None:
         """Save several trackers, each all or nothing, in batches.
@@ -334,10 +340,13 @@ class TrackerStore(Lifecycle, Protocol):
         todo = [check_tracker(tracker) for tracker in trackers]
         if todo:
             await self._ensure_open()
+        await observed(self, "save_many", self._save_many(todo))
+
+    async def _save_many(self, trackers: Sequence[DialogueStateTracker]) -> None:
         rebase = self.on_conflict == "rebase"
-        failures = await save_many(self, todo, rebase=rebase)
+        failures = await save_many(self, trackers, rebase=rebase)
         if failures:
-            raise errors.SaveManyError(failures, len(todo))
+            raise errors.SaveManyError(failures, len(trackers))
 
     async def retrieve(
         self,
@@ -374,12 +383,16 @@ class TrackerStore(Lifecycle, Protocol):
                 later, when the event is touched, without `validate`.
             StoreUnavailableError: The storage cannot be reached.
         """
-        if since is not None:
-            tracker = await refresh(self, check_sender_id(sender_id), since)
-        else:
-            last = self.max_event_history
-            tracker = await self._load(sender_id, start=None, last=last)
+        loading = self._latest(sender_id, since)
+        tracker = await observed(self, "retrieve", loading, sender_id)
         return await self._validated(tracker) if validate else tracker
+
+    async def _latest(
+        self, sender_id: str, since: DialogueStateTracker | None
+    ) -> DialogueStateTracker | None:
+        if since is not None:
+            return await refresh(self, check_sender_id(sender_id), since)
+        return await self._load(sender_id, start=None, last=self.max_event_history)
 
     async def retrieve_full_tracker(
         self, sender_id: str, *, validate: bool = False
@@ -390,7 +403,8 @@ class TrackerStore(Lifecycle, Protocol):
             sender_id: The conversation.
             validate: Whether every event is decoded now rather than when touched.
         """
-        tracker = await self._load(sender_id, start=0, last=None)
+        loading = self._load(sender_id, start=0, last=None)
+        tracker = await observed(self, "retrieve", loading, sender_id)
         return await self._validated(tracker) if validate else tracker
 
     async def exists(self, sender_id: str) -> bool:
@@ -429,7 +443,8 @@ class TrackerStore(Lifecycle, Protocol):
                     f"{header.session_start}, where its latest session starts, not at "
                     f"{before_position}: delete the whole conversation instead"
                 )
-        return await self._delete(sender_id, before_position, self._now())
+        deleting = self._delete(sender_id, before_position, self._now())
+        return await observed(self, "delete", deleting, sender_id)
 
     async def keys(self) -> Iterable[str]:
         """Return the sender ids of all conversations.
@@ -521,7 +536,7 @@ class TrackerStore(Lifecycle, Protocol):
         started = time.perf_counter()
         try:
             await self._ensure_open()
-            health = await self._health()
+            health = self._with_publishing(await self._health())
             if self._relay is None:
                 return health
             outbox = await self._relay.metrics()
@@ -529,6 +544,16 @@ class TrackerStore(Lifecycle, Protocol):
         except (errors.StoreUnavailableError, errors.StoreAccessError) as error:
             elapsed = time.perf_counter() - started
             return Health(self.backend_name, False, elapsed, error=str(error))
+
+    def _with_publishing(self, health: Health) -> Health:
+        if self._publisher is None or self._is_wrapped:
+            return health
+        publishing = {
+            "policy": self._publisher.policy,
+            "backlog_events": len(self._publisher.backlog),
+            "dropped_events": self._publisher.dropped,
+        }
+        return replace(health, details={**health.details, "publishing": publishing})
 
     # -- shared steps ------------------------------------------------------------------
 
@@ -539,9 +564,10 @@ class TrackerStore(Lifecycle, Protocol):
     async def _publish(self, tracker: DialogueStateTracker) -> None:
         if self._publisher is not None:
             cursor = tracker._log
-            await self._publisher.publish(
+            publishing = self._publisher.publish(
                 tracker.sender_id, cursor.version or 0, cursor.pending, tracker.user_id
             )
+            await observed(self, "publish", publishing, tracker.sender_id)
 
     async def _publish_or_collect(
         self, tracker: DialogueStateTracker
@@ -571,7 +597,8 @@ class TrackerStore(Lifecycle, Protocol):
     ) -> StoredConversation | None:
         check_sender_id(sender_id)
         await self._ensure_open()
-        return await self._read(Read(sender_id, self._now(), start, last))
+        reading = self._read(Read(sender_id, self._now(), start, last))
+        return await observed(self, "read", reading, sender_id)
 
     async def _load(
         self, sender_id: str, *, start: int | None, last: int | None
@@ -586,6 +613,10 @@ class TrackerStore(Lifecycle, Protocol):
         return tracker
 
     # -- primitives: what a backend fills ----------------------------------------------
+
+    def _pool_use(self) -> dict[str, int]:
+        """Return how many connections the pool has, by kind; empty without a pool."""
+        return {}
 
     def _check_size(
         self, sender_id: str, rows: Sequence[NewRow], snapshot: str

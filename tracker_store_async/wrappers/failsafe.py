@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_store_async.config import EndpointConfig
 from tracker_store_async.errors import StoreUnavailableError
+from tracker_store_async.observation import observed
 from tracker_store_async.options import check_count, check_seconds
+from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Health, Read
 from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
         StoredConversation,
     )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 T = TypeVar("T")
 
 REPLAYS_AT_ONCE = 8
@@ -106,6 +107,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             log. None is 256 MiB in memory, and no bound for `journal` and `fallback`.
         tracker_store: Rasa's name of `primary`.
         fallback_tracker_store: Rasa's name of `fallback`.
+        wrap_fallback: Returns the fallback, or the store of the journal's file, in a
+            wrapper of its own: encryption keeps what is journalled as secret as the
+            primary's.
 
     Raises:
         ConfigurationError: An argument is not what it should be.
@@ -126,12 +130,15 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         max_backlog_bytes: int | None = None,
         tracker_store: TrackerStore | None = None,
         fallback_tracker_store: TrackerStore | None = None,
+        wrap_fallback: Callable[[TrackerStore], TrackerStore] | None = None,
     ) -> None:
         super().__init__(one_of(primary, tracker_store, "primary"))
         given, on_error = in_order(fallback, on_tracker_store_error)
         store = one_of(given, fallback_tracker_store, "fallback")
         if store is not None:
             check_fallback(store, self._wrapped, journal)
+            store = store if wrap_fallback is None else wrap_fallback(store)
+        self._wrap_journal = wrap_fallback
         if timeout_seconds is not None:
             check_seconds("timeout_seconds", timeout_seconds)
         check_seconds("probe_min_seconds", probe_min_seconds)
@@ -255,6 +262,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     def _health_details(self) -> dict[str, Any]:
         return {
             "state": self._breaker.state,
+            "outage_seconds": self._breaker.outage_seconds,
             "backlog_conversations": len(self._backlog.entries),
             "backlog_events": self._backlog.event_count,
             "backlog_bytes": self._backlog.size_bytes,
@@ -294,6 +302,11 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 "it is back. %s",
                 self._fallbacks[0].backend_name,
                 error,
+                extra=fields(
+                    "breaker_opened",
+                    backend=self.backend_name,
+                    fallback=self._fallbacks[0].backend_name,
+                ),
             )
         self._recover_soon()
 
@@ -354,7 +367,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 if not await self._answers():
                     continue
                 self._breaker.half_open()
-            refused = await self._replay_all()
+            refused = await observed(self, "replay", self._replay_all())
             if self._breaker.is_open or self._backlog.entries.keys() - refused.keys():
                 continue
             if self._breaker.state == "half_open":
@@ -426,6 +439,8 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             # Else the locks of a caller who is cancelled meanwhile would be forgotten.
             await settled(self._claim_files(self._journal))
             self._fallbacks = [_sqlite_store(file) for file in self._files]
+            if self._wrap_journal is not None:
+                self._fallbacks = [self._wrap_journal(one) for one in self._fallbacks]
         self._backlog.clear()
         for fallback in self._fallbacks:
             await fallback.open()
@@ -440,7 +455,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             await asyncio.wait({self._recovery})
             self._recovery = None
         if self._backlog.entries and not self._breaker.is_open:
-            await self._replay_all()
+            await observed(self, "replay", self._replay_all())
         fallback = self._fallbacks[0].backend_name
         tell_what_is_left(self._backlog, fallback, self._journal)
         await self._close_all()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.redaction import fields, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from tracker_store_async.wrappers.failsafe_backlog import Backlog
     from tracker_store_async.wrappers.failsafe_replay import Replayed
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def tell_recovery(
@@ -24,7 +25,9 @@ def tell_recovery(
         done: What was replayed.
         refused: The errors of what it refuses, by conversation.
     """
-    _tell_replay(f"The tracker store is back after {seconds:.1f} s", done, refused)
+    what = f"The tracker store is back after {seconds:.1f} s"
+    told = fields("breaker_closed", seconds=seconds, **_numbers(done))
+    _tell_replay(what, told, done, refused)
 
 
 def tell_left_over(done: Replayed, refused: Mapping[str, Exception]) -> None:
@@ -34,10 +37,25 @@ def tell_left_over(done: Replayed, refused: Mapping[str, Exception]) -> None:
         done: What was replayed.
         refused: The errors of what the primary refuses, by conversation.
     """
-    _tell_replay("What an earlier outage has left is done", done, refused)
+    told = fields("backlog_replayed", **_numbers(done))
+    _tell_replay("What an earlier outage has left is done", told, done, refused)
 
 
-def _tell_replay(what: str, done: Replayed, refused: Mapping[str, Exception]) -> None:
+def _numbers(done: Replayed) -> dict[str, int]:
+    return {
+        "replayed_events": done.events,
+        "replayed_conversations": done.conversations,
+        "landed_events": done.landed,
+        "conflicts": done.conflicts,
+    }
+
+
+def _tell_replay(
+    what: str,
+    told: dict[str, Any],
+    done: Replayed,
+    refused: Mapping[str, Exception],
+) -> None:
     logger.warning(
         "%s: replayed %d events of %d conversations (%d of them had landed, %d "
         "conversations had been written to by others).",
@@ -46,6 +64,7 @@ def _tell_replay(what: str, done: Replayed, refused: Mapping[str, Exception]) ->
         done.conversations,
         done.landed,
         done.conflicts,
+        extra=told,
     )
     for sender_id, error in refused.items():
         logger.error(
@@ -53,6 +72,7 @@ def _tell_replay(what: str, done: Replayed, refused: Mapping[str, Exception]) ->
             "%r, which stay in the fallback: %s",
             sender_id,
             error,
+            extra=fields("replay_refused", sender_id=sender_id),
         )
 
 
@@ -70,6 +90,7 @@ def tell_what_waits(backlog: Backlog, fallback: str) -> None:
             backlog.event_count,
             len(backlog.entries),
             fallback,
+            extra=fields("backlog_found", backlog_events=backlog.event_count),
         )
 
 
@@ -91,6 +112,7 @@ def tell_what_is_left(backlog: Backlog, fallback: str, journal: str | None) -> N
             "Set `journal` so that they survive.",
             events,
             len(entries),
+            extra=fields("backlog_lost", backlog_events=events),
         )
         return
     logger.warning(
@@ -100,4 +122,5 @@ def tell_what_is_left(backlog: Backlog, fallback: str, journal: str | None) -> N
         events,
         len(entries),
         "the fallback" if journal is None else f"the journal {journal!r}",
+        extra=fields("backlog_kept", backlog_events=events),
     )

@@ -47,7 +47,13 @@ if TYPE_CHECKING:
 
 
 class Storage(ABC):
-    """One place where conversations are kept, and the stores that share it."""
+    """One place where conversations are kept, and the stores that share it.
+
+    Attributes:
+        is_sealed: Whether what was said cannot be read in it past the store.
+    """
+
+    is_sealed = False
 
     def __init__(self) -> None:
         self._stores: list[TrackerStore] = []
@@ -593,7 +599,9 @@ def encrypted_storage(
         return EncryptedTrackerStore(store, {"k1": TEST_KEY}, **options)
 
     with storage(servers, directory) as inner:
-        yield WrappedStorage(inner, wrap)
+        sealed = WrappedStorage(inner, wrap)
+        sealed.is_sealed = True
+        yield sealed
 
 
 @contextmanager

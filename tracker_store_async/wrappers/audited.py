@@ -38,7 +38,9 @@ class AuditedTrackerStore(WrapperTrackerStore):
     refused, gets a second record that refers to the first. No record holds what was
     said.
 
-    It belongs around encryption, retries and the fail-safe, and within a cache.
+    It belongs around encryption, retries and the fail-safe, and within a cache. A batch
+    of `save_many` is recorded, and appended, one conversation after the other. Upkeep
+    and health are not recorded: they say nothing of what was said, and change nothing.
 
     Args:
         wrapped: The store; it is owned, opened and closed.
@@ -46,6 +48,8 @@ class AuditedTrackerStore(WrapperTrackerStore):
         reads: Whether reads and lists are recorded, or changes and deletions alone.
         default_actor: Who acts where `acting_as` has not said.
     """
+
+    _carries_outbox = True
 
     def __init__(
         self,

@@ -216,6 +216,7 @@ def check_wrapped(store: object, wrapper: str, *, carries_outbox: bool = False) 
     if store.outbox and not carries_outbox:
         raise ConfigurationError(
             f"{wrapper} cannot wrap a store that has an outbox, since what it keeps "
-            "elsewhere would not get into it: use one of the two (RetryingTrackerStore "
-            "and CachedTrackerStore go with an outbox)"
+            "elsewhere would not get into it: use one of the two "
+            "(RetryingTrackerStore, AuditedTrackerStore and CachedTrackerStore go "
+            "with an outbox)"
         )

@@ -8,24 +8,28 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracker_store_async.encryption.data_keys import SQLDataKeys
 from tracker_store_async.encryption.keyring import KeyRing
+from tracker_store_async.encryption.log_rows import (
+    COLUMNS,
+    does_not_open,
+    open_rows,
+    open_state,
+    seal_rows,
+    without_columns,
+)
 from tracker_store_async.encryption.sealing import (
     DataKey,
     DoesNotOpenError,
     Envelope,
-    is_sealed_row,
     new_secret,
     read_envelope,
     sealed_length,
 )
-from tracker_store_async.errors import (
-    ConfigurationError,
-    CorruptEventError,
-    EncryptionKeyError,
-)
+from tracker_store_async.errors import ConfigurationError, EncryptionKeyError
 from tracker_store_async.options import check_choice
 from tracker_store_async.rows import Append, Read
 from tracker_store_async.settling import settled
 from tracker_store_async.wrappers.base import WrapperTrackerStore
+from tracker_store_async.wrappers.cached import CachedTrackerStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -48,10 +52,6 @@ MAX_REMEMBERED_KEYS = 10_000
 
 ALWAYS = 0.0
 """A time at which nothing had expired."""
-
-COLUMNS = ("type_name", "timestamp", "intent_name", "action_name")
-SEALED_TYPE_NAME = "sealed"
-"""What stands in place of an event's type; the column must not be empty."""
 
 
 class _Held(NamedTuple):
@@ -85,7 +85,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
 
     Raises:
         ConfigurationError: A key or an option is wrong, or the store cannot hold sealed
-            events (`AwaitableTrackerStore`).
+            events (`AwaitableTrackerStore`, or a cache).
     """
 
     def __init__(
@@ -98,6 +98,11 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         keep_columns: Collection[str] = (),
         data_keys: str | None = None,
     ) -> None:
+        if isinstance(wrapped, CachedTrackerStore):
+            raise ConfigurationError(
+                "EncryptedTrackerStore cannot wrap a cache, which forgets the ids that "
+                "are sealed with each event: wrap the encrypted store in the cache"
+            )
         super().__init__(wrapped)
         if not self._tells_logs_apart:
             raise ConfigurationError(
@@ -150,7 +155,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
     ) -> None:
         texts = ["x" * (sealed_length(_size_of(row.data)) + 12) for row in rows]
         sealed = [
-            self._without_columns(row)._replace(data=text)
+            without_columns(row, self._hidden)._replace(data=text)
             for row, text in zip(rows, texts, strict=True)
         ]
         text = "x" * (sealed_length(_size_of(snapshot)) + 512)
@@ -211,6 +216,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
             first = rewrite.first_position
             changed = frozenset(range(first, first + len(rewrite.rows)))
             key = await self._new_key(sender_id)
+        key = self._rewrapped(sender_id, key)
         rows = await self._sealed(key, sender_id, rewrite.first_position, rewrite.rows)
         snapshot = key.seal_snapshot(
             rewrite.snapshot, sender_id, rewrite.expected_version, header.session_start
@@ -230,24 +236,8 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         for offset in range(0, len(rows), ROWS_PER_TURN):
             async with self._loop_turns:
                 piece = rows[offset : offset + ROWS_PER_TURN]
-                sealed += self._seal_rows(key, sender_id, first + offset, piece)
+                sealed += seal_rows(key, sender_id, first + offset, piece, self._hidden)
         return sealed
-
-    def _seal_rows(
-        self, key: DataKey, sender_id: str, first: int, rows: Sequence[NewRow]
-    ) -> list[NewRow]:
-        return [
-            self._without_columns(row)._replace(
-                data=key.seal_row(row.data, sender_id, first + offset, row.event_id)
-            )
-            for offset, row in enumerate(rows)
-        ]
-
-    def _without_columns(self, row: NewRow) -> NewRow:
-        hidden: dict[str, str | None] = dict.fromkeys(self._hidden)
-        if "type_name" in hidden:
-            hidden["type_name"] = SEALED_TYPE_NAME
-        return row._replace(**hidden)  # type: ignore[arg-type]
 
     # -- reading -----------------------------------------------------------------------
 
@@ -266,40 +256,21 @@ class EncryptedTrackerStore(WrapperTrackerStore):
             raise
         envelope = read_envelope(stored.snapshot)
         if key is not None and envelope is not None:
-            stored.snapshot = _opened(key, envelope, sender_id, stored)
+            stored.snapshot = open_state(key, envelope, sender_id, stored)
         opened: list[StoredRow] = []
         for offset in range(0, len(stored.rows), ROWS_PER_TURN):
             async with self._loop_turns:
                 position = stored.first_position + offset
                 piece = stored.rows[offset : offset + ROWS_PER_TURN]
-                opened += self._open_rows(key, sender_id, position, piece)
+                opened += open_rows(
+                    key,
+                    sender_id,
+                    position,
+                    piece,
+                    accepts_plain=self._plaintext == "accept",
+                )
         stored.rows = opened
         return stored
-
-    def _open_rows(
-        self,
-        key: DataKey | None,
-        sender_id: str,
-        first: int,
-        rows: Sequence[StoredRow],
-    ) -> list[StoredRow]:
-        opened: list[StoredRow] = []
-        for position, (event_id, data) in enumerate(rows, first):
-            if not is_sealed_row(data):
-                if self._plaintext == "refuse":
-                    raise CorruptEventError(
-                        sender_id, position, "it is not encrypted, and must be"
-                    )
-                opened.append((event_id, data))
-                continue
-            if key is None:
-                raise _changed(sender_id, position)
-            try:
-                text = key.open_row(data, sender_id, position, event_id)
-            except DoesNotOpenError:
-                raise _changed(sender_id, position) from None
-            opened.append((event_id, text.decode()))
-        return opened
 
     # -- keys --------------------------------------------------------------------------
 
@@ -320,13 +291,14 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         try:
             envelope = read_envelope(stored.snapshot)
         except DoesNotOpenError:
-            raise _changed(sender_id, stored.version) from None
+            raise does_not_open(sender_id, stored.version) from None
         if envelope is None:
             return None
         held = self._held.get(sender_id)
         if held is not None and held.key.reference == envelope.reference:
-            return held.key
-        key = await self._unwrapped(sender_id, envelope)
+            key = held.key
+        else:
+            key = await self._unwrapped(sender_id, envelope)
         self._hold(sender_id, _Held(stored.created_at, key))
         return key
 
@@ -451,7 +423,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
     ) -> bool:
         """Append nothing, with another snapshot, at the version that was read."""
         version, start = stored.version, stored.session_start
-        plain = _opened(key, envelope, sender_id, stored)
+        plain = open_state(key, envelope, sender_id, stored)
         fresh = self._rewrapped(sender_id, key)
         return await super()._append(
             Append(
@@ -471,30 +443,3 @@ class EncryptedTrackerStore(WrapperTrackerStore):
 
 def _size_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
-
-
-def _opened(
-    key: DataKey, envelope: Envelope, sender_id: str, stored: StoredConversation
-) -> bytes | None:
-    """Return the snapshot in an envelope; what is being copied has none yet.
-
-    Raises:
-        CorruptEventError: It is not what was sealed here.
-    """
-    if envelope.text is None:
-        return None
-    try:
-        return key.open_snapshot(
-            envelope.text, sender_id, stored.version, stored.session_start
-        )
-    except DoesNotOpenError:
-        raise _changed(sender_id, stored.version) from None
-
-
-def _changed(sender_id: str, position: int) -> CorruptEventError:
-    return CorruptEventError(
-        sender_id,
-        position,
-        "it does not open with the conversation's key: it was changed, moved, or "
-        "sealed with another key",
-    )

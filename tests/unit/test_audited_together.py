@@ -1,4 +1,4 @@
-"""The audit trail beside what moves, keeps and saves many, and what commands are for."""
+"""The audit trail beside what moves, keeps and saves many, and whom commands name."""
 
 from __future__ import annotations
 

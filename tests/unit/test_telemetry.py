@@ -331,3 +331,62 @@ def test_nothing_is_imported_and_nothing_is_wrapped_unused() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
     assert result.returncode == 0, result.stderr
+
+
+async def test_many_are_one_append_of_all_that_landed(watched: Watched) -> None:
+    store = Faulty()
+    trackers = [await store.get_or_create_tracker(f"user {n}") for n in range(3)]
+    for tracker in trackers:
+        tracker.update(user(TEXT))
+    watched.watch(store)
+    store.times = 1
+    with pytest.raises(errors.SaveManyError):
+        await store.save_many(trackers)
+    await store.save_many(trackers)  # one is left
+    assert watched.outcomes("append") == ["unavailable", "ok"]
+    assert watched.outcomes("save_many") == ["refused", "ok"]
+    assert watched.metric("tracker_store_events_total", operation="append") == 3
+    await store.close()
+
+
+async def test_a_batch_that_others_were_faster_in_is_a_conflict(
+    watched: Watched,
+) -> None:
+    store = InMemoryTrackerStore()
+    trackers = [await store.get_or_create_tracker(f"user {n}") for n in range(2)]
+    await add(store, "user 0", user("faster"))
+    for tracker in trackers:
+        tracker.update(user())
+    watched.watch(store)
+    await store.save_many(trackers)
+    assert watched.outcomes("append") == ["conflict", "ok"]
+    assert watched.metric("tracker_store_events_total", operation="append") == 2
+
+
+async def test_what_an_outbox_publishes_is_traced(
+    watched: Watched, tmp_path: Path
+) -> None:
+    broker = FailingBroker()
+    store = SQLTrackerStore(db=str(tmp_path / "db"), outbox=True, event_broker=broker)
+    watched.watch(store)
+    broker.is_down = True
+    async with store:
+        await add(store, SENDER, user(TEXT))
+        while "error" not in watched.outcomes("publish"):
+            await asyncio.sleep(0.01)
+        health = await store.health()
+        assert health.details["outbox"]["waiting"] == 1
+        assert health.details["publishing"]["backlog_events"] == 0
+        broker.is_down = False
+    assert watched.outcomes("publish")[-1] == "ok"
+    assert [body.get("text") for body in broker.bodies] == [TEXT]
+
+
+async def test_a_tracker_brought_up_to_date_is_a_retrieve(watched: Watched) -> None:
+    store = InMemoryTrackerStore()
+    await add(store, SENDER, *turn(TEXT))
+    tracker = await store.retrieve(SENDER)
+    watched.watch(store)
+    assert await store.retrieve(SENDER, since=tracker, validate=True) is tracker
+    names = [name.removeprefix("tracker_store.") for name in watched.names()]
+    assert names == ["read", "retrieve"]

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tracker_store_async.config import EndpointConfig
 from tracker_store_async.errors import StoreUnavailableError
 from tracker_store_async.observation import observed
 from tracker_store_async.options import check_count, check_seconds
@@ -21,7 +20,11 @@ from tracker_store_async.store import TrackerStore
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 from tracker_store_async.wrappers.failsafe_backlog import Backlog
 from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker, pause_seconds
-from tracker_store_async.wrappers.failsafe_journal import JournalFile, claim_files
+from tracker_store_async.wrappers.failsafe_journal import (
+    JournalFile,
+    claim_files,
+    store_in,
+)
 from tracker_store_async.wrappers.failsafe_log import (
     tell_left_over,
     tell_recovery,
@@ -438,9 +441,8 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         if self._journal is not None:
             # Else the locks of a caller who is cancelled meanwhile would be forgotten.
             await settled(self._claim_files(self._journal))
-            self._fallbacks = [_sqlite_store(file) for file in self._files]
-            if self._wrap_journal is not None:
-                self._fallbacks = [self._wrap_journal(one) for one in self._fallbacks]
+            wrap = self._wrap_journal
+            self._fallbacks = [store_in(file, wrap) for file in self._files]
         self._backlog.clear()
         for fallback in self._fallbacks:
             await fallback.open()
@@ -472,10 +474,3 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             if self._files:
                 self._files, self._fallbacks = [], []
                 self._backlog.clear()
-
-
-def _sqlite_store(file: JournalFile) -> TrackerStore:
-    config = EndpointConfig(type="sql", dialect="sqlite", db=str(file.path))
-    store = TrackerStore.create(config)
-    store._is_wrapped = True
-    return store

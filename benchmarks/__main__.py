@@ -24,9 +24,8 @@ def main() -> None:
     for name, purpose in SCRIPTS.items():
         print(f"python -m benchmarks.{name:<14} {purpose}")
     print(
-        "\nEach has --help, takes --backend and --url for servers of yours (outage "
-        "starts its\nown, since it kills them), and writes --json FILE and --chart "
-        "FILE.png."
+        "\nEach has --help. Those that kill no server take --backend and --url for "
+        "servers of\nyours, and write --json FILE and --chart FILE.png."
     )
 
 

@@ -7,22 +7,22 @@ the time that the raw client takes to publish the same bodies, in the same run.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import arguments, measure, workload
+from benchmarks import arguments, charts, measure, workload
 from benchmarks.broker_contestants import BROKERS, Places
 from tracker_store_async import EventMessage, InMemoryTrackerStore
 from tracker_store_async.events import event_from_dict
 
 if TYPE_CHECKING:
+    import argparse
+
     from benchmarks.broker_contestants import Publish
     from tracker_store_async import EventBroker
 
@@ -112,12 +112,14 @@ def row(name: str, samples: dict[str, list[float]]) -> list[str]:
     ]
 
 
-async def run(options: argparse.Namespace) -> dict[str, Any]:
+async def run(options: argparse.Namespace, urls: dict[str, str]) -> dict[str, Any]:
     """Measure the brokers that were asked for."""
     results = {}
-    for name in options.broker:
-        with tempfile.TemporaryDirectory() as folder:
-            places = Places(Path(folder), options.redis_url, options.url)
+    for name in options.backend:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            places = Places(
+                Path(folder), urls.get("redis", ""), urls.get("postgresql", "")
+            )
             async with BROKERS[name](places) as (broker, raw):
                 results[name] = await measure_broker(
                     broker, raw, options.conversations, options.turns
@@ -125,22 +127,32 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
+    """Return what is drawn: events a second of each broker, and of its raw client."""
+    return [
+        charts.Panel(
+            name,
+            "events/s",
+            bars={
+                "tracker_store_async": statistics.median(samples["events/s"]),
+                "raw client": statistics.median(samples["raw events/s"]),
+            },
+            logarithmic=False,
+        )
+        for name, samples in results.items()
+    ]
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    known = list(BROKERS)
-    parser.add_argument("--broker", nargs="+", choices=known, default=known)
-    parser.add_argument("--conversations", type=int, default=64)
-    parser.add_argument("--turns", type=int, default=20, help="of each conversation")
-    url = os.environ.get("TRACKER_STORE_BENCHMARK_URL", arguments.DEFAULT_URL)
+    parser = arguments.parser(__doc__ or "", BROKERS, BROKERS)
+    parser.add_argument("--conversations", type=arguments.positive, default=64)
     parser.add_argument(
-        "--url", default=url, help="PostgreSQL; a database comes and goes"
+        "--turns", type=arguments.positive, default=20, help="of each conversation"
     )
-    parser.add_argument("--redis-url", default="redis://127.0.0.1:6379")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to a file")
     options = parser.parse_args()
+    wanted = [name for name in ("redis", "postgresql") if name in options.backend]
+    urls = {name: arguments.url_of(name, options) for name in wanted}
     versions = measure.environment(
         [
             *("sqlalchemy", "asyncpg", "aiosqlite", "redis"),
@@ -148,9 +160,10 @@ def main() -> None:
         ]
     )
     print(f"{options.conversations} conversations, 6 events a save;", versions)
-    results = asyncio.run(run(options))
+    results = asyncio.run(run(options, urls))
     print(measure.table(HEADER, [row(name, each) for name, each in results.items()]))
     measure.write_json(options.json, {"environment": versions, "broker": results})
+    charts.draw(options.chart, "Events published and confirmed", panels_of(results))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ import asyncio
 import os
 import uuid
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path  # noqa: TC003 - a NamedTuple evaluates it
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
-
-from benchmarks import wire_contestants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -128,12 +127,23 @@ async def redis_pair(places: Places) -> AsyncIterator[tuple[EventBroker, Publish
         await client.aclose()
 
 
+@asynccontextmanager
+async def _wire(
+    name: str, places: Places
+) -> AsyncIterator[tuple[EventBroker, Publish]]:
+    # imported here, since its servers come with what the tests need
+    from benchmarks import wire_contestants
+
+    async with getattr(wire_contestants, name)(places) as pair:
+        yield pair
+
+
 BROKERS: dict[str, Pair] = {
     "file": file_pair,
     "sqlite": sqlite_pair,
     "postgresql": postgresql_pair,
     "redis": redis_pair,
-    "rabbitmq": wire_contestants.rabbitmq_pair,
-    "nats": wire_contestants.nats_pair,
-    "kafka": wire_contestants.kafka_pair,
+    "rabbitmq": partial(_wire, "rabbitmq_pair"),
+    "nats": partial(_wire, "nats_pair"),
+    "kafka": partial(_wire, "kafka_pair"),
 }

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from benchmarks import arguments, measure, workload
+from benchmarks import arguments, charts, measure, workload
 from benchmarks.contestants import contestants
 
 if TYPE_CHECKING:
@@ -150,10 +150,23 @@ def line(name: str, samples: list[tuple[float, float]]) -> list[str]:
     return [name, f"{whole:.0f}", f"{within:.0f}", f"{ours:.0f}", f"{ratio:.2f}"]
 
 
+def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
+    """Return what is drawn: the medians of each cell, the driver's part and ours."""
+    panels = []
+    for cell, calls in results.items():
+        bars = {}
+        for name, samples in calls.items():
+            within = statistics.median(seconds for _, seconds in samples)
+            rest = statistics.median(whole - driver for whole, driver in samples)
+            bars |= {f"{name}: driver": within * 1e6, f"{name}: ours": rest * 1e6}
+        panels.append(charts.Panel(f"{cell} events", "us", bars=bars))
+    return panels
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
-    parser = arguments.parser(__doc__ or "")
-    parser.set_defaults(backend=["postgresql", "redis"])
+    known = ["postgresql", "redis"]
+    parser = arguments.parser(__doc__ or "", known, known)
     parser.add_argument("--events", nargs="+", type=int, default=[1000])
     parser.add_argument("--repetitions", type=int, default=100, help="turns a cell")
     parser.add_argument("--svg", type=Path, metavar="FOLDER", help="draw flame graphs")
@@ -176,6 +189,7 @@ def main() -> None:
     header = ["", "all", "within the driver", "ours", "all / driver"]
     print(measure.table(header, lines))
     measure.write_json(options.json, {"overhead": results})
+    charts.draw(options.chart, "Within the driver, and ours", panels_of(results))
 
 
 if __name__ == "__main__":

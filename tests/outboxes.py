@@ -12,7 +12,6 @@ import pytest
 from tests.conformance.kit import FailingBroker
 from tests.servers import fresh_database
 from tracker_store_async import MongoTrackerStore, SQLTrackerStore
-from tracker_store_async.backends.mongo.outbox import LEASE_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +114,9 @@ async def free(store: Any) -> None:
     """Take the lease from a process that is dead, as the passing of time does."""
     if isinstance(store, MongoTrackerStore):
         log = store._opened._collections.log
+        # named here, since it comes with the driver
+        from tracker_store_async.backends.mongo.outbox import LEASE_ID
+
         await log.update_one({"_id": LEASE_ID}, {"$unset": {"expires_at": ""}})
         return
     lease = store._outbox._tables.lease

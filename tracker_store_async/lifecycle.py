@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tracker_store_async.locks import LoopLock
     from tracker_store_async.publishing import Publisher
     from tracker_store_async.relay import Outbox
+    from tracker_store_async.rows import Health
     from tracker_store_async.store import TrackerStore
 
 logger = get_logger(__name__)
@@ -123,6 +125,15 @@ class Lifecycle(Protocol):
             finally:
                 await self._close_to_the_end()
             self._tell("closed")
+
+    async def _with_publishing(self, health: Health) -> Health:
+        """Return health with what it says of events that are to be published."""
+        if self._publisher is None or self._is_wrapped:
+            return health
+        details = {**health.details, "publishing": self._publisher.metrics()}
+        if self._relay is not None:
+            details["outbox"] = await self._relay.metrics()
+        return replace(health, details=details)
 
     def _tell(self, what: str) -> None:
         """Tell the log of a change of state, once however many wrappers there are."""

@@ -11,13 +11,18 @@ from tracker_store_async.events import UserUttered, decode_event
 from tracker_store_async.lazy_events import LazyEvents
 from tracker_store_async.locks import LoopLock
 from tracker_store_async.packed_rows import PackedRows, packed
+from tracker_store_async.refreshing import refresh
 from tracker_store_async.row_types import (
     has_type,
     kind_of_row,
     needs_replay,
     types_with_own_state,
 )
-from tracker_store_async.serialization import decode_rows, decode_snapshot
+from tracker_store_async.serialization import (
+    check_sender_id,
+    decode_rows,
+    decode_snapshot,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,7 +136,7 @@ class TrackerLoader:
             tracker.keep_assigned_slots()
             self._place_by_state(tracker, stored, state, rows, whole=start is not None)
         if not self._store._lazy_events:
-            await self.decode_all(tracker)
+            await self.checked(tracker)
         return tracker
 
     def _new_tracker(
@@ -151,17 +156,29 @@ class TrackerLoader:
                 kept += packed(rows[offset : offset + ROWS_PER_TURN])
         return kept
 
-    async def decode_all(self, tracker: DialogueStateTracker) -> None:
-        """Decode every event that a tracker holds, in pieces.
+    async def latest(
+        self, sender_id: str, since: DialogueStateTracker | None
+    ) -> DialogueStateTracker | None:
+        """Return the tracker of the latest session; see `TrackerStore.retrieve`."""
+        store = self._store
+        if since is not None:
+            return await refresh(store, check_sender_id(sender_id), since)
+        return await store._load(sender_id, start=None, last=store.max_event_history)
+
+    async def checked(
+        self, tracker: DialogueStateTracker | None
+    ) -> DialogueStateTracker | None:
+        """Return a tracker once every event that it holds is decoded, in pieces.
 
         Raises:
             CorruptEventError: A stored event is not a JSON object.
         """
-        events = tracker.events
+        events = None if tracker is None else tracker.events
         if isinstance(events, LazyEvents):
             for first in range(0, len(events), EVENTS_PER_TURN):
                 async with self._store._loop_turns:
                     events.decode(first, first + EVENTS_PER_TURN)
+        return tracker
 
     async def _replay_all(
         self, tracker: DialogueStateTracker, stored: StoredConversation, *, whole: bool

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tracker_store_async import errors
 from tracker_store_async.broker import EventMessage
 from tracker_store_async.locks import LoopLock
 from tracker_store_async.redaction import fields, get_logger
+from tracker_store_async.rows import OutboxEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.cursor import PendingEvent
     from tracker_store_async.options import OnPublishError
+    from tracker_store_async.tracker import DialogueStateTracker
 
 logger = get_logger(__name__)
 
@@ -62,6 +65,14 @@ class Publisher:
         self._leave_alone_until = 0.0
         self._retrying: asyncio.Task[None] | None = None
         self._successor: Publisher | None = None
+
+    def metrics(self) -> dict[str, Any]:
+        """Return what health reports: the policy, what waits, and what is lost."""
+        return {
+            "policy": self.policy,
+            "backlog_events": len(self.backlog),
+            "dropped_events": self.dropped,
+        }
 
     def hand_over(self, successor: Publisher | None) -> None:
         """Leave the backlog to the publisher that takes this one's place.
@@ -300,6 +311,33 @@ def message_of(
     if user_id is not None:
         body.setdefault("user_id", user_id)
     return EventMessage(entry.identify(), sender_id, position, body)
+
+
+def outbox_entries(
+    tracker: DialogueStateTracker, publisher: Publisher | None, *, with_bodies: bool
+) -> list[OutboxEntry]:
+    """Return what an outbox is to keep of a tracker's unsaved events.
+
+    Args:
+        tracker: The tracker.
+        publisher: What it has published already is left out.
+        with_bodies: Whether the messages are stored, or only where they stand.
+    """
+    messages = [
+        message_of(tracker.sender_id, position, entry, tracker.user_id)
+        for position, entry in enumerate(
+            tracker._log.pending, tracker._log.version or 0
+        )
+        if publisher is None or entry.published_by is not publisher
+    ]
+    return [
+        OutboxEntry(
+            each.message_id,
+            each.position,
+            json.dumps(each.body) if with_bodies else "",
+        )
+        for each in messages
+    ]
 
 
 def _reason(error: Exception) -> str:

@@ -19,10 +19,8 @@ their number. Everything here follows from that:
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 from tracker_store_async import errors
@@ -41,8 +39,7 @@ from tracker_store_async.options import (
     check_record_exp,
     check_time,
 )
-from tracker_store_async.publishing import Publisher, message_of
-from tracker_store_async.refreshing import refresh
+from tracker_store_async.publishing import Publisher, outbox_entries
 from tracker_store_async.rows import Health, Listing, OutboxEntry, Read, Upkeep
 from tracker_store_async.saving import Saver
 from tracker_store_async.saving_many import all_of, one_by_one, save_many
@@ -340,13 +337,8 @@ class TrackerStore(Lifecycle, Protocol):
         todo = [check_tracker(tracker) for tracker in trackers]
         if todo:
             await self._ensure_open()
-        await observed(self, "save_many", self._save_many(todo))
-
-    async def _save_many(self, trackers: Sequence[DialogueStateTracker]) -> None:
-        rebase = self.on_conflict == "rebase"
-        failures = await save_many(self, trackers, rebase=rebase)
-        if failures:
-            raise errors.SaveManyError(failures, len(trackers))
+        saving = save_many(self, todo, rebase=self.on_conflict == "rebase")
+        await observed(self, "save_many", saving)
 
     async def retrieve(
         self,
@@ -383,16 +375,9 @@ class TrackerStore(Lifecycle, Protocol):
                 later, when the event is touched, without `validate`.
             StoreUnavailableError: The storage cannot be reached.
         """
-        loading = self._latest(sender_id, since)
+        loading = self._loader.latest(sender_id, since)
         tracker = await observed(self, "retrieve", loading, sender_id)
-        return await self._validated(tracker) if validate else tracker
-
-    async def _latest(
-        self, sender_id: str, since: DialogueStateTracker | None
-    ) -> DialogueStateTracker | None:
-        if since is not None:
-            return await refresh(self, check_sender_id(sender_id), since)
-        return await self._load(sender_id, start=None, last=self.max_event_history)
+        return await self._loader.checked(tracker) if validate else tracker
 
     async def retrieve_full_tracker(
         self, sender_id: str, *, validate: bool = False
@@ -405,7 +390,7 @@ class TrackerStore(Lifecycle, Protocol):
         """
         loading = self._load(sender_id, start=0, last=None)
         tracker = await observed(self, "retrieve", loading, sender_id)
-        return await self._validated(tracker) if validate else tracker
+        return await self._loader.checked(tracker) if validate else tracker
 
     async def exists(self, sender_id: str) -> bool:
         """Return whether anything is stored for the conversation."""
@@ -536,24 +521,10 @@ class TrackerStore(Lifecycle, Protocol):
         started = time.perf_counter()
         try:
             await self._ensure_open()
-            health = self._with_publishing(await self._health())
-            if self._relay is None:
-                return health
-            outbox = await self._relay.metrics()
-            return replace(health, details={**health.details, "outbox": outbox})
+            return await self._with_publishing(await self._health())
         except (errors.StoreUnavailableError, errors.StoreAccessError) as error:
             elapsed = time.perf_counter() - started
             return Health(self.backend_name, False, elapsed, error=str(error))
-
-    def _with_publishing(self, health: Health) -> Health:
-        if self._publisher is None or self._is_wrapped:
-            return health
-        publishing = {
-            "policy": self._publisher.policy,
-            "backlog_events": len(self._publisher.backlog),
-            "dropped_events": self._publisher.dropped,
-        }
-        return replace(health, details={**health.details, "publishing": publishing})
 
     # -- shared steps ------------------------------------------------------------------
 
@@ -579,18 +550,8 @@ class TrackerStore(Lifecycle, Protocol):
         if not self.outbox:
             await self._publish(tracker)
             return ()
-        cursor, publisher = tracker._log, self._publisher
-        pending = enumerate(cursor.pending, cursor.version or 0)
         bodies = self._stores_message_bodies
-        messages = [
-            message_of(tracker.sender_id, position, entry, tracker.user_id)
-            for position, entry in pending
-            if publisher is None or entry.published_by is not publisher
-        ]
-        return [
-            OutboxEntry(m.message_id, m.position, json.dumps(m.body) if bodies else "")
-            for m in messages
-        ]
+        return outbox_entries(tracker, self._publisher, with_bodies=bodies)
 
     async def _fetch(
         self, sender_id: str, *, start: int | None, last: int | None
@@ -604,13 +565,6 @@ class TrackerStore(Lifecycle, Protocol):
         self, sender_id: str, *, start: int | None, last: int | None
     ) -> DialogueStateTracker | None:
         return await self._loader.load(sender_id, start=start, last=last)
-
-    async def _validated(
-        self, tracker: DialogueStateTracker | None
-    ) -> DialogueStateTracker | None:
-        if tracker is not None:
-            await self._loader.decode_all(tracker)
-        return tracker
 
     # -- primitives: what a backend fills ----------------------------------------------
 

@@ -19,6 +19,7 @@ from tests.conformance.kit import (
     has,
     held,
     replayed,
+    said,
     slot,
     state,
     stored,
@@ -119,6 +120,7 @@ async def test_a_megabyte_of_text_survives(store: TrackerStore) -> None:
     assert found.latest_message is not None
     assert found.latest_message.text == text
     assert found.get_slot("s") == text
+    assert said(found) == [text]  # the event, which the state is not
     window = await store.get_or_create_tracker(SENDER, max_event_history=1)
     assert window.get_slot("s") == text
 

@@ -32,6 +32,8 @@ from tests.outboxes import (
     until,
 )
 from tracker_store_async import RepeatFilter, errors, relay, relay_holds
+from tracker_store_async.keeping.anonymising import anonymise_one
+from tracker_store_async.keeping.rules import rules_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,6 +236,31 @@ async def test_a_store_without_an_outbox_erases_from_it_too(place: Place) -> Non
         assert await store._outbox.count(10) == 1
         assert await other.delete("alice")
         assert await store._outbox.count(10) == 0
+
+
+@everywhere
+@pytest.mark.parametrize("has_outbox", [True, False])
+async def test_what_is_anonymised_is_published_so(
+    place: Place, has_outbox: bool
+) -> None:
+    """Also where a store without an outbox, such as the command line's, does it."""
+    broker = FailingBroker()
+    rule = {"text": "user", "pattern": "secret", "action": "replace", "with": "hidden"}
+    rules = rules_from({"rules": [rule]})
+    async with place.store(broker) as store, place.store(outbox=has_outbox) as other:
+        broker.is_down = True
+        await add(store, "alice", user("my secret"), user("no more"))
+        await add(store, "bob", user("secret of another"))
+        summaries = [each async for each in other.conversations()]
+        done = await anonymise_one(other, summaries[0], rules)
+        assert done.events == 1
+        broker.is_down = False
+        await until(broker, 3)
+        ids = await stored_ids(store, "alice")
+    texts = {m.message_id: m.body["text"] for m in broker.messages}
+    assert [texts.pop(each) for each in ids] == ["my hidden", "no more"]
+    assert list(texts.values()) == ["secret of another"]
+    assert all(m.body["sender_id"] == m.sender_id for m in broker.messages)
 
 
 @everywhere

@@ -165,7 +165,7 @@ def private_rabbitmq(*, tls: bool = False) -> Iterator[PrivateRabbitMQ]:
         process.start()
         try:
             encrypted = None
-            if certificates is not None:
+            if certificates is not None and tls_port is not None:
                 encrypted = replace(server, port=tls_port, ca=certificates.ca)
             yield PrivateRabbitMQ(server.identified(), encrypted, process, certificates)
         finally:

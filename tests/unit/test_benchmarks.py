@@ -41,7 +41,11 @@ TINY = {
     "conversations": ["--backend", "sqlite", "--conversations", "2", "--turns", "1"],
     "scale": ["--events", "20", "--conversations", "3", "--repetitions", "1"],
     "footprint": ["--backend", "in_memory", "--events", "10", "--repetitions", "1"],
+    "broker": ["--backend", "file", "sqlite", "--conversations", "2", "--turns", "1"],
 }
+SERVERS = {"outage", "broker_outage", "overhead", "moving"}
+"""They start servers of their own, or measure drivers of servers alone."""
+
 FURTHER = {
     "peers": ["--no-peers", "--only", "ours", "floor"],
     "conversations": ["--no-peers", "--only", "ours_cached", "--rounds", "1"],
@@ -163,7 +167,7 @@ def test_a_script_runs(
 
 
 def test_every_script_is_listed_and_has_help() -> None:
-    assert set(SCRIPTS) == {*TINY, "outage"}, "outage has servers of its own"
+    assert set(SCRIPTS) == {*TINY, *SERVERS}
     listed = run_module("benchmarks").stdout
     assert all(f"python -m benchmarks.{name} " in listed for name in SCRIPTS)
 

@@ -20,7 +20,13 @@ from tests.conformance.kit import SENDER, add, new_session, said, turn
 from tests.histories import Row, domain, events_of, everything_of, histories
 from tracker_store_async import InMemoryTrackerStore
 from tracker_store_async.errors import CorruptEventError
-from tracker_store_async.events import SlotSet, UserUttered, encode_event
+from tracker_store_async.events import (
+    ActionExecuted,
+    EntitiesAdded,
+    SlotSet,
+    UserUttered,
+    encode_event,
+)
 from tracker_store_async.events.codec import decode_event
 from tracker_store_async.lazy_events import LazyEvents
 
@@ -310,3 +316,21 @@ def outcome(name: str, events: Any, number: int) -> Any:
         return OPERATIONS[name](events, number)
     except (IndexError, ValueError, TypeError) as error:
         return type(error)
+
+
+@pytest.mark.parametrize("decides", [None, True])
+async def test_what_is_not_stored_of_a_message_is_not_loaded(
+    decides: bool | None,
+) -> None:
+    message = UserUttered(
+        "hi", {"name": "greet"}, [{"entity": "a"}], use_text_for_featurization=decides
+    )
+    added = EntitiesAdded([{"entity": "b"}])
+    store = await stored(ActionExecuted("action_listen"), message, added)
+    eager = await load(store, None, full=False, lazily=False)
+    assert eager is not None
+    assert everything_of(await found_in(store)) == everything_of(eager)
+    store = await stored(ActionExecuted("action_listen"), message)
+    eager = await load(store, None, full=False, lazily=False)
+    assert eager is not None
+    assert everything_of(await found_in(store)) == everything_of(eager)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("type_name", ["in_memory", "redis", "dynamo"])
 def test_a_type_without_one_says_so(type_name: str, strict: bool) -> None:
+    if type_name != "in_memory":
+        driver = {"redis": "redis", "dynamo": "aioboto3"}[type_name]
+        pytest.importorskip(driver, reason=f"the extra {type_name} is not installed")
     section = {"type": type_name, "strict": strict}
     with pytest.raises(
         errors.ConfigurationError,
@@ -37,6 +40,7 @@ def test_a_type_without_one_says_so(type_name: str, strict: bool) -> None:
 def test_a_section_with_one(tmp_path: Path) -> None:
     section: dict[str, Any] = {"type": "sql", "db": str(tmp_path / "db")}
     assert create_tracker_store({**section, "outbox": True}).outbox
+    pytest.importorskip("motor", reason="the extra mongo is not installed")
     assert create_tracker_store({"type": "mongod", "outbox": True}).outbox
     wrapped = {**section, "outbox": True, "retry": True, "cache": True}
     assert create_tracker_store(wrapped).outbox

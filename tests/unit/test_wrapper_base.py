@@ -63,13 +63,13 @@ OWN = {
     *("create_tracker", "_create", "save", "save_many", "retrieve"),
     *("retrieve_full_tracker", "exists", "delete", "keys", "conversations"),
     *("stream_events", "deserialise_tracker", "health", "create"),
-    *("_publish", "_publish_or_collect", "_fetch", "_load", "_validated"),
+    *("_publish", "_publish_or_collect", "_fetch", "_load"),
     # one after the other of the wrapper's own primitives
     "_read_many",
     # what each store object has for itself
     *("open", "_ensure_open", "_connect", "_wrong_loop", "close"),
     *("_is_open_elsewhere", "_close_to_the_end", "_loop", "_closed", "_opening"),
-    *("_tell", "_with_publishing", "_latest", "_save_many"),
+    *("_tell", "_with_publishing"),
     *("_loop_turns", "_loader", "_saver", "_relay"),
     # taken over: the outermost store opens and closes the broker
     *("owns_broker", "_is_wrapped"),

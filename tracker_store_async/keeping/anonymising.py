@@ -1,9 +1,9 @@
 """Anonymising what is stored: one conversation at a time, all of it or nothing.
 
 Events are rewritten where they stand, with their ids and positions; the state that is
-kept beside them is replayed from the rewritten ones. Who keeps a copy of events beside
-the log, such as an outbox, erases it within `TrackerStore._rewrite` of its backend, in
-the same transaction: nothing else here knows of it.
+kept beside them is replayed from the rewritten ones. What waits in an
+outbox is rewritten within `TrackerStore._rewrite` of its backend, in the same
+transaction: nothing else here knows of it.
 """
 
 from __future__ import annotations

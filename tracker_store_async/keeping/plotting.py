@@ -83,9 +83,11 @@ def _draw_growth(axes: Any, found: Statistics) -> None:
     axes.yaxis.get_major_locator().set_params(integer=True)
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator()
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    locator: Any = AutoDateLocator
+    formatter: Any = ConciseDateFormatter  # neither is typed
+    placed = locator()
+    axes.xaxis.set_major_locator(placed)
+    axes.xaxis.set_major_formatter(formatter(placed))
 
 
 def _draw_lengths(axes: Any, found: Statistics) -> None:

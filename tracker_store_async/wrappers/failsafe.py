@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tracker_store_async.errors import StoreUnavailableError
 from tracker_store_async.observation import observed
 from tracker_store_async.options import check_count, check_seconds
-from tracker_store_async.redaction import fields, get_logger
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import Health, Read
 from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
@@ -27,6 +27,7 @@ from tracker_store_async.wrappers.failsafe_journal import (
 )
 from tracker_store_async.wrappers.failsafe_log import (
     tell_left_over,
+    tell_outage,
     tell_recovery,
     tell_what_is_left,
     tell_what_waits,
@@ -300,17 +301,8 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     def _note_outage(self, error: StoreUnavailableError) -> None:
         if self._breaker.open(error):
             self._replayer.replayed = Replayed()
-            logger.error(
-                "The tracker store is unavailable: saves go to the fallback (%s) until "
-                "it is back. %s",
-                self._fallbacks[0].backend_name,
-                error,
-                extra=fields(
-                    "breaker_opened",
-                    backend=self.backend_name,
-                    fallback=self._fallbacks[0].backend_name,
-                ),
-            )
+            fallback = self._fallbacks[0].backend_name
+            tell_outage(self.backend_name, fallback, error)
         self._recover_soon()
 
     async def _report(self, error: StoreUnavailableError) -> None:

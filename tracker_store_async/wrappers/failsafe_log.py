@@ -15,6 +15,23 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 
+def tell_outage(backend: str, fallback: str, error: Exception) -> None:
+    """Tell that the primary is away.
+
+    Args:
+        backend: Name of the primary's backend.
+        fallback: Name of the fallback's.
+        error: What the primary raised.
+    """
+    logger.error(
+        "The tracker store is unavailable: saves go to the fallback (%s) until it is "
+        "back. %s",
+        fallback,
+        error,
+        extra=fields("breaker_opened", backend=backend, fallback=fallback),
+    )
+
+
 def tell_recovery(
     seconds: float, done: Replayed, refused: Mapping[str, Exception]
 ) -> None:

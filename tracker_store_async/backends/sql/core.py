@@ -12,27 +12,14 @@ import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    BigInteger,
-    and_,
-    bindparam,
-    case,
-    func,
-    literal,
-    null,
-    or_,
-    select,
-)
+from sqlalchemy import BigInteger, and_, case, func, literal, null, or_, select
 from sqlalchemy.exc import IntegrityError
 
-from tracker_store_async.backends.sql.columns import (
-    CONTENT,
-    changed_content,
-    event_values,
-)
+from tracker_store_async.backends.sql.columns import event_values
 from tracker_store_async.backends.sql.errors import Kind, is_contended, kind_of
-from tracker_store_async.backends.sql.outbox import outbox_values, rewritten_bodies
+from tracker_store_async.backends.sql.outbox import outbox_values
 from tracker_store_async.backends.sql.paging import check_whole, page_end
+from tracker_store_async.backends.sql.rewriting import rewrite_on
 from tracker_store_async.rows import ConversationSummary, StoredConversation
 from tracker_store_async.settling import settled
 
@@ -291,63 +278,11 @@ class CoreOperations:
 
     async def rewrite(self, rewrite: Rewrite) -> bool:
         """Put other content in the place of what is stored; False if it is not that."""
+        is_alive = self._alive(rewrite.now)
         return await self._in_transaction(
-            lambda conn: self._rewrite_on(conn, rewrite), undo_refused=True
+            lambda conn: rewrite_on(conn, self.tables, self.outbox, rewrite, is_alive),
+            undo_refused=True,
         )
-
-    async def _rewrite_on(self, conn: AsyncConnection, rewrite: Rewrite) -> bool:
-        head, event = self.tables.conversations, self.tables.events
-        is_same = and_(
-            head.c.sender_id == rewrite.sender_id,
-            head.c.version == rewrite.expected_version,
-            head.c.first_position == rewrite.first_position,
-            head.c.created_at == rewrite.created_at,
-            self._alive(rewrite.now),
-        )
-        if not rewrite.changed:
-            found = await conn.execute(select(head.c.version).where(is_same))
-            return found.first() is not None
-        claim = head.update().values(
-            snapshot=rewrite.snapshot,
-            user_id=rewrite.user_id,
-            created_at=rewrite.new_created_at,
-        )
-        if (await conn.execute(claim.where(is_same))).rowcount != 1:
-            return False
-        change = event.update().where(
-            event.c.sender_id == rewrite.sender_id,
-            event.c.position == bindparam("at"),
-        )
-        change = change.values({name: bindparam(f"new_{name}") for name in CONTENT})
-        values = [
-            {"at": position, **{f"new_{name}": each for name, each in content.items()}}
-            for position, content in changed_content(rewrite)
-        ]
-        await conn.execute(change, values)
-        if self.outbox is not None:
-            await self._rewrite_messages(conn, self.outbox, rewrite)
-        return True
-
-    async def _rewrite_messages(
-        self, conn: AsyncConnection, outbox: Table, rewrite: Rewrite
-    ) -> None:
-        """Change what waits to be published, too."""
-        found = await conn.execute(
-            select(outbox.c.position).where(
-                outbox.c.sender_id == rewrite.sender_id,
-                outbox.c.position >= rewrite.first_position,
-            )
-        )
-        bodies = rewritten_bodies(rewrite, [row[0] for row in found])
-        if bodies:
-            change = outbox.update().where(
-                outbox.c.sender_id == rewrite.sender_id,
-                outbox.c.position == bindparam("at"),
-            )
-            await conn.execute(
-                change.values(body=bindparam("new_body")),
-                [{"at": each["position"], "new_body": each["body"]} for each in bodies],
-            )
 
     # -- list --------------------------------------------------------------------------
 

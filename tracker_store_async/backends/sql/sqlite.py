@@ -19,12 +19,12 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from tracker_store_async.backends.sql.columns import (
-    changed_content,
     column_text,
     column_time,
 )
-from tracker_store_async.backends.sql.outbox import outbox_values, rewritten_bodies
+from tracker_store_async.backends.sql.outbox import outbox_values
 from tracker_store_async.backends.sql.paging import check_whole, page_end
+from tracker_store_async.backends.sql.sqlite_rewriting import is_same, rewrite_within
 from tracker_store_async.rows import ConversationSummary, NewRow, StoredConversation
 
 if TYPE_CHECKING:
@@ -103,26 +103,6 @@ WHERE sender_id = :sender_id AND first_position < :before AND session_start >= :
 _CUT = "DELETE FROM events WHERE sender_id = :sender_id AND position < :before"
 _ERASE_MESSAGES = "DELETE FROM outbox WHERE sender_id = :sender_id"
 _CUT_MESSAGES = "DELETE FROM outbox WHERE sender_id = :sender_id AND position < :before"
-_WAITING_MESSAGES = """
-SELECT position FROM outbox WHERE sender_id = :sender_id AND position >= :first_position
-"""
-_REWRITE_MESSAGE = """
-UPDATE outbox SET body = :body WHERE sender_id = :sender_id AND position = :position
-"""
-_SAME = """
-WHERE sender_id = :sender_id AND version = :version AND created_at = :created_at
-    AND first_position = :first_position AND (expires_at IS NULL OR expires_at > :now)
-"""
-_IS_SAME = "SELECT 1 FROM conversations"
-_CLAIM_REWRITE = """
-UPDATE conversations SET snapshot = :snapshot, user_id = :user_id,
-    created_at = :new_created_at
-"""
-_REWRITE_EVENT = """
-UPDATE events SET data = :data, type_name = :type_name, timestamp = :timestamp,
-    intent_name = :intent_name, action_name = :action_name
-WHERE sender_id = :sender_id AND position = :position
-"""
 
 _LIST = """
 SELECT sender_id, version, created_at, updated_at, user_id FROM conversations
@@ -416,31 +396,10 @@ def _delete(
 
 
 def _rewrite(conn: sqlite3.Connection, rewrite: Rewrite, with_outbox: bool) -> bool:
-    values = {
-        "sender_id": rewrite.sender_id,
-        "version": rewrite.expected_version,
-        "first_position": rewrite.first_position,
-        "created_at": rewrite.created_at,
-        "new_created_at": rewrite.new_created_at,
-        "snapshot": rewrite.snapshot,
-        "user_id": rewrite.user_id,
-        "now": rewrite.now,
-    }
     if not rewrite.changed:
-        return conn.execute(_IS_SAME + _SAME, values).fetchone() is not None
-    rows = [
-        {**content, "sender_id": rewrite.sender_id, "position": position}
-        for position, content in changed_content(rewrite)
-    ]
+        return is_same(conn, rewrite)
     with _writing(conn):
-        if conn.execute(_CLAIM_REWRITE + _SAME, values).rowcount != 1:
-            return False
-        conn.executemany(_REWRITE_EVENT, rows)
-        if with_outbox:
-            waiting = [each[0] for each in conn.execute(_WAITING_MESSAGES, values)]
-            bodies = rewritten_bodies(rewrite, waiting)
-            conn.executemany(_REWRITE_MESSAGE, bodies)
-    return True
+        return rewrite_within(conn, rewrite, with_outbox=with_outbox)
 
 
 def _list(conn: sqlite3.Connection, listing: Listing) -> list[ConversationSummary]:

@@ -13,12 +13,6 @@ from tracker_store_async.backends.sql import errors as error_table
 from tracker_store_async.backends.sql.connector import Connector, OwnEngine
 from tracker_store_async.backends.sql.core import CoreOperations
 from tracker_store_async.backends.sql.engine import ConnectionOptions
-from tracker_store_async.backends.sql.layout import (
-    Layout,
-    LayoutState,
-    creating_statements,
-    inspect_layout,
-)
 from tracker_store_async.backends.sql.maintenance import sql_upkeep
 from tracker_store_async.backends.sql.opening import (
     ensure_layout,
@@ -32,10 +26,10 @@ from tracker_store_async.backends.sql.outbox import (
 )
 from tracker_store_async.backends.sql.rasa import RasaOperations
 from tracker_store_async.backends.sql.schema import build_tables
+from tracker_store_async.backends.sql.schema_of_store import SchemaOfStore
 from tracker_store_async.credentials import text_or_source
 from tracker_store_async.errors import (
     ConfigurationError,
-    SchemaError,
     StoreClosedError,
     StoreUnavailableError,
 )
@@ -48,8 +42,9 @@ from tracker_store_async.translation import Translated
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
 
+    from sqlalchemy import Table
     from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from tracker_store_async.backends.sql.engine import SslMode
     from tracker_store_async.backends.sql.opening import Operations
@@ -73,7 +68,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
+class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
     """Keeps conversations in SQLite, PostgreSQL, MySQL, MariaDB or Oracle.
 
     The tables are Rasa's `events`, with positions and event ids, and `conversations`.
@@ -332,89 +327,6 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
 
     # -- the layout --------------------------------------------------------------------
 
-    async def schema_state(self) -> str:
-        """Return what layout the database holds, without changing or creating it.
-
-        It may be called on a store that is not open, and leaves it so.
-
-        Returns:
-            Such as `not created`, `current (1)` or `Rasa's layout (upgrade needed)`.
-
-        Raises:
-            StoreUnavailableError: The database cannot be reached.
-            StoreAccessError: The database refused the credentials.
-        """
-        return str(await settled(self._layout()))
-
-    async def upgrade_schema(self) -> None:
-        """Bring the database to this version's layout, from Rasa's or from none.
-
-        It may be called on a store that is not open, and leaves it so. Cut short, it
-        can be run again. Stop the Rasa processes that write to the database first:
-        afterwards their inserts fail.
-
-        Raises:
-            SchemaError: The layout is none that can be upgraded.
-            StoreUnavailableError: The database cannot be reached.
-        """
-        if self._engine is None:  # else it is open, and so the layout is the one needed
-            await settled(self._upgrade())
-
-    async def schema_sql(self) -> list[str]:
-        """Return the statements that create the layout, for somebody else to run.
-
-        It may be called on a store that is not open, and leaves it so. Nothing is
-        changed.
-
-        Raises:
-            SchemaError: There are tables already that statements alone cannot upgrade.
-            StoreUnavailableError: The database cannot be reached.
-        """
-        layout = await settled(self._layout())
-        if layout.state is LayoutState.CURRENT:
-            return []
-        if layout.state is not LayoutState.NONE:
-            raise SchemaError(
-                f"the database holds {layout}: its upgrade looks at the rows as it "
-                "goes and cannot be written down; run `tracker-store schema upgrade`"
-            )
-        engine = await settled(self._connected_engine())
-        try:
-            tables = build_tables(engine.dialect, self._connector.options.schema)
-            return creating_statements(engine.dialect, tables)
-        finally:
-            await self._connector.release(engine)
-
-    async def _upgrade(self) -> None:
-        engine = await self._connected_engine()
-        try:
-            tables = build_tables(engine.dialect, self._connector.options.schema)
-            with self._translated:
-                await ensure_layout(
-                    engine, tables, create_tables=True, auto_upgrade=True
-                )
-        finally:
-            await self._connector.release(engine)
-
-    async def _layout(self) -> Layout:
-        if self._operations is not None:
-            with self._translated:
-                async with self._operations.connection() as connection:
-                    return await self._layout_on(connection)
-        if self._connector.is_absent():
-            return Layout(LayoutState.NONE)
-        engine = await self._connected_engine()
-        try:
-            with self._translated:
-                async with engine.connect() as connection:
-                    return await self._layout_on(connection)
-        finally:
-            await self._connector.release(engine)
-
-    async def _layout_on(self, connection: AsyncConnection) -> Layout:
-        tables = build_tables(connection.dialect, self._connector.options.schema)
-        return await connection.run_sync(inspect_layout, tables)
-
     # -- primitives --------------------------------------------------------------------
 
     def _check_size(
@@ -464,11 +376,13 @@ class SQLTrackerStore(TrackerStore, SerializedTrackerAsText):
     async def _find_outbox(self) -> None:
         """Look once whether others have an outbox here: it is erased from as well."""
         if self._opened.outbox is None and not self._knows_of_no_outbox:
-            schema = self._connector.options.schema
-            async with self._opened.connection() as connection:
-                found = await self._bounded(find_messages(connection, schema))
+            found = await self._bounded(self._messages_of_others())
             self._opened.outbox = found
             self._knows_of_no_outbox = found is None
+
+    async def _messages_of_others(self) -> Table | None:
+        async with self._opened.connection() as connection:
+            return await find_messages(connection, self._connector.options.schema)
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         return list(await self._bounded(self._opened.list(listing)))

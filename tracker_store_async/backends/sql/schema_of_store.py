@@ -1,0 +1,118 @@
+"""The layout of a store's database: what it is, upgrading it, writing it down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracker_store_async.backends.sql.layout import (
+    Layout,
+    LayoutState,
+    creating_statements,
+    inspect_layout,
+)
+from tracker_store_async.backends.sql.opening import ensure_layout
+from tracker_store_async.backends.sql.schema import build_tables
+from tracker_store_async.errors import SchemaError
+from tracker_store_async.settling import settled
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from tracker_store_async.backends.sql.connector import Connector
+    from tracker_store_async.backends.sql.opening import Operations
+    from tracker_store_async.translation import Translated
+
+
+class SchemaOfStore:
+    """What `SQLTrackerStore` says of its tables and does about them."""
+
+    _connector: Connector
+    _engine: AsyncEngine | None
+    _operations: Operations | None
+    _translated: Translated
+
+    async def _connected_engine(self) -> AsyncEngine:
+        raise NotImplementedError
+
+    async def schema_state(self) -> str:
+        """Return what layout the database holds, without changing or creating it.
+
+        It may be called on a store that is not open, and leaves it so.
+
+        Returns:
+            Such as `not created`, `current (1)` or `Rasa's layout (upgrade needed)`.
+
+        Raises:
+            StoreUnavailableError: The database cannot be reached.
+            StoreAccessError: The database refused the credentials.
+        """
+        return str(await settled(self._layout()))
+
+    async def upgrade_schema(self) -> None:
+        """Bring the database to this version's layout, from Rasa's or from none.
+
+        It may be called on a store that is not open, and leaves it so. Cut short, it
+        can be run again. Stop the Rasa processes that write to the database first:
+        afterwards their inserts fail.
+
+        Raises:
+            SchemaError: The layout is none that can be upgraded.
+            StoreUnavailableError: The database cannot be reached.
+        """
+        if self._engine is None:  # else it is open, and so the layout is the one needed
+            await settled(self._upgrade())
+
+    async def schema_sql(self) -> list[str]:
+        """Return the statements that create the layout, for somebody else to run.
+
+        It may be called on a store that is not open, and leaves it so. Nothing is
+        changed.
+
+        Raises:
+            SchemaError: There are tables already that statements alone cannot upgrade.
+            StoreUnavailableError: The database cannot be reached.
+        """
+        layout = await settled(self._layout())
+        if layout.state is LayoutState.CURRENT:
+            return []
+        if layout.state is not LayoutState.NONE:
+            raise SchemaError(
+                f"the database holds {layout}: its upgrade looks at the rows as it "
+                "goes and cannot be written down; run `tracker-store schema upgrade`"
+            )
+        engine = await settled(self._connected_engine())
+        try:
+            tables = build_tables(engine.dialect, self._connector.options.schema)
+            return creating_statements(engine.dialect, tables)
+        finally:
+            await self._connector.release(engine)
+
+    async def _upgrade(self) -> None:
+        engine = await self._connected_engine()
+        try:
+            tables = build_tables(engine.dialect, self._connector.options.schema)
+            with self._translated:
+                await ensure_layout(
+                    engine, tables, create_tables=True, auto_upgrade=True
+                )
+        finally:
+            await self._connector.release(engine)
+
+    async def _layout(self) -> Layout:
+        if self._operations is not None:
+            with self._translated:
+                async with self._operations.connection() as connection:
+                    return await self._layout_on(connection)
+        if self._connector.is_absent():
+            return Layout(LayoutState.NONE)
+        engine = await self._connected_engine()
+        try:
+            with self._translated:
+                async with engine.connect() as connection:
+                    return await self._layout_on(connection)
+        finally:
+            await self._connector.release(engine)
+
+    async def _layout_on(self, connection: AsyncConnection) -> Layout:
+        tables = build_tables(connection.dialect, self._connector.options.schema)
+        return await connection.run_sync(inspect_layout, tables)

@@ -7,14 +7,13 @@ on conversations of their own in the same storage.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import arguments, measure, workload
+from benchmarks import arguments, charts, measure, workload
 from benchmarks.contestants import Ours, contestants
 from tracker_store_async.encryption.keyring import generate_key
 from tracker_store_async.rows import Read
@@ -25,11 +24,11 @@ WARM_UP_TURNS = 2
 
 
 async def measure_backend(
-    backend: str, url: str, sizes: list[int], repetitions: int
+    backend: str, url: str, sizes: list[int], repetitions: int, folder: str | None
 ) -> dict[str, Any]:
     """Measure one backend at every size and print its table."""
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
         plain, _ = contestants(backend, url, Path(name))
         await plain.open()
         sealed = Ours(EncryptedTrackerStore(plain.store, {"k1": generate_key()}))
@@ -93,23 +92,48 @@ def report(backend: str, results: dict[str, Any]) -> None:
         print(f"{name}: {statistics.mean(sizes):.0f} bytes an event")
 
 
+def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
+    """Return what `--chart` draws: the time of a retrieve, for each backend."""
+    return [
+        charts.Panel(
+            f"{backend}: retrieve, ms",
+            {
+                label: [
+                    (int(size), *measure.quartiles_ms(found[label]["retrieve"]))
+                    for size, found in sizes.items()
+                ]
+                for label in ("plain", "sealed")
+            },
+            x_label="stored events",
+        )
+        for backend, sizes in results.items()
+    ]
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = arguments.parser(__doc__ or "")
-    parser.add_argument("--events", nargs="+", type=int, default=[10, 100, 1000])
-    parser.add_argument("--repetitions", type=int, default=30, help="turns a cell")
+    number = arguments.positive
+    parser.add_argument("--events", nargs="+", type=number, default=[10, 100, 1000])
+    parser.add_argument("--repetitions", type=number, default=30, help="turns a cell")
     options = parser.parse_args()
     versions = measure.environment(["cryptography", "sqlalchemy", "asyncpg"])
     print("median [quartiles]; ratio = sealed / plain;", versions)
     results = {
-        backend: asyncio.run(
+        backend: measure.run(
             measure_backend(
-                backend, options.url, sorted(options.events), options.repetitions
+                backend,
+                arguments.url_of(backend, options),
+                sorted(options.events),
+                options.repetitions,
+                options.folder,
             )
         )
         for backend in options.backend
     }
     measure.write_json(options.json, {"environment": versions, "encryption": results})
+    title = "A retrieve with and without encryption at rest"
+    charts.draw(options.chart, title, panels_of(results))
 
 
 if __name__ == "__main__":

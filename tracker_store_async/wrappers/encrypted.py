@@ -349,6 +349,12 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         self._held.pop(sender_id, None)
         if self._data_keys is None:
             return await super()._delete(sender_id, None, now, version)
+        # Whoever is cancelled between the two would leave what nobody can read.
+        return await settled(self._delete_with_key(sender_id, now, version))
+
+    async def _delete_with_key(
+        self, sender_id: str, now: float, version: int | None
+    ) -> bool:
         key_id = await self._key_id_of(sender_id)
         if version is None:
             # First the key: whatever happens then, the conversation is forgotten.

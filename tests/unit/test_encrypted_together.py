@@ -141,6 +141,21 @@ async def test_those_who_loaded_it_before_are_told_it_is_another_log(
     assert now.get_slot(PLANTED) == "gone"
 
 
+async def test_a_save_after_it_reads_nothing(storage: Any) -> None:
+    one, other = sealed(storage), sealed(storage)
+    await told(one)
+    assert await has(other, SENDER)
+    assert [each.events async for each in anonymise(one, RULES)] == [3]
+    tracker = await has(other, SENDER)
+    tracker.update(user("later"))
+
+    async def unasked(read: Read) -> Any:
+        raise AssertionError(read)
+
+    other._wrapped._read = unasked  # type: ignore[method-assign]
+    await other.save(tracker)
+
+
 async def test_a_rewrite_that_is_refused_leaves_no_key_behind(tmp_path: Path) -> None:
     storage = MemoryStorage()
     await told(storage.store())

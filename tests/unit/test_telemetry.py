@@ -372,8 +372,9 @@ async def test_what_an_outbox_publishes_is_traced(
     broker.is_down = True
     async with store:
         await add(store, SENDER, user(TEXT))
-        while "error" not in watched.outcomes("publish"):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while "error" not in watched.outcomes("publish"):
+                await asyncio.sleep(0.01)
         health = await store.health()
         assert health.details["outbox"]["waiting"] == 1
         assert health.details["publishing"]["backlog_events"] == 0

@@ -223,9 +223,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         )
         sealed = replace(rewrite, rows=rows, changed=changed, snapshot=snapshot)
         landed = await super()._rewrite(sealed)
-        if landed and changed:
-            self._hold(sender_id, _Held(rewrite.new_created_at, key))
-        elif was_plain:
+        if was_plain and not landed:
             await self._forget(key)
         return landed
 

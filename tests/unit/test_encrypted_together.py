@@ -292,15 +292,19 @@ async def test_a_copier_is_not_given_columns_that_say_nothing(tmp_path: Path) ->
 # -- caches, and trackers brought up to date -------------------------------------------
 
 
-async def test_a_cache_stands_around_it_and_not_within(storage: Any) -> None:
+async def test_a_cache_stands_around_it_or_is_read_past(storage: Any) -> None:
     cached = CachedTrackerStore(sealed(storage))
     await told(cached)
     before = await has(cached, SENDER)
     await add(sealed(storage), SENDER, *turn("another process"))
     assert said(await has(cached, SENDER)) == [*said(before), "another process"]
     assert PLANTED not in storage.raw()
-    with pytest.raises(errors.ConfigurationError, match="cannot wrap a cache"):
-        EncryptedTrackerStore(CachedTrackerStore(storage._make()), KEYS)
+    within = EncryptedTrackerStore(CachedTrackerStore(storage._make()), KEYS)
+    for text in ("a", "b"):
+        await add(within, SENDER, *turn(text))
+        assert said(await has(within, SENDER))[-1] == text
+    assert PLANTED not in storage.raw()
+    await within.close()
     await cached.close()
 
 

@@ -29,7 +29,6 @@ from tracker_store_async.options import check_choice
 from tracker_store_async.rows import Append, Read
 from tracker_store_async.settling import settled
 from tracker_store_async.wrappers.base import WrapperTrackerStore
-from tracker_store_async.wrappers.cached import CachedTrackerStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -85,7 +84,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
 
     Raises:
         ConfigurationError: A key or an option is wrong, or the store cannot hold sealed
-            events (`AwaitableTrackerStore`, or a cache).
+            events (`AwaitableTrackerStore`).
     """
 
     def __init__(
@@ -98,11 +97,6 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         keep_columns: Collection[str] = (),
         data_keys: str | None = None,
     ) -> None:
-        if isinstance(wrapped, CachedTrackerStore):
-            raise ConfigurationError(
-                "EncryptedTrackerStore cannot wrap a cache, which forgets the ids that "
-                "are sealed with each event: wrap the encrypted store in the cache"
-            )
         super().__init__(wrapped)
         if not self._tells_logs_apart:
             raise ConfigurationError(

@@ -118,7 +118,8 @@ def expected_save(log: Log, handle: Handle) -> tuple[list[Entry], bool]:
         return handle.pending[known:], diverged
     position, count = landed(log, handle)
     rest = handle.pending[count:]
-    is_another = log.number != handle.log_number
+    # Who knows of no event at all cannot tell one beginning from another.
+    is_another = bool(handle.version) and log.number != handle.log_number
     if count and (is_another or position != handle.version):
         return rest, False  # found behind others' events: it is brought up to date
     return rest, bool(rest) and (is_another or log.version != handle.version + count)

@@ -28,10 +28,16 @@ from tracker_store_async import (
     errors,
 )
 from tracker_store_async.auditing import acting_as
+from tracker_store_async.config import EndpointConfig
 from tracker_store_async.keeping import anonymise, prune
 from tracker_store_async.keeping.pruning import Retention
 from tracker_store_async.keeping.rules import rules_from
 from tracker_store_async.moving import backup, migrate
+from tracker_store_async.moving.opening import (
+    opened_source,
+    source_store,
+    target_store,
+)
 from tracker_store_async.rows import Read
 from tracker_store_async.wrappers.audited import AuditedTrackerStore
 
@@ -158,6 +164,36 @@ async def test_a_store_with_an_outbox_can_be_audited(
         await add(store, SENDER, user("one"))
         assert (await store.health()).details["audit"]["records"] == len(sink.lines) > 1
     assert [body.get("text") for body in broker.bodies] == ["one"]
+
+
+@pytest.mark.parametrize("open_store", [source_store, target_store])
+def test_what_moves_does_without_the_fail_safe_within(
+    open_store: Any, tmp_path: Path
+) -> None:
+    """The trail stands around it, and a fail-safe would hide an outage."""
+    section = {
+        "type": "sql",
+        "db": str(tmp_path / "db"),
+        "fail_safe": True,
+        "audit": {"sink": "logger"},
+        "cache": True,
+    }
+    store: Any = open_store(EndpointConfig(**section))
+    names = []
+    while hasattr(store, "_wrapped"):
+        names.append(type(store).__name__.removesuffix("TrackerStore"))
+        store = store._wrapped
+    assert names == ["Cached", "Audited"]
+
+
+async def test_a_file_that_is_not_there_is_missed_through_wrappers(
+    tmp_path: Path,
+) -> None:
+    section = {"type": "sql", "db": str(tmp_path / "typo"), "audit": {"sink": "logger"}}
+    with pytest.raises(errors.ConfigurationError, match="does not exist"):
+        async with opened_source(EndpointConfig(**section)):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,20 @@ async def test_pruning_keeps_what_was_saved_meanwhile_readable(
     await storage.close()
 
 
+async def test_deleting_what_has_expired_erases_its_key(
+    storage: Any, tmp_path: Path
+) -> None:
+    store = sealed(storage, data_keys=f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}")
+    store.record_exp = 10
+    await told(store)
+    assert count_of_keys(tmp_path) == 1
+    later = store._now() + 11
+    store._wrapped._now = lambda: later  # type: ignore[method-assign]
+    assert not await store.exists(SENDER)
+    await store.delete(SENDER)
+    assert count_of_keys(tmp_path) == 0
+
+
 async def test_old_sessions_are_pruned_and_the_rest_opens(storage: Any) -> None:
     store = sealed(storage)
     for text in ("one", "two", "three"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, overload
 
@@ -11,7 +12,7 @@ from tracker_store_async.rows import RawRows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tracker_store_async.rows import StoredRow
+    from tracker_store_async.rows import StoredConversation, StoredRow
 
 
 class PackedRows(Sequence["tuple[None, str | bytes]"]):
@@ -40,6 +41,34 @@ class PackedRows(Sequence["tuple[None, str | bytes]"]):
 
     def __iter__(self) -> Iterator[tuple[None, str | bytes]]:
         return zip(repeat(None), self.data, strict=False)
+
+
+def rest_after(
+    held: Sequence[str | bytes], end: int, stored: StoredConversation
+) -> StoredConversation | None:
+    """Return what was appended after rows that are held, or None if they do not go on.
+
+    The same log is not enough: in an outage a fail-safe shows what another writer's
+    events may come before, and a copy may end otherwise than what it was copied from.
+    So the last row that is held is read again (`position_after`) and compared.
+
+    Args:
+        held: The rows.
+        end: Position after the last one.
+        stored: What was read.
+    """
+    if not held:
+        return stored if stored.first_position == end else None
+    if stored.first_position != end - 1 or not len(stored.rows):
+        return None
+    if packed(stored.rows[:1])[0] != held[-1]:
+        return None
+    return replace(stored, first_position=end, rows=stored.rows[1:])
+
+
+def position_after(held: Sequence[str | bytes], end: int) -> int:
+    """Return from where on to read what `rest_after` looks at."""
+    return end - 1 if held else end
 
 
 def packed(rows: Iterable[StoredRow]) -> list[str | bytes]:

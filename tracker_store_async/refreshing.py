@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 from tracker_store_async.errors import InvalidInputError
 from tracker_store_async.lazy_events import LazyEvents
-from tracker_store_async.packed_rows import PackedRows, packed
+from tracker_store_async.packed_rows import (
+    PackedRows,
+    packed,
+    position_after,
+    rest_after,
+)
 from tracker_store_async.serialization import check_tracker
 
 if TYPE_CHECKING:
@@ -94,10 +99,12 @@ async def _continued_tracker(
         return None
     first, rows = events.stored
     end = first + len(rows)
-    stored = await store._fetch(since.sender_id, start=end, last=None)
+    start = position_after(rows, end)
+    stored = await store._fetch(since.sender_id, start=start, last=None)
     if stored is None or stored.created_at != cursor.created_at:
         return None
-    if stored.first_position != end or stored.version < end:
+    stored = rest_after(rows, end, stored)
+    if stored is None:
         return None
     rows = [*rows, *packed(stored.rows)]
     last = since.max_event_history

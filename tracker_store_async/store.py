@@ -325,9 +325,9 @@ class TrackerStore(Lifecycle, Protocol):
         """Save several trackers, each all or nothing, in batches.
 
         A batch takes one round trip on Redis, one transaction on PostgreSQL and SQLite;
-        elsewhere some appends are under way at a time. The events of each tracker are
-        published before, as `save` does it. Two trackers of one conversation are saved
-        one after the other, in the order given.
+        elsewhere, and with retries or a fail-safe, some appends are under way at a
+        time. The events of each tracker are published before, as `save` does it. Two
+        trackers of one conversation are saved one after the other, in the order given.
 
         Raises:
             InvalidInputError: One of them is no tracker, or has an id that cannot be

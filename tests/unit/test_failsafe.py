@@ -27,6 +27,7 @@ from tests.conformance.kit import (
 from tests.outages import SwitchedStore, caught_up, is_open
 from tracker_store_async import (
     AwaitableTrackerStore,
+    CachedTrackerStore,
     FailSafeTrackerStore,
     InMemoryTrackerStore,
     SQLTrackerStore,
@@ -937,3 +938,91 @@ async def test_who_waits_for_a_replay_is_served_by_the_primary_then(
     assert store._replayer.replayed.conversations == 1
     assert said(await has(primary)) == ["during", "after"]
     await caught_up(store)
+
+
+# -- beside others ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+async def test_what_a_replay_came_behind_is_seen(is_cached: bool) -> None:
+    """Whoever read in the outage holds another order of the same log."""
+    primary = SwitchedStore()
+    other = InMemoryTrackerStore()
+    inner = FailSafeTrackerStore(primary, **FAST)
+    store = CachedTrackerStore(inner) if is_cached else inner
+    async with other, store:
+        other._conversations = primary._conversations  # as on a server
+        await add(store, SENDER, *turn("before"))
+        primary.is_down = True
+        await add(store, SENDER, *turn("in the outage"))
+        held = await has(store)
+        await add(other, SENDER, slot("paid", True), *turn("of another"))
+        await back(primary, inner)
+        everything = ["before", "of another", "in the outage"]
+        assert said(await has(other)) == everything
+        assert said(await store.retrieve(SENDER, since=held)) == everything
+        assert said(await has(store)) == everything
+        await add(store, SENDER, *turn("after"))
+        window = await other.get_or_create_tracker(SENDER, max_event_history=2)
+        assert window.get_slot("paid") is True
+        assert said(await has(store)) == said(await has(other))
+
+
+async def test_a_page_is_not_read_from_what_is_remembered(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    """A copy of that would be too little, and nobody would be told."""
+    await add(store, SENDER, *turn("one"))
+    primary.is_down = True
+    assert said(await has(store)) == ["one"]
+    for name in (SENDER, "never read"):
+        with pytest.raises(errors.StoreUnavailableError, match="cannot be copied"):
+            await store._read(Read(name, store._now(), start=0, limit=10))
+    await back(primary, store)
+    page = await store._read(Read(SENDER, store._now(), start=0, limit=3))
+    assert page is not None
+    assert len(page.rows) == 3
+
+
+async def test_a_login_that_is_refused_for_a_moment_is_tried_again(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    primary.is_down = True
+    for name in ("ada", "bob"):
+        await add(store, name, *turn("hello"))
+    primary.refuses = errors.StoreAccessError("the password is being changed")
+    primary.is_down = False
+    async with asyncio.timeout(10):
+        while store._breaker.is_open:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert store._backlog.entries.keys() == {"ada", "bob"}
+        primary.refuses = None
+        while store._backlog.entries:  # nobody asks for them
+            await asyncio.sleep(0.01)
+    assert said(await primary.retrieve("ada")) == ["hello"]
+    assert said(await primary.retrieve("bob")) == ["hello"]
+
+
+async def test_an_answer_that_an_erasure_overtook_is_not_remembered(
+    primary: SwitchedStore, store: FailSafeTrackerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(store, SENDER, *turn("one"))
+    await add(store, "bob", *turn("kept"))
+    append, stored, go_on = primary._append, asyncio.Event(), asyncio.Event()
+
+    async def late(request: Append) -> bool:
+        answer = await append(request)
+        stored.set()
+        await go_on.wait()
+        return answer
+
+    monkeypatch.setattr(primary, "_append", late)
+    saving = asyncio.create_task(add(store, SENDER, user("erased")))
+    await stored.wait()
+    assert await store.delete(SENDER)
+    go_on.set()
+    await saving
+    primary.is_down = True
+    assert await store.retrieve(SENDER) is None
+    assert said(await has(store, "bob")) == ["kept"]

@@ -216,7 +216,10 @@ class TestInterrupt:
             "print(store.health().reachable); store.close()"
         )
         assert (code, err) == (0, "")
-        assert out.split() == ["cancelled", "interrupted", "True", "store", "closed"]
+        # The call ends in another thread: who is first says nothing.
+        said = out.split()
+        assert sorted(said[:2]) == ["cancelled", "interrupted"]
+        assert said[2:] == ["True", "store", "closed"]
 
     def test_ctrl_c_that_nobody_catches(self):
         code, out, err = self.interrupt(

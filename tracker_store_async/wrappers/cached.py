@@ -13,7 +13,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tracker_store_async.errors import ConfigurationError
-from tracker_store_async.packed_rows import PackedRows, packed
+from tracker_store_async.packed_rows import (
+    PackedRows,
+    packed,
+    position_after,
+    rest_after,
+)
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
 if TYPE_CHECKING:
@@ -49,16 +54,17 @@ class _Entry:
     rows: list[str | bytes]
     size_bytes: int = 0
 
-    def is_continued_by(self, stored: StoredConversation) -> bool:
-        """Whether a read from our version on is the rest of what is held."""
-        return (
+    def rest_in(self, stored: StoredConversation) -> StoredConversation | None:
+        """Return the rest of what is held, if what was read goes on with that."""
+        if (
             stored.created_at == self.created_at
             and stored.version >= self.version
             and stored.session_start == self.session_start
-            and stored.first_position == self.version
             # A session that outgrows its bound becomes a window: another thing.
             and (self.is_window or self.last is None or self.fits(stored.version))
-        )
+        ):
+            return rest_after(self.rows, self.version, stored)
+        return None
 
     def fits(self, version: int) -> bool:
         """Whether the session is within the bound at a version."""
@@ -158,16 +164,19 @@ class CachedTrackerStore(WrapperTrackerStore):
     ) -> DialogueStateTracker | _Entry | None:
         """Return the tracker, None if there is none, or the entry to try again."""
         version = entry.version
-        stored = await self._fetch(sender_id, start=version, last=None)
-        if stored is None or not entry.is_continued_by(stored):
-            if entry.version == version:
-                self._forget(sender_id, entry)
+        start = position_after(entry.rows, version)
+        stored = await self._fetch(sender_id, start=start, last=None)
+        if entry.version != version:
+            return None if stored is None else entry  # another read was faster
+        rest = None if stored is None else entry.rest_in(stored)
+        if rest is None:
+            self._forget(sender_id, entry)
             return None if stored is None else entry
-        if self._entries.get(sender_id) is not entry or entry.version != version:
-            return entry  # another read of it was faster, or it had to go
+        if self._entries.get(sender_id) is not entry:
+            return entry  # it had to go
         self.hits += 1
-        self._keep(sender_id, entry, entry.extend(stored))
-        tracker = await self._tracker_of(sender_id, entry.last, entry.continued(stored))
+        self._keep(sender_id, entry, entry.extend(rest))
+        tracker = await self._tracker_of(sender_id, entry.last, entry.continued(rest))
         if tracker is None:  # an older version of this library wrote the latest rows
             self._forget(sender_id, entry)
             return entry

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tracker_store_async.errors import StoreUnavailableError
+from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
 from tracker_store_async.observation import observed
 from tracker_store_async.options import check_count, check_seconds
 from tracker_store_async.redaction import get_logger
@@ -26,6 +26,7 @@ from tracker_store_async.wrappers.failsafe_journal import (
     store_in,
 )
 from tracker_store_async.wrappers.failsafe_log import (
+    details_of,
     tell_left_over,
     tell_outage,
     tell_recovery,
@@ -187,9 +188,10 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         while True:
             if await self._is_served_by_primary(append.sender_id):
                 with suppress(StoreUnavailableError):
+                    erasures = self._seen.erasures
                     accepted = await self._ask(partial(super()._append, append))
                     if accepted:
-                        self._seen.note_append(append)
+                        self._seen.note_append(append, erasures)
                     return accepted
             async with self._turns.turn(append.sender_id):
                 if self._was_replayed(append.sender_id):
@@ -200,13 +202,14 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             return kept
 
     async def _read(self, read: Read) -> StoredConversation | None:
+        if read.limit is not None:
+            return await self._read_page(read)
         while True:
             if await self._is_served_by_primary(read.sender_id):
                 with suppress(StoreUnavailableError):
                     erasures = self._seen.erasures
                     found = await self._ask(partial(super()._read, read))
-                    if read.limit is None:
-                        self._seen.note_read(read, found, erasures)
+                    self._seen.note_read(read, found, erasures)
                     return found
             async with self._turns.turn(read.sender_id):
                 if self._was_replayed(read.sender_id):
@@ -215,6 +218,12 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 if entry is not None:
                     return await self._backlog.read(entry, read)
                 return self._seen.read(read)
+
+    async def _read_page(self, read: Read) -> StoredConversation | None:
+        """Read for a copy, for which what is remembered would be too little."""
+        if not await self._is_served_by_primary(read.sender_id, at_once=True):
+            raise self._refusal("what it holds cannot be copied")
+        return await self._ask(partial(super()._read, read))
 
     def _was_replayed(self, sender_id: str) -> bool:
         """Whether the primary has become the one to ask while we waited for a turn."""
@@ -259,24 +268,10 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             shown = self._breaker.error or error
             elapsed = time.perf_counter() - started
             health = Health(self.backend_name, False, elapsed, error=str(shown))
-        return replace(
-            health, details={**health.details, "fail_safe": self._health_details()}
+        details = details_of(
+            self._breaker, self._backlog, self._seen, self._fallbacks[0], self._files
         )
-
-    def _health_details(self) -> dict[str, Any]:
-        return {
-            "state": self._breaker.state,
-            "outage_seconds": self._breaker.outage_seconds,
-            "backlog_conversations": len(self._backlog.entries),
-            "backlog_events": self._backlog.event_count,
-            "backlog_bytes": self._backlog.size_bytes,
-            "refused_saves": self._backlog.refused_saves,
-            "provisional_conversations": self._backlog.provisional_count,
-            "remembered_conversations": len(self._seen),
-            "remembered_bytes": self._seen.size_bytes,
-            "fallback": self._fallbacks[0].backend_name,
-            "journal": str(self._files[0].path) if self._files else None,
-        }
+        return replace(health, details={**health.details, "fail_safe": details})
 
     def _refusal(self, what: str) -> StoreUnavailableError:
         error = StoreUnavailableError(
@@ -365,13 +360,18 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             refused = await observed(self, "replay", self._replay_all())
             if self._breaker.is_open or self._backlog.entries.keys() - refused.keys():
                 continue
+            # A password may be in the middle of its rotation: it is tried again.
+            is_locked_out = StoreAccessError in map(type, refused.values())
             if self._breaker.state == "half_open":
                 done = self._replayer.replayed
                 tell_recovery(self._breaker.close(), done, refused)
-            elif self._has_left_over:
+            elif self._has_left_over and not is_locked_out:
                 tell_left_over(self._replayer.replayed, refused)
-            self._has_left_over = False
-            return
+            self._has_left_over = is_locked_out
+            if not is_locked_out:
+                return
+            await asyncio.sleep(pause_seconds(attempt, *self._probe_pauses))
+            attempt += 1
 
     async def _answers(self) -> bool:
         """Ask the primary for anything."""

@@ -1,4 +1,5 @@
-"""What the fail-safe tells the log: one line that it begins, one that it is over."""
+"""What the fail-safe tells of itself: to the log, one line when it begins and one when
+it is over; and to who asks for its health."""
 
 from __future__ import annotations
 
@@ -7,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 from tracker_store_async.redaction import fields, get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from tracker_store_async.store import TrackerStore
     from tracker_store_async.wrappers.failsafe_backlog import Backlog
+    from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker
+    from tracker_store_async.wrappers.failsafe_journal import JournalFile
+    from tracker_store_async.wrappers.failsafe_memory import LastSeen
     from tracker_store_async.wrappers.failsafe_replay import Replayed
 
 logger = get_logger(__name__)
@@ -141,3 +146,26 @@ def tell_what_is_left(backlog: Backlog, fallback: str, journal: str | None) -> N
         "the fallback" if journal is None else f"the journal {journal!r}",
         extra=fields("backlog_kept", backlog_events=events),
     )
+
+
+def details_of(
+    breaker: CircuitBreaker,
+    backlog: Backlog,
+    seen: LastSeen,
+    fallback: TrackerStore,
+    files: Sequence[JournalFile],
+) -> dict[str, Any]:
+    """Return what `health` says of a fail-safe."""
+    return {
+        "state": breaker.state,
+        "outage_seconds": breaker.outage_seconds,
+        "backlog_conversations": len(backlog.entries),
+        "backlog_events": backlog.event_count,
+        "backlog_bytes": backlog.size_bytes,
+        "refused_saves": backlog.refused_saves,
+        "provisional_conversations": backlog.provisional_count,
+        "remembered_conversations": len(seen),
+        "remembered_bytes": seen.size_bytes,
+        "fallback": fallback.backend_name,
+        "journal": str(files[0].path) if files else None,
+    }

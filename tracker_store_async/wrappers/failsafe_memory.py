@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 ROW_BYTES = 200
 """About what a row costs besides its text: two objects, a tuple and an id."""
 
+ERASED_REMEMBERED = 1_000
+"""Conversations whose latest erasure is known, for what is still under way."""
+
 LARGEST_SHARE = 8
 """One conversation gets at most this part of the memory, its latest events."""
 
@@ -44,6 +47,8 @@ class LastSeen:
         self._sizes: dict[str, int] = {}
         self.size_bytes = 0
         self.erasures = 0
+        self._erased: OrderedDict[str, int] = OrderedDict()
+        self._erased_before = 0  # what is older may have been erased
 
     def __len__(self) -> int:
         """Return the number of conversations."""
@@ -71,7 +76,7 @@ class LastSeen:
             found: The answer.
             erasures: What `erasures` was when it was asked.
         """
-        if erasures != self.erasures:
+        if self._was_erased(read.sender_id, erasures):
             return
         if found is None:
             self._drop(read.sender_id)
@@ -86,8 +91,15 @@ class LastSeen:
         ):
             self._keep(read.sender_id, _joined(read, old, found))
 
-    def note_append(self, append: Append) -> None:
-        """Remember what was stored."""
+    def note_append(self, append: Append, erasures: int) -> None:
+        """Remember what was stored.
+
+        Args:
+            append: The append.
+            erasures: What `erasures` was when it was sent.
+        """
+        if self._was_erased(append.sender_id, erasures):
+            return
         sender_id = append.sender_id
         new: list[StoredRow] = [(row.event_id, row.data) for row in append.rows]
         old = self.find(sender_id, append.now)
@@ -134,7 +146,15 @@ class LastSeen:
     def forget(self, sender_id: str) -> None:
         """Forget a conversation that is being erased, and what is being read of it."""
         self.erasures += 1
+        self._erased[sender_id] = self.erasures
+        self._erased.move_to_end(sender_id)
+        if len(self._erased) > ERASED_REMEMBERED:
+            self._erased_before = self._erased.popitem(last=False)[1]
         self._drop(sender_id)
+
+    def _was_erased(self, sender_id: str, erasures: int) -> bool:
+        """Whether it was since there were so many erasures."""
+        return self._erased.get(sender_id, self._erased_before) > erasures
 
     def _drop(self, sender_id: str) -> None:
         if self._seen.pop(sender_id, None) is not None:

@@ -11,6 +11,7 @@ SCRIPTS = {
     "cache": "what CachedTrackerStore saves: time and bytes of a retrieve",
     "broker_outage": "RabbitMQ is killed while 64 conversations save: what is lost",
     "broker": "publish to each event broker, beside a raw client's confirmed publishes",
+    "encryption": "what encryption at rest costs: time of a turn, stored bytes",
     "loop": "how long 64 concurrent conversations ever stop the event loop",
     "footprint": "import time, memory of a held tracker, size of the wheel",
     "moving": "conversations through every kind of store, killed on the way",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests import canaries
 from tests.servers import MANAGERS, ServerMissingError, Servers, required_keys
 from tests.servers.summary import Summary
 
@@ -39,12 +40,20 @@ def pytest_configure(config: pytest.Config) -> None:
         # A shell starts background jobs so, and what they start inherits it: then no
         # command could be tested with Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    canaries.WATCHER.install()
     config.stash[SERVERS] = Servers(MANAGERS)
     try:
         required = required_keys(os.environ.get("TRACKER_STORE_REQUIRE", ""))
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[REQUIRED] = required
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if something gave a planted text away."""
+    canaries.WATCHER.finish()
+    if canaries.WATCHER.findings:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -94,6 +103,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 summary.add(outcome, report.user_properties)
+    findings = canaries.WATCHER.findings
+    seen = ", ".join(f"{n} {kind}" for kind, n in canaries.WATCHER.seen.items())
+    terminalreporter.write_line(f"looked for planted texts: {seen}")
+    if findings:
+        terminalreporter.section("planted texts that got out", red=True)
+        for finding in findings[: canaries.MAX_FINDINGS]:
+            terminalreporter.write_line(finding)
     lines = summary.lines(list(MANAGERS)) + summary.storm_lines()
     if lines:
         terminalreporter.section("backends")

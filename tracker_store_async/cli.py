@@ -17,7 +17,7 @@ from tracker_store_async.inspection.invocation import (
     Db,
     Endpoints,
     Url,
-    quiet_end,
+    command,
     run,
 )
 from tracker_store_async.inspection.targets import (
@@ -32,6 +32,7 @@ from tracker_store_async.inspection.terminal import (
     prepare_streams,
 )
 from tracker_store_async.keeping.cli import add_commands
+from tracker_store_async.ops import command_line as operating
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """typer brings click with it, in some versions as a private module."""
@@ -74,6 +75,9 @@ schema_app = typer.Typer(
 )
 app.add_typer(schema_app, name="schema")
 add_commands(app)
+app.add_typer(operating.encryption_app, name="encryption")
+app.add_typer(operating.audit_app, name="audit")
+app.command()(operating.serve)
 
 
 @app.callback(invoke_without_command=True)
@@ -161,7 +165,7 @@ def show(
     )
 
     target = find_target(db, url, endpoints)
-    with quiet_end():
+    with command("export" if as_json else "read"):
         tracker = asyncio.run(
             load_conversation(
                 target,

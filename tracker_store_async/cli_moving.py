@@ -92,7 +92,8 @@ def migrate(
             check=verify,
             only_check=only_verify,
             state_path=state,
-        )
+        ),
+        "export",
     )
     raise typer.Exit(0 if is_complete else FAILED)
 
@@ -139,7 +140,7 @@ def backup(
         None if to_time is None else moment_of(to_time),
     )
     store = named_store(source)
-    run(back_up(make_console(), store, file, selection, since_last))
+    run(back_up(make_console(), store, file, selection, since_last), "export")
 
 
 def restore(
@@ -153,7 +154,8 @@ def restore(
     """
     from tracker_store_async.moving.commands import named_store, restore_file
 
-    is_complete = run(restore_file(make_console(), file, named_store(target)))
+    restoring = restore_file(make_console(), file, named_store(target))
+    is_complete = run(restoring, "restore")
     raise typer.Exit(0 if is_complete else FAILED)
 
 
@@ -205,7 +207,8 @@ def export(
             minimum_timestamp=minimum_timestamp,
             maximum_timestamp=maximum_timestamp,
             offset_timestamps_by_seconds=offset,
-        )
+        ),
+        "export",
     )
 
 
@@ -239,7 +242,8 @@ def transcript(
     from tracker_store_async.moving.commands import named_store, write_transcript
 
     store = find_target() if source is None else named_store(source)
-    run(write_transcript(store, sender_id, format_name.value, complete=verbose))
+    writing = write_transcript(store, sender_id, format_name.value, complete=verbose)
+    run(writing, "export")
 
 
 def _ids(text: str | None) -> list[str] | None:

@@ -7,16 +7,16 @@ signature beforehand: an error then names the key instead of a line inside the c
 from __future__ import annotations
 
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.settings import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 

@@ -7,19 +7,19 @@ and the session configuration exactly, the rest as names.
 from __future__ import annotations
 
 import copy
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker_store_async.env_expansion import expand_environment
 from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.slots import AnySlot, Slot, TextSlot, create_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEFAULT_INTENTS = ("restart", "back", "out_of_scope", "session_start", "nlu_fallback")
 """Intents that Rasa adds to every domain."""

@@ -20,6 +20,8 @@
     ├── StoreUnavailableError                 server, network or file cannot be reached
     │   └── StoreTimeoutError (TimeoutError)  no answer in time; it may have landed
     ├── StoreAccessError                      credentials or rights were refused
+    ├── AuditError                            the audit trail cannot be written
+    ├── EncryptionKeyError                    a key is missing, wrong or was erased
     ├── StoreDataError                        the server refused what was sent
     ├── SchemaError                           the stored layout is not the one needed
     │   ├── SchemaUpgradeRequiredError        older, or Rasa's own: upgrade it first
@@ -185,6 +187,14 @@ class StoreTimeoutError(StoreUnavailableError, TimeoutError):
 
 class StoreAccessError(TrackerStoreError):
     """The storage refused the credentials, or the rights they carry."""
+
+
+class AuditError(TrackerStoreError):
+    """An access cannot be recorded in the audit trail, and so was not made."""
+
+
+class EncryptionKeyError(TrackerStoreError):
+    """The key that opens a conversation is not configured, is wrong, or was erased."""
 
 
 class StoreDataError(TrackerStoreError):

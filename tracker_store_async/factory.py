@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -27,6 +26,7 @@ from tracker_store_async.config import (
 from tracker_store_async.construction import call_with_settings, parameter_names
 from tracker_store_async.domain import Domain
 from tracker_store_async.errors import ConfigurationError, TrackerStoreError
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.settings import (
     Count,
     Section,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEFAULT_BROKER_TYPE = "pika"
 """What Rasa takes an event broker without a type for."""

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Protocol, Self
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, Self, cast
 
 from tracker_store_async import errors
+from tracker_store_async.observation import observed
+from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.relay import Relay
 
 if TYPE_CHECKING:
     from tracker_store_async.locks import LoopLock
     from tracker_store_async.publishing import Publisher
     from tracker_store_async.relay import Outbox
+    from tracker_store_async.rows import Health
+    from tracker_store_async.store import TrackerStore
+
+logger = get_logger(__name__)
 
 CLOSE_SECONDS = 10.0
 """Longest time that a cancelled `close()` goes on."""
@@ -21,6 +29,7 @@ CLOSE_SECONDS = 10.0
 class Lifecycle(Protocol):
     """The part of a store that opens it once, on one loop, and closes it whole."""
 
+    backend_name: str
     owns_broker: bool
     _is_wrapped: bool = False  # then the broker is the wrapper's to open and close
     _publisher: Publisher | None
@@ -57,8 +66,9 @@ class Lifecycle(Protocol):
                     f"this {type(self).__name__} is closed: call open() to use it again"
                 )
             if self._loop is None:
-                await self._connect()
+                await observed(cast("TrackerStore", self), "open", self._connect())
                 self._loop = loop
+                self._tell("opened")
 
     async def _connect(self) -> None:
         await self._open()
@@ -68,7 +78,8 @@ class Lifecycle(Protocol):
                 if outbox is None:
                     await self._publisher.broker.open()
                 else:
-                    self._relay = Relay(outbox, self._publisher.broker)
+                    watch = partial(observed, cast("TrackerStore", self), "publish")
+                    self._relay = Relay(outbox, self._publisher.broker, watch)
             except BaseException:
                 await self._close()
                 raise
@@ -113,6 +124,26 @@ class Lifecycle(Protocol):
                             await self._publisher.broker.close()
             finally:
                 await self._close_to_the_end()
+            self._tell("closed")
+
+    async def _with_publishing(self, health: Health) -> Health:
+        """Return health with what it says of events that are to be published."""
+        if self._publisher is None or self._is_wrapped:
+            return health
+        details = {**health.details, "publishing": self._publisher.metrics()}
+        if self._relay is not None:
+            details["outbox"] = await self._relay.metrics()
+        return replace(health, details=details)
+
+    def _tell(self, what: str) -> None:
+        """Tell the log of a change of state, once however many wrappers there are."""
+        if not self._is_wrapped:
+            logger.info(
+                "The %s tracker store is %s.",
+                self.backend_name,
+                what,
+                extra=fields(f"store_{what}", backend=self.backend_name),
+            )
 
     def _is_open_elsewhere(self) -> bool:
         loop = self._loop

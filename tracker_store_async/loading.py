@@ -11,13 +11,18 @@ from tracker_store_async.events import UserUttered, decode_event
 from tracker_store_async.lazy_events import LazyEvents
 from tracker_store_async.locks import LoopLock
 from tracker_store_async.packed_rows import PackedRows, packed
+from tracker_store_async.refreshing import refresh
 from tracker_store_async.row_types import (
     has_type,
     kind_of_row,
     needs_replay,
     types_with_own_state,
 )
-from tracker_store_async.serialization import decode_rows, decode_snapshot
+from tracker_store_async.serialization import (
+    check_sender_id,
+    decode_rows,
+    decode_snapshot,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,6 +155,15 @@ class TrackerLoader:
             async with self._store._loop_turns:
                 kept += packed(rows[offset : offset + ROWS_PER_TURN])
         return kept
+
+    async def latest(
+        self, sender_id: str, since: DialogueStateTracker | None
+    ) -> DialogueStateTracker | None:
+        """Return the tracker of the latest session; see `TrackerStore.retrieve`."""
+        store = self._store
+        if since is not None:
+            return await refresh(store, check_sender_id(sender_id), since)
+        return await store._load(sender_id, start=None, last=store.max_event_history)
 
     async def checked(
         self, tracker: DialogueStateTracker | None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tracker_store_async import errors
 from tracker_store_async.broker import EventMessage
 from tracker_store_async.locks import LoopLock
+from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import OutboxEntry
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tracker_store_async.options import OnPublishError
     from tracker_store_async.tracker import DialogueStateTracker
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BACKLOG_LIMIT = 10_000
 """Most events that `best_effort` keeps; beyond it the oldest are dropped, counted."""
@@ -60,10 +60,19 @@ class Publisher:
         self.policy: OnPublishError = broker.on_publish_error or policy
         self.backlog: deque[EventMessage] = deque()
         self.dropped = 0
+        self._is_failing = False
         self._backlog_turn = LoopLock()
         self._leave_alone_until = 0.0
         self._retrying: asyncio.Task[None] | None = None
         self._successor: Publisher | None = None
+
+    def metrics(self) -> dict[str, Any]:
+        """Return what health reports: the policy, what waits, and what is lost."""
+        return {
+            "policy": self.policy,
+            "backlog_events": len(self.backlog),
+            "dropped_events": self.dropped,
+        }
 
     def hand_over(self, successor: Publisher | None) -> None:
         """Leave the backlog to the publisher that takes this one's place.
@@ -172,26 +181,41 @@ class Publisher:
         started = time.monotonic()
         try:
             await self.broker.publish_many(messages)
+            self._note_success()
         except asyncio.CancelledError:
             # The save is given up, so nobody would send these again in order.
             raise
         except Exception as error:  # noqa: BLE001  any failure of a foreign broker
-            self._note_failure(started)
-            logger.warning(
-                "The event broker %s failed (%s); %d events wait in the backlog.",
-                type(self.broker).__name__,
-                _reason(error),
-                len(self.backlog) + len(messages),
-            )
             self._keep(messages)
+            self._note_failure(error, started)
 
-    def _note_failure(self, started: float) -> None:
-        """Leave the broker alone for as long as the failure took.
+    def _note_failure(self, error: Exception, started: float) -> None:
+        """Leave the broker alone for as long as the failure took; tell the log once.
 
         Else every conversation would wait in turn for a broker that is down.
         """
         now = time.monotonic()
         self._leave_alone_until = now + (now - started)
+        if self._is_failing:
+            return
+        self._is_failing = True
+        logger.warning(
+            "The event broker %s failed (%s): events wait in the backlog until it is "
+            "back; there are %d so far.",
+            type(self.broker).__name__,
+            _reason(error),
+            len(self.backlog),
+            extra=fields("broker_failed", backlog_events=len(self.backlog)),
+        )
+
+    def _note_success(self) -> None:
+        if self._is_failing and not self.backlog:
+            self._is_failing = False
+            logger.warning(
+                "The event broker %s is back: nothing waits in the backlog any more.",
+                type(self.broker).__name__,
+                extra=fields("broker_back", dropped_events=self.dropped),
+            )
 
     def _is_left_alone(self) -> bool:
         return bool(self.backlog) and time.monotonic() < self._leave_alone_until
@@ -204,17 +228,12 @@ class Publisher:
             try:
                 await self.broker.publish_many(batch)
             except Exception as error:  # noqa: BLE001  any failure of a foreign broker
-                self._note_failure(started)
-                logger.warning(
-                    "The event broker %s does not take the backlog of %d events (%s).",
-                    type(self.broker).__name__,
-                    len(self.backlog),
-                    _reason(error),
-                )
+                self._note_failure(error, started)
                 return False
             for message in batch:
                 if self.backlog and self.backlog[0] is message:
                     self.backlog.popleft()
+        self._note_success()
         return True
 
     async def drain(self) -> None:
@@ -234,6 +253,7 @@ class Publisher:
                 "%s did not come back before the store was closed.",
                 len(self.backlog),
                 type(self.broker).__name__,
+                extra=fields("backlog_lost", backlog_events=len(self.backlog)),
             )
 
     def _keep(self, messages: list[EventMessage]) -> None:
@@ -252,6 +272,7 @@ class Publisher:
                 "(%d so far). They are stored, but no consumer will see them.",
                 excess,
                 self.dropped,
+                extra=fields("backlog_full", dropped_events=self.dropped),
             )
         self._retry_later()
 

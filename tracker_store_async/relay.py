@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 import uuid
 from abc import abstractmethod
@@ -22,16 +21,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tracker_store_async.broker import EventMessage
 from tracker_store_async.errors import BrokerRefusedError
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.relay_holds import Holds
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.rows import OutboxItem
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LEASE_SECONDS = 30.0
 """How long one relay has the outbox to itself, from its latest asking on."""
@@ -117,15 +117,22 @@ class Relay:
     Args:
         outbox: Where the messages are.
         broker: Gets them.
+        watch: Gets every publish that is to be awaited, and returns it watched.
 
     Attributes:
         published_count: Number of events that the broker confirmed to this relay.
         failure_count: Number of times that it did not confirm a publish.
     """
 
-    def __init__(self, outbox: Outbox, broker: EventBroker) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        broker: EventBroker,
+        watch: Callable[[Awaitable[None]], Awaitable[None]] | None = None,
+    ) -> None:
         self._outbox = outbox
         self._broker = broker
+        self._watch = watch
         self._owner = uuid.uuid4().hex
         self._is_open = False
         self._is_out = False  # whether nothing could be published of late
@@ -322,7 +329,8 @@ class Relay:
         if not self._has_lease():
             await self._renew()
         async with asyncio.timeout(PUBLISH_SECONDS):
-            await self._broker.publish_many(messages)
+            publishing: Awaitable[None] = self._broker.publish_many(messages)
+            await (publishing if self._watch is None else self._watch(publishing))
         self.published_count += len(items)
         self._note_answer()
         await settled(self._outbox.remove(items))

@@ -9,7 +9,6 @@ ids stand in the log) from another writer's events.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tracker_store_async import errors
 from tracker_store_async.cursor import is_session_action, is_session_start
 from tracker_store_async.events import UserUttered
+from tracker_store_async.observation import observed
 from tracker_store_async.overlap import adds_entities, keys_of, overlap
+from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Append
 from tracker_store_async.serialization import (
     check_tracker,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from tracker_store_async.store import TrackerStore
     from tracker_store_async.tracker import DialogueStateTracker
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_ATTEMPTS = 100
 """Appends that one save tries before it gives way to the other writers for good."""
@@ -126,7 +127,7 @@ class Saver:
             prepared = await self.prepare_append(tracker, rebase=rebase)
             if prepared is None:
                 return
-            if await self._store._append(prepared.request):
+            if await self._append(prepared.request):
                 self.confirm(tracker, prepared)
                 return
             await self._catch_up(tracker, rebase=rebase)
@@ -166,6 +167,11 @@ class Saver:
             outbox=outbox,
         )
         return Prepared(batch, request)
+
+    async def _append(self, request: Append) -> bool:
+        store = self._store
+        appending = store._append(request)
+        return await observed(store, "append", appending, request.sender_id, (request,))
 
     def confirm(self, tracker: DialogueStateTracker, prepared: Prepared) -> None:
         """Note that what was prepared is stored."""
@@ -335,6 +341,8 @@ class Saver:
         self, sender_id: str, expected: int | None, stored: int, *, rebase: bool
     ) -> None:
         self._store.conflict_count += 1
+        if self._store._observer is not None:
+            self._store._observer.count("conflict", self._store)
         if not rebase:
             raise errors.ConcurrentSaveError(sender_id, expected, stored)
         logger.warning(
@@ -343,6 +351,12 @@ class Saver:
             sender_id,
             stored,
             "none" if expected is None else expected,
+            extra=fields(
+                "conflict_rebased",
+                sender_id=sender_id,
+                stored_version=stored,
+                expected_version=expected,
+            ),
         )
 
     async def _reload(

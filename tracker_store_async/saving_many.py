@@ -12,6 +12,9 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tracker_store_async.errors import SaveManyError
+from tracker_store_async.observation import observed
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
@@ -31,7 +34,7 @@ BATCH_SIZE = 64
 
 async def save_many(
     store: TrackerStore, trackers: Sequence[DialogueStateTracker], *, rebase: bool
-) -> dict[str, BaseException]:
+) -> None:
     """Save trackers; see `TrackerStore.save_many`.
 
     Args:
@@ -39,8 +42,8 @@ async def save_many(
         trackers: The trackers. Those of one conversation are saved in this order.
         rebase: Append after another writer's events rather than raise.
 
-    Returns:
-        What went wrong, by the id of the conversation.
+    Raises:
+        SaveManyError: Some were not saved; it says what went wrong, by conversation.
     """
     failures: dict[str, BaseException] = {}
     for batch in _batches(trackers):
@@ -48,7 +51,8 @@ async def save_many(
         for tracker, error in zip(batch, errors, strict=True):
             if error is not None:
                 failures[tracker.sender_id] = error
-    return failures
+    if failures:
+        raise SaveManyError(failures, len(trackers))
 
 
 def _batches(
@@ -93,7 +97,8 @@ async def _save_batch(
         refused = []
         if prepared:
             requests = [each.request for _, each in prepared]
-            answers = await store._append_many(requests)
+            appending = store._append_many(requests)
+            answers = await observed(store, "append", appending, None, requests)
             for (tracker, each), answer in zip(prepared, answers, strict=True):
                 results[id(tracker)] = answer if answer is not True else None
                 if answer is True:

@@ -180,8 +180,13 @@ def decode_rows(
             try:
                 decode_event(data)
             except ValueError as error:
+                sealed = data[:8] in ('"sealed:', b'"sealed:')
                 raise errors.CorruptEventError(
-                    sender_id, first_position + offset, "it is not a JSON object"
+                    sender_id,
+                    first_position + offset,
+                    "it is encrypted, and this store has no `encryption`"
+                    if sealed
+                    else "it is not a JSON object",
                 ) from error
         raise
 

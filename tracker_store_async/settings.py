@@ -8,7 +8,6 @@ turns whatever is wrong into one sentence that names the key and never its value
 from __future__ import annotations
 
 import difflib
-import logging
 import re
 from typing import (
     TYPE_CHECKING,
@@ -34,13 +33,14 @@ from tracker_store_async.options import (  # noqa: TC001 - pydantic reads them
     OnConflict,
     OnPublishError,
 )
+from tracker_store_async.redaction import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pydantic_core import ErrorDetails
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def _text(value: Any) -> Any:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.redaction import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Slot:

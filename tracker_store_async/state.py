@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import logging
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.events import BotUttered, UserUttered
 from tracker_store_async.events.json_values import JSON_ATOMS, isolated
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.slots import AnySlotDict
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.slots import Slot
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 ACTION_LISTEN = "action_listen"
 SHOULD_NOT_BE_SET = "should_not_be_set"

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 from tracker_store_async import errors
@@ -30,6 +29,7 @@ from tracker_store_async.events import ActionExecuted
 from tracker_store_async.lifecycle import Lifecycle
 from tracker_store_async.loading import TrackerLoader
 from tracker_store_async.locks import LoopLock
+from tracker_store_async.observation import observed
 from tracker_store_async.options import (
     ON_CONFLICT_POLICIES,
     ON_PUBLISH_ERROR_POLICIES,
@@ -40,7 +40,6 @@ from tracker_store_async.options import (
     check_time,
 )
 from tracker_store_async.publishing import Publisher, outbox_entries
-from tracker_store_async.refreshing import refresh
 from tracker_store_async.rows import Health, Listing, OutboxEntry, Read, Upkeep
 from tracker_store_async.saving import Saver
 from tracker_store_async.saving_many import all_of, one_by_one, save_many
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.config import EndpointConfig
+    from tracker_store_async.observation import Observer
     from tracker_store_async.options import OnConflict, OnPublishError
     from tracker_store_async.rows import (
         Append,
@@ -108,6 +108,7 @@ class TrackerStore(Lifecycle, Protocol):
     _lazy_events: bool = True  # False decodes and applies everything at once
     _keeps_columns: bool = False  # whether a row's columns are stored beside its text
     _upgrades_layout: bool = False  # True where an older layout is to be upgraded
+    _observer: Observer | None = None  # who watches, such as `ops.telemetry`
     _loop_turns: Turns
     _loader: TrackerLoader
     _saver: Saver
@@ -241,7 +242,8 @@ class TrackerStore(Lifecycle, Protocol):
                 `action_listen`. Without it, nothing is stored until `save`.
         """
         last = check_max_event_history(max_event_history) or self.max_event_history
-        tracker = await self._load(sender_id, start=None, last=last)
+        loading = self._load(sender_id, start=None, last=last)
+        tracker = await observed(self, "retrieve", loading, sender_id)
         if tracker is None:
             tracker = await self._create(sender_id, last, append_action_listen)
         return tracker
@@ -287,7 +289,8 @@ class TrackerStore(Lifecycle, Protocol):
         cursor.version, cursor.store, cursor.sender_id = 0, self, sender_id
         tracker.update(ActionExecuted("action_listen"))
         try:
-            await self._saver.save(tracker, rebase=False)
+            creating = self._saver.save(tracker, rebase=False)
+            await observed(self, "save", creating, sender_id)
         except errors.ConcurrentSaveError:
             stored = await self._load(sender_id, start=None, last=last)
             if stored is not None:
@@ -315,7 +318,8 @@ class TrackerStore(Lifecycle, Protocol):
                 landed, and saving again is safe.
         """
         await self._ensure_open()
-        await self._saver.save(tracker, rebase=self.on_conflict == "rebase")
+        saving = self._saver.save(tracker, rebase=self.on_conflict == "rebase")
+        await observed(self, "save", saving, getattr(tracker, "sender_id", None))
 
     async def save_many(self, trackers: Iterable[DialogueStateTracker]) -> None:
         """Save several trackers, each all or nothing, in batches.
@@ -333,10 +337,8 @@ class TrackerStore(Lifecycle, Protocol):
         todo = [check_tracker(tracker) for tracker in trackers]
         if todo:
             await self._ensure_open()
-        rebase = self.on_conflict == "rebase"
-        failures = await save_many(self, todo, rebase=rebase)
-        if failures:
-            raise errors.SaveManyError(failures, len(todo))
+        saving = save_many(self, todo, rebase=self.on_conflict == "rebase")
+        await observed(self, "save_many", saving)
 
     async def retrieve(
         self,
@@ -373,11 +375,8 @@ class TrackerStore(Lifecycle, Protocol):
                 later, when the event is touched, without `validate`.
             StoreUnavailableError: The storage cannot be reached.
         """
-        if since is not None:
-            tracker = await refresh(self, check_sender_id(sender_id), since)
-        else:
-            last = self.max_event_history
-            tracker = await self._load(sender_id, start=None, last=last)
+        loading = self._loader.latest(sender_id, since)
+        tracker = await observed(self, "retrieve", loading, sender_id)
         return await self._loader.checked(tracker) if validate else tracker
 
     async def retrieve_full_tracker(
@@ -389,7 +388,8 @@ class TrackerStore(Lifecycle, Protocol):
             sender_id: The conversation.
             validate: Whether every event is decoded now rather than when touched.
         """
-        tracker = await self._load(sender_id, start=0, last=None)
+        loading = self._load(sender_id, start=0, last=None)
+        tracker = await observed(self, "retrieve", loading, sender_id)
         return await self._loader.checked(tracker) if validate else tracker
 
     async def exists(self, sender_id: str) -> bool:
@@ -428,7 +428,8 @@ class TrackerStore(Lifecycle, Protocol):
                     f"{header.session_start}, where its latest session starts, not at "
                     f"{before_position}: delete the whole conversation instead"
                 )
-        return await self._delete(sender_id, before_position, self._now())
+        deleting = self._delete(sender_id, before_position, self._now())
+        return await observed(self, "delete", deleting, sender_id)
 
     async def keys(self) -> Iterable[str]:
         """Return the sender ids of all conversations.
@@ -520,11 +521,7 @@ class TrackerStore(Lifecycle, Protocol):
         started = time.perf_counter()
         try:
             await self._ensure_open()
-            health = await self._health()
-            if self._relay is None:
-                return health
-            outbox = await self._relay.metrics()
-            return replace(health, details={**health.details, "outbox": outbox})
+            return await self._with_publishing(await self._health())
         except (errors.StoreUnavailableError, errors.StoreAccessError) as error:
             elapsed = time.perf_counter() - started
             return Health(self.backend_name, False, elapsed, error=str(error))
@@ -538,9 +535,10 @@ class TrackerStore(Lifecycle, Protocol):
     async def _publish(self, tracker: DialogueStateTracker) -> None:
         if self._publisher is not None:
             cursor = tracker._log
-            await self._publisher.publish(
+            publishing = self._publisher.publish(
                 tracker.sender_id, cursor.version or 0, cursor.pending, tracker.user_id
             )
+            await observed(self, "publish", publishing, tracker.sender_id)
 
     async def _publish_or_collect(
         self, tracker: DialogueStateTracker
@@ -560,7 +558,8 @@ class TrackerStore(Lifecycle, Protocol):
     ) -> StoredConversation | None:
         check_sender_id(sender_id)
         await self._ensure_open()
-        return await self._read(Read(sender_id, self._now(), start, last))
+        reading = self._read(Read(sender_id, self._now(), start, last))
+        return await observed(self, "read", reading, sender_id)
 
     async def _load(
         self, sender_id: str, *, start: int | None, last: int | None
@@ -568,6 +567,10 @@ class TrackerStore(Lifecycle, Protocol):
         return await self._loader.load(sender_id, start=start, last=last)
 
     # -- primitives: what a backend fills ----------------------------------------------
+
+    def _pool_use(self) -> dict[str, int]:
+        """Return how many connections the pool has, by kind; empty without a pool."""
+        return {}
 
     def _check_size(
         self, sender_id: str, rows: Sequence[NewRow], snapshot: str

@@ -191,6 +191,6 @@ async def test_anonymised_text_is_nowhere(storage: Storage, length: int) -> None
     assert state(window) == state(await has(store, "alice"))
     await storage.close()
     raw = storage.raw()
-    assert "[person]" in raw
+    assert ("[person]" in raw) is not storage.is_sealed
     for text in (SECRET, IP, NUMBER):
         assert text not in raw

@@ -36,6 +36,7 @@ PLACE = {
 TINY = {
     "turn": ["--backend", "sqlite", "--events", "10", "--repetitions", "1"],
     "cache": ["--backend", "sqlite", "--events", "10", "--repetitions", "1"],
+    "encryption": ["--backend", "sqlite", "--events", "10", "--repetitions", "1"],
     "loop": ["--backend", "sqlite", "--conversations", "2", "--repetitions", "1"],
     "peers": ["--backend", "sqlite", "--events", "10", "--repetitions", "1"],
     "conversations": ["--backend", "sqlite", "--conversations", "2", "--turns", "1"],
@@ -149,6 +150,8 @@ def test_a_script_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if name == "encryption":
+        pytest.importorskip("cryptography")  # an extra
     module = __import__(f"benchmarks.{name}", fromlist=["main"])
     written = tmp_path / "figures.json"
     if name == "footprint":

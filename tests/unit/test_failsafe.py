@@ -420,7 +420,7 @@ async def test_two_lines_tell_of_an_outage(
     store: FailSafeTrackerStore,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, logger="tracker_store_async")
+    caplog.set_level(logging.WARNING, logger="tracker_store_async")
     await add(store, SENDER, *turn("a secret"))
     primary.is_down = True
     for number in range(5):
@@ -507,6 +507,7 @@ async def test_a_primary_that_refuses_the_credentials_is_no_outage() -> None:
 async def test_memory_that_is_lost_is_told_loudly(
     primary: SwitchedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, logger="tracker_store_async")
     async with FailSafeTrackerStore(primary) as store:
         await add(store, SENDER, *turn("before"))
         primary.is_down = True
@@ -562,6 +563,7 @@ def journal_at(directory: Path) -> dict[str, Any]:
 async def test_the_journal_survives(
     tmp_path: Path, primary: SwitchedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, logger="tracker_store_async")
     options = journal_at(tmp_path)
     async with FailSafeTrackerStore(primary, **options) as store:
         await add(store, SENDER, slot("people", 4), *turn("before"))

@@ -20,7 +20,7 @@ LAYERS = [
     ["store"],
     ["backends", "brokers", "wrappers", "sync"],
     ["registry", "factory"],
-    ["moving", "keeping"],
+    ["moving", "keeping", "ops"],
     ["cli"],
 ]
 """From bottom to top. A module that is not named here helps one that is: what counts is
@@ -43,7 +43,15 @@ OPTIONAL_DRIVERS = {
     *("asyncpg", "asyncmy", "oracledb", "redis", "motor", "pymongo"),
     *("aioboto3", "aiobotocore", "aio_pika", "aiokafka", "confluent_kafka", "nats"),
 }
-HEAVY = OPTIONAL_DRIVERS | {"sqlalchemy", "aiosqlite", "typer", "rich", "ruamel"}
+OPERATING = {"cryptography", "opentelemetry", "starlette", "uvicorn", "sentry_sdk"}
+HEAVY = OPTIONAL_DRIVERS | {
+    "sqlalchemy",
+    "aiosqlite",
+    "typer",
+    "rich",
+    "ruamel",
+    *OPERATING,
+}
 MAX_IMPORT_SECONDS = 0.150
 
 GRAPH = ImportGraph.read()

@@ -44,6 +44,7 @@ def test_a_section_with_one(tmp_path: Path) -> None:
     assert create_tracker_store({"type": "mongod", "outbox": True}).outbox
     wrapped = {**section, "outbox": True, "retry": True, "cache": True}
     assert create_tracker_store(wrapped).outbox
+    assert create_tracker_store({**wrapped, "audit": {"sink": "logger"}}).outbox
     with pytest.raises(errors.ConfigurationError, match="has an outbox"):
         create_tracker_store({**wrapped, "fail_safe": True})
 

@@ -16,7 +16,13 @@ from tests.unit.command import output_of
 from tracker_store_async import AvailableEndpoints, create_tracker_store, errors
 from tracker_store_async.registry import STORES
 from tracker_store_async.settings import Section, StoreConfig
-from tracker_store_async.wrapping import CacheConfig, FailSafeConfig, RetryConfig
+from tracker_store_async.wrapping import (
+    AuditConfig,
+    CacheConfig,
+    EncryptionConfig,
+    FailSafeConfig,
+    RetryConfig,
+)
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -150,6 +156,8 @@ def test_the_keys_of_all_types_are_documented() -> None:
         "retry",
         "fail_safe",
         "cache",
+        "encryption",
+        "audit",
         *StoreConfig.model_fields,
     }
     [row] = re.findall(r"^\| all \| (.*) \|$", README, re.MULTILINE)
@@ -162,7 +170,13 @@ def test_the_keys_of_all_types_are_documented() -> None:
 
 @pytest.mark.parametrize(
     ("name", "config"),
-    [("retry", RetryConfig), ("fail_safe", FailSafeConfig), ("cache", CacheConfig)],
+    [
+        ("retry", RetryConfig),
+        ("fail_safe", FailSafeConfig),
+        ("cache", CacheConfig),
+        ("encryption", EncryptionConfig),
+        ("audit", AuditConfig),
+    ],
 )
 def test_the_keys_of_wrappers_are_documented(name: str, config: type[Section]) -> None:
     table = CONFIGURATION.split(f"| key of `{name}` |")[1].split("\n\n")[0]

@@ -26,6 +26,7 @@ FORWARDED = {
     "_lazy_events",
     "_keeps_columns",
     "_upgrades_layout",
+    "_observer",
 }
 """Read from the wrapped store and set there."""
 
@@ -46,6 +47,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "_new_tracker": (("x",), {"max_event_history": 3}),
     "_now": ((), {}),
     "_open_outbox": ((), {}),
+    "_pool_use": ((), {}),
 }
 """Called on the wrapped store, with the arguments as they are."""
 
@@ -67,6 +69,7 @@ OWN = {
     # what each store object has for itself
     *("open", "_ensure_open", "_connect", "_wrong_loop", "close"),
     *("_is_open_elsewhere", "_close_to_the_end", "_loop", "_closed", "_opening"),
+    *("_tell", "_with_publishing"),
     *("_loop_turns", "_loader", "_saver", "_relay"),
     # taken over: the outermost store opens and closes the broker
     *("owns_broker", "_is_wrapped"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tracker_store_async import errors
 from tracker_store_async.broker import EventBroker
+from tracker_store_async.redaction import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tracker_store_async.broker import EventMessage
     from tracker_store_async.options import OnPublishError
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 FIRST_DELAY_SECONDS = 0.05

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import zlib
 from collections import defaultdict
@@ -24,6 +23,7 @@ from tracker_store_async.brokers.envelope import encode_body, headers_of
 from tracker_store_async.brokers.grouping import GroupWriter
 from tracker_store_async.brokers.kafka_client import probe, release
 from tracker_store_async.brokers.tls import client_context
+from tracker_store_async.redaction import get_logger
 
 if TYPE_CHECKING:
     import ssl
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.broker import EventMessage
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEFAULT_TOPIC = "rasa_core_events"
 

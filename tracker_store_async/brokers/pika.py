@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +24,7 @@ from tracker_store_async.brokers.envelope import (
     environment,
 )
 from tracker_store_async.brokers.tls import client_context
+from tracker_store_async.redaction import get_logger
 
 if TYPE_CHECKING:
     import ssl
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.broker import EventMessage
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEFAULT_EXCHANGE = "rasa-exchange"
 DEFAULT_QUEUE = "rasa_core_events"

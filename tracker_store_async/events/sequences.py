@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.events.actions import ActionExecuted
 from tracker_store_async.events.base import Event
 from tracker_store_async.events.control import SessionStarted
+from tracker_store_async.redaction import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def deserialise_events(serialized_events: Iterable[Mapping[str, Any]]) -> list[Event]:

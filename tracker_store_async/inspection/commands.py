@@ -30,7 +30,6 @@ from tracker_store_async.inspection.listing import summary_json, write_table
 from tracker_store_async.inspection.terminal import duration, json_text, printable
 from tracker_store_async.inspection.timeline import write_conversation
 from tracker_store_async.tracker import EventVerbosity
-from tracker_store_async.wrappers.failsafe import FailSafeTrackerStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -61,7 +60,7 @@ class NotFoundError(TrackerStoreError):
 # -- opening ---------------------------------------------------------------------------
 
 
-def _build(
+def reading_store(
     target: Target, domain: Domain | None = None, **overrides: Any
 ) -> TrackerStore:
     """Return the store, so that it creates nothing: without its broker and fail-safe.
@@ -76,7 +75,7 @@ def _build(
             settings.pop(key, None)
         settings |= overrides
     store = create_tracker_store(EndpointConfig(**settings), domain)
-    if isinstance(store, FailSafeTrackerStore):  # its keys are checked by now
+    if settings.get("fail_safe"):  # its keys are checked by now
         del settings["fail_safe"]
         store = create_tracker_store(EndpointConfig(**settings), domain)
     store._creates_layout = False
@@ -116,7 +115,7 @@ async def opened(
         TrackerStoreError: It cannot be used.
     """
     _check_file(target)
-    store = _build(target, domain, **overrides)
+    store = reading_store(target, domain, **overrides)
     if hasattr(store, "schema_state"):
         state = await cast("SQLTrackerStore", store).schema_state()
         if state.startswith(NOT_CREATED):
@@ -282,7 +281,7 @@ async def check_store(console: Console, target: Target) -> bool:
         TrackerStoreError: The store cannot be reached, or not as it is configured.
     """
     _check_file(target)
-    store = _build(target)
+    store = reading_store(target)
     rows = {"store": target.label, "package": f"tracker_store_async {__version__}"}
     rows["package"] += f", Python {platform.python_version()}"
     usable = True
@@ -353,7 +352,7 @@ async def show_schema(console: Console, target: Target) -> bool:
         TrackerStoreError: The store cannot be reached.
     """
     _check_file(target)
-    text, usable = _judge(await layout_state(_build(target)), target)
+    text, usable = _judge(await layout_state(reading_store(target)), target)
     _print_rows(console, {"store": target.label, "layout": text})
     return usable
 
@@ -384,7 +383,7 @@ async def print_schema_sql(target: Target) -> None:
         TrackerStoreError: The store cannot be reached.
     """
     _check_file(target)
-    store = _build(target)
+    store = reading_store(target)
     if not hasattr(store, "schema_sql"):
         raise SchemaError(f"a store of type {store.backend_name} has no statements")
     statements = await cast("SQLTrackerStore", store).schema_sql()
@@ -400,12 +399,12 @@ async def upgrade_schema(console: Console, target: Target) -> None:
         TrackerStoreError: The store cannot be reached.
     """
     _check_file(target)
-    store = _build(target)
+    store = reading_store(target)
     before = await layout_state(store)
     if hasattr(store, "upgrade_schema"):
         await cast("SQLTrackerStore", store).upgrade_schema()
     else:
-        upgraded = _build(target)
+        upgraded = reading_store(target)
         upgraded._creates_layout = upgraded._upgrades_layout = True
         async with upgraded:
             pass

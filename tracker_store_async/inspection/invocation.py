@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
+from tracker_store_async.auditing import MAX_LENGTH, acting_as
 from tracker_store_async.inspection.targets import URL_VARIABLE
 from tracker_store_async.inspection.terminal import abandon_stdout
 
@@ -39,21 +41,40 @@ Endpoints: TypeAlias = Annotated[
 ]
 
 
-def run(work: Coroutine[object, object, T]) -> T:
-    """Run a command to its end."""
-    with quiet_end():
+def run(work: Coroutine[object, object, T], purpose: str = "read") -> T:
+    """Run a command to its end.
+
+    Args:
+        work: The command.
+        purpose: What an audit trail says of what it reads.
+    """
+    with command(purpose):
         return asyncio.run(work)
 
 
+def person() -> str:
+    """Return who runs the command, for an audit trail."""
+    try:
+        return f"command line: {getpass.getuser()}"[:MAX_LENGTH]
+    except (KeyError, OSError):  # a container may have no name for its user
+        return "command line"
+
+
 @contextmanager
-def quiet_end() -> Iterator[None]:
-    """End at Ctrl-C or a broken pipe; typer would do it in its own way.
+def command(purpose: str = "read") -> Iterator[None]:
+    """Act as the person at the terminal, and end at Ctrl-C or a broken pipe.
+
+    typer would end it in its own way.
+
+    Args:
+        purpose: What an audit trail says of what is read.
 
     Raises:
         Exit: One of them has happened.
     """
     try:
-        yield
+        with acting_as(person(), purpose):
+            yield
         sys.stdout.flush()
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

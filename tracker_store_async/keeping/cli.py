@@ -74,7 +74,8 @@ def prune(
             dry_run=dry_run,
             as_json=as_json,
             after=after,
-        )
+        ),
+        "prune",
     )
 
 
@@ -140,7 +141,8 @@ def anonymise(
             older_than=older_than,
             dry_run=dry_run,
             after=after,
-        )
+        ),
+        "anonymise",
     )
 
 
@@ -184,7 +186,8 @@ def stats(
     from tracker_store_async.keeping.upkeep_commands import show_statistics
 
     target = find_target(db, url, endpoints)
-    run(show_statistics(make_console(), target, as_json=as_json, picture=picture))
+    counting = show_statistics(make_console(), target, as_json=as_json, picture=picture)
+    run(counting, "statistics")
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (

@@ -15,7 +15,6 @@ from tracker_store_async.config import read_endpoint_config as read_section
 from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.factory import create_tracker_store
 from tracker_store_async.wrappers.base import WrapperTrackerStore
-from tracker_store_async.wrappers.failsafe import FailSafeTrackerStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -67,9 +66,7 @@ def as_source(store: TrackerStore) -> TrackerStore:
     Raises:
         ConfigurationError: It is open already.
     """
-    innermost = store
-    while isinstance(innermost, WrapperTrackerStore):
-        innermost = innermost._wrapped
+    innermost = _innermost(store)
     if innermost._loop is not None:
         raise ConfigurationError("as_source() is for a store that is not open yet")
     innermost._creates_layout = False
@@ -101,11 +98,20 @@ async def opened_source(config: EndpointConfig) -> AsyncIterator[TrackerStore]:
         ConfigurationError: It names a SQLite file that does not exist.
     """
     store = source_store(config)
-    connector = getattr(store, "_connector", None)
+    innermost = _innermost(store)
+    connector = getattr(innermost, "_connector", None)
     if connector is not None and connector.is_absent():
-        raise ConfigurationError(f"there is nothing to read: {store!r} does not exist")
+        raise ConfigurationError(
+            f"there is nothing to read: {innermost!r} does not exist"
+        )
     async with store:
         yield store
+
+
+def _innermost(store: TrackerStore) -> TrackerStore:
+    while isinstance(store, WrapperTrackerStore):
+        store = store._wrapped
+    return store
 
 
 def _is_sql(settings: dict[str, Any]) -> bool:
@@ -114,7 +120,7 @@ def _is_sql(settings: dict[str, Any]) -> bool:
 
 def _build(settings: dict[str, Any]) -> TrackerStore:
     store = create_tracker_store(EndpointConfig(**settings))
-    if isinstance(store, FailSafeTrackerStore):  # its keys are checked by now
+    if settings.get("fail_safe"):  # its keys are checked by now
         others = {key: value for key, value in settings.items() if key != "fail_safe"}
         store = create_tracker_store(EndpointConfig(**others))
     return store

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -13,6 +12,7 @@ from tracker_store_async.broker import EventBroker
 from tracker_store_async.config import EndpointConfig
 from tracker_store_async.domain import Domain
 from tracker_store_async.options import check_choice
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import (
     Append,
     ConversationSummary,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from tracker_store_async.tracker import DialogueStateTracker
     from tracker_store_async.wrappers.legacy_calls import Turn
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SaveScope: TypeAlias = Literal["auto", "all_events", "latest_session"]
 SAVE_SCOPES: tuple[str, ...] = get_args(SaveScope)

@@ -91,6 +91,7 @@ class WrapperTrackerStore(TrackerStore):
     _lazy_events = forwarded("_lazy_events")
     _keeps_columns = forwarded("_keeps_columns")
     _renews_credentials = forwarded("_renews_credentials")
+    _observer = forwarded("_observer")
     outbox = forwarded("outbox")
     _stores_message_bodies = forwarded("_stores_message_bodies")
 
@@ -131,6 +132,9 @@ class WrapperTrackerStore(TrackerStore):
         return self._wrapped._new_tracker(
             sender_id, max_event_history=max_event_history
         )
+
+    def _pool_use(self) -> dict[str, int]:
+        return self._wrapped._pool_use()
 
     def _check_size(
         self, sender_id: str, rows: Sequence[NewRow], snapshot: str
@@ -212,6 +216,7 @@ def check_wrapped(store: object, wrapper: str, *, carries_outbox: bool = False) 
     if store.outbox and not carries_outbox:
         raise ConfigurationError(
             f"{wrapper} cannot wrap a store that has an outbox, since what it keeps "
-            "elsewhere would not get into it: use one of the two (RetryingTrackerStore "
-            "and CachedTrackerStore go with an outbox)"
+            "elsewhere would not get into it: use one of the two "
+            "(RetryingTrackerStore, AuditedTrackerStore and CachedTrackerStore go "
+            "with an outbox)"
         )

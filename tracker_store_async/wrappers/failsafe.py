@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tracker_store_async.config import EndpointConfig
 from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
+from tracker_store_async.observation import observed
 from tracker_store_async.options import check_count, check_seconds
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import Health, Read
 from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 from tracker_store_async.wrappers.failsafe_backlog import Backlog
 from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker, pause_seconds
-from tracker_store_async.wrappers.failsafe_journal import JournalFile, claim_files
+from tracker_store_async.wrappers.failsafe_journal import (
+    JournalFile,
+    claim_files,
+    store_in,
+)
 from tracker_store_async.wrappers.failsafe_log import (
     details_of,
     tell_left_over,
+    tell_outage,
     tell_recovery,
     tell_what_is_left,
     tell_what_waits,
@@ -49,7 +54,7 @@ if TYPE_CHECKING:
         StoredConversation,
     )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 T = TypeVar("T")
 
 REPLAYS_AT_ONCE = 8
@@ -107,6 +112,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             log. None is 256 MiB in memory, and no bound for `journal` and `fallback`.
         tracker_store: Rasa's name of `primary`.
         fallback_tracker_store: Rasa's name of `fallback`.
+        wrap_fallback: Returns the fallback, or the store of the journal's file, in a
+            wrapper of its own: encryption keeps what is journalled as secret as the
+            primary's.
 
     Raises:
         ConfigurationError: An argument is not what it should be.
@@ -127,12 +135,15 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         max_backlog_bytes: int | None = None,
         tracker_store: TrackerStore | None = None,
         fallback_tracker_store: TrackerStore | None = None,
+        wrap_fallback: Callable[[TrackerStore], TrackerStore] | None = None,
     ) -> None:
         super().__init__(one_of(primary, tracker_store, "primary"))
         given, on_error = in_order(fallback, on_tracker_store_error)
         store = one_of(given, fallback_tracker_store, "fallback")
         if store is not None:
             check_fallback(store, self._wrapped, journal)
+            store = store if wrap_fallback is None else wrap_fallback(store)
+        self._wrap_journal = wrap_fallback
         if timeout_seconds is not None:
             check_seconds("timeout_seconds", timeout_seconds)
         check_seconds("probe_min_seconds", probe_min_seconds)
@@ -285,12 +296,8 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     def _note_outage(self, error: StoreUnavailableError) -> None:
         if self._breaker.open(error):
             self._replayer.replayed = Replayed()
-            logger.error(
-                "The tracker store is unavailable: saves go to the fallback (%s) until "
-                "it is back. %s",
-                self._fallbacks[0].backend_name,
-                error,
-            )
+            fallback = self._fallbacks[0].backend_name
+            tell_outage(self.backend_name, fallback, error)
         self._recover_soon()
 
     async def _report(self, error: StoreUnavailableError) -> None:
@@ -350,7 +357,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 if not await self._answers():
                     continue
                 self._breaker.half_open()
-            refused = await self._replay_all()
+            refused = await observed(self, "replay", self._replay_all())
             if self._breaker.is_open or self._backlog.entries.keys() - refused.keys():
                 continue
             # A password may be in the middle of its rotation: it is tried again.
@@ -426,7 +433,8 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         if self._journal is not None:
             # Else the locks of a caller who is cancelled meanwhile would be forgotten.
             await settled(self._claim_files(self._journal))
-            self._fallbacks = [_sqlite_store(file) for file in self._files]
+            wrap = self._wrap_journal
+            self._fallbacks = [store_in(file, wrap) for file in self._files]
         self._backlog.clear()
         for fallback in self._fallbacks:
             await fallback.open()
@@ -441,7 +449,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             await asyncio.wait({self._recovery})
             self._recovery = None
         if self._backlog.entries and not self._breaker.is_open:
-            await self._replay_all()
+            await observed(self, "replay", self._replay_all())
         fallback = self._fallbacks[0].backend_name
         tell_what_is_left(self._backlog, fallback, self._journal)
         await self._close_all()
@@ -458,10 +466,3 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             if self._files:
                 self._files, self._fallbacks = [], []
                 self._backlog.clear()
-
-
-def _sqlite_store(file: JournalFile) -> TrackerStore:
-    config = EndpointConfig(type="sql", dialect="sqlite", db=str(file.path))
-    store = TrackerStore.create(config)
-    store._is_wrapped = True
-    return store

@@ -10,11 +10,11 @@ new process needs, whatever store the fallback is.
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import StoreDataError, StoreUnavailableError
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import Append, Listing, NewRow, Read, StoredConversation
 from tracker_store_async.serialization import derived_row
 from tracker_store_async.settling import settled
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tracker_store_async.rows import StoredRow
     from tracker_store_async.store import TrackerStore
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CONVERSATION_BYTES = 2_000
 """About what a conversation costs besides its rows and its two snapshots."""

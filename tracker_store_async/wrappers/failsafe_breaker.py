@@ -50,6 +50,13 @@ class CircuitBreaker:
         """Whether the primary is not asked."""
         return self.state == "open"
 
+    @property
+    def outage_seconds(self) -> float:
+        """For how long not all has been well; 0 when closed."""
+        if self.state == "closed":
+            return 0.0
+        return asyncio.get_running_loop().time() - self.opened_at
+
     def open(self, error: StoreUnavailableError) -> bool:
         """Stop asking the primary; return whether it was closed before."""
         was_closed = self.state == "closed"

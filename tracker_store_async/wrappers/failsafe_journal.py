@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tracker_store_async.config import EndpointConfig
 from tracker_store_async.errors import ConfigurationError, StoreUnavailableError
+from tracker_store_async.store import TrackerStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_PROCESSES = 256
 """Most processes that share one journal path."""
@@ -33,6 +35,21 @@ class JournalFile:
         """Let another process have it."""
         with suppress(OSError):
             os.close(self.lock)
+
+
+def store_in(
+    file: JournalFile, wrap: Callable[[TrackerStore], TrackerStore] | None
+) -> TrackerStore:
+    """Return the store of a file, which publishes nothing.
+
+    Args:
+        file: The file.
+        wrap: Returns it in a wrapper of its own, or None.
+    """
+    config = EndpointConfig(type="sql", dialect="sqlite", db=str(file.path))
+    store = TrackerStore.create(config)
+    store._is_wrapped = True
+    return store if wrap is None else wrap(store)
 
 
 def claim_files(path: str) -> list[JournalFile]:

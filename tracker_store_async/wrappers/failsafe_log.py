@@ -3,8 +3,9 @@ it is over; and to who asks for its health."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.redaction import fields, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +17,24 @@ if TYPE_CHECKING:
     from tracker_store_async.wrappers.failsafe_memory import LastSeen
     from tracker_store_async.wrappers.failsafe_replay import Replayed
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
+
+
+def tell_outage(backend: str, fallback: str, error: Exception) -> None:
+    """Tell that the primary is away.
+
+    Args:
+        backend: Name of the primary's backend.
+        fallback: Name of the fallback's.
+        error: What the primary raised.
+    """
+    logger.error(
+        "The tracker store is unavailable: saves go to the fallback (%s) until it is "
+        "back. %s",
+        fallback,
+        error,
+        extra=fields("breaker_opened", backend=backend, fallback=fallback),
+    )
 
 
 def tell_recovery(
@@ -29,7 +47,9 @@ def tell_recovery(
         done: What was replayed.
         refused: The errors of what it refuses, by conversation.
     """
-    _tell_replay(f"The tracker store is back after {seconds:.1f} s", done, refused)
+    what = f"The tracker store is back after {seconds:.1f} s"
+    told = fields("breaker_closed", seconds=seconds, **_numbers(done))
+    _tell_replay(what, told, done, refused)
 
 
 def tell_left_over(done: Replayed, refused: Mapping[str, Exception]) -> None:
@@ -39,10 +59,25 @@ def tell_left_over(done: Replayed, refused: Mapping[str, Exception]) -> None:
         done: What was replayed.
         refused: The errors of what the primary refuses, by conversation.
     """
-    _tell_replay("What an earlier outage has left is done", done, refused)
+    told = fields("backlog_replayed", **_numbers(done))
+    _tell_replay("What an earlier outage has left is done", told, done, refused)
 
 
-def _tell_replay(what: str, done: Replayed, refused: Mapping[str, Exception]) -> None:
+def _numbers(done: Replayed) -> dict[str, int]:
+    return {
+        "replayed_events": done.events,
+        "replayed_conversations": done.conversations,
+        "landed_events": done.landed,
+        "conflicts": done.conflicts,
+    }
+
+
+def _tell_replay(
+    what: str,
+    told: dict[str, Any],
+    done: Replayed,
+    refused: Mapping[str, Exception],
+) -> None:
     logger.warning(
         "%s: replayed %d events of %d conversations (%d of them had landed, %d "
         "conversations had been written to by others).",
@@ -51,6 +86,7 @@ def _tell_replay(what: str, done: Replayed, refused: Mapping[str, Exception]) ->
         done.conversations,
         done.landed,
         done.conflicts,
+        extra=told,
     )
     for sender_id, error in refused.items():
         logger.error(
@@ -58,6 +94,7 @@ def _tell_replay(what: str, done: Replayed, refused: Mapping[str, Exception]) ->
             "%r, which stay in the fallback: %s",
             sender_id,
             error,
+            extra=fields("replay_refused", sender_id=sender_id),
         )
 
 
@@ -75,6 +112,7 @@ def tell_what_waits(backlog: Backlog, fallback: str) -> None:
             backlog.event_count,
             len(backlog.entries),
             fallback,
+            extra=fields("backlog_found", backlog_events=backlog.event_count),
         )
 
 
@@ -96,6 +134,7 @@ def tell_what_is_left(backlog: Backlog, fallback: str, journal: str | None) -> N
             "Set `journal` so that they survive.",
             events,
             len(entries),
+            extra=fields("backlog_lost", backlog_events=events),
         )
         return
     logger.warning(
@@ -105,6 +144,7 @@ def tell_what_is_left(backlog: Backlog, fallback: str, journal: str | None) -> N
         events,
         len(entries),
         "the fallback" if journal is None else f"the journal {journal!r}",
+        extra=fields("backlog_kept", backlog_events=events),
     )
 
 
@@ -118,6 +158,7 @@ def details_of(
     """Return what `health` says of a fail-safe."""
     return {
         "state": breaker.state,
+        "outage_seconds": breaker.outage_seconds,
         "backlog_conversations": len(backlog.entries),
         "backlog_events": backlog.event_count,
         "backlog_bytes": backlog.size_bytes,

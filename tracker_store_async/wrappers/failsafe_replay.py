@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_store_async.errors import ConcurrentSaveError
 from tracker_store_async.events import decode_event
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import Append, Read
 from tracker_store_async.saving import (
     LONGEST_PAUSE_SECONDS,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker
     from tracker_store_async.wrappers.failsafe_memory import LastSeen
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 T = TypeVar("T")
 
 

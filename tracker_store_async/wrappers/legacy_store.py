@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async import errors
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.store import is_tracker_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def check_legacy_store(store: Any) -> None:

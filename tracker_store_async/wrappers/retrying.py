@@ -20,6 +20,8 @@ from tracker_store_async.wrappers.base import WrapperTrackerStore
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from tenacity import RetryCallState
+
     from tracker_store_async.rows import (
         Append,
         ConversationSummary,
@@ -78,6 +80,7 @@ class RetryingTrackerStore(WrapperTrackerStore):
             stop=stop_after_attempt(self._attempts)
             | stop_before_delay(self._budget_seconds),
             wait=wait_random_exponential(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS),
+            before_sleep=self._note_retry,
             reraise=True,
         )
         return await retrying(work)
@@ -86,6 +89,10 @@ class RetryingTrackerStore(WrapperTrackerStore):
         if isinstance(error, StoreAccessError):
             return bool(self._renews_credentials)
         return isinstance(error, StoreUnavailableError)
+
+    def _note_retry(self, state: RetryCallState) -> None:
+        if self._observer is not None:
+            self._observer.count("retry", self)
 
     async def _open(self) -> None:
         await self._retried(super()._open)

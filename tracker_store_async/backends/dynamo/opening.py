@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from tracker_store_async.backends.dynamo.layout import (
     table_description,
 )
 from tracker_store_async.backends.dynamo.values import Expression, int_of, number
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.stored_layout import check_version, climb
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.backends.dynamo.client import Client
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LONGEST_POLL_SECONDS = 2.0
 

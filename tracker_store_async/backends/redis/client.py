@@ -147,7 +147,13 @@ class Commands:
         self.client = client
         self.is_cluster = isinstance(client, RedisCluster)
         self._turns = asyncio.Semaphore(max_connections)
+        self._max_connections = max_connections
+        self._under_way = 0
         self._timeout_seconds = timeout_seconds
+
+    def pool_use(self) -> dict[str, int]:
+        """Return how many connections there may be, and how many are in use."""
+        return {"size": self._max_connections, "checked_out": self._under_way}
 
     async def run(self, script: Script, keys: Sequence[bytes], *args: Any) -> Any:
         """Run a script: one round trip, two where the server does not know it yet."""
@@ -213,9 +219,11 @@ class Commands:
                 except BaseException:
                     work.close()
                     raise
+                self._under_way += 1
                 try:
                     return await work
                 finally:
+                    self._under_way -= 1
                     self._turns.release()
 
         return await settled(in_turn(), SETTLE_SECONDS)

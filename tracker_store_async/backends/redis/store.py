@@ -337,8 +337,15 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
             latency_seconds=latency_seconds,
             server_version=version_of(answer),
             schema_version=int(layout) if layout else None,
-            details={"deployment_mode": self._options.deployment_mode},
+            details={
+                "deployment_mode": self._options.deployment_mode,
+                "pool": self._pool_use(),
+            },
         )
+
+    def _pool_use(self) -> dict[str, int]:
+        operations = self._operations
+        return {} if operations is None else operations.commands.pool_use()
 
     @property
     def _opened(self) -> Operations:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 from urllib.parse import urlsplit
 
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.settings import RequiredDriver, suggest
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DRIVERS: dict[str, RequiredDriver | None] = {
     "sqlite": None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,6 +9,7 @@ from sqlalchemy import Select, and_, case, func, not_, null, select
 
 from tracker_store_async.backends.sql.layout import write_version
 from tracker_store_async.backends.sql.schema import LAYOUT_VERSION
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import MAX_SENDER_ID_LENGTH
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.backends.sql.schema import Tables
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Step: TypeAlias = "Callable[[AsyncConnection, Tables], Awaitable[None]]"
 

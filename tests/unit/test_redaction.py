@@ -1,0 +1,212 @@
+"""Nothing that is logged or reported holds a password or what somebody said."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.canaries import SECRET, SWITCH, TEXT, Watcher
+from tests.conformance.kit import SENDER, add, turn, user
+from tracker_store_async import (
+    FailSafeTrackerStore,
+    InMemoryTrackerStore,
+    errors,
+    redaction,
+)
+from tracker_store_async.events import SlotSet
+from tracker_store_async.ops.logging import JSONFormatter, configure_logging
+from tracker_store_async.redaction import MASK, REDACTOR, get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+LOGGER = get_logger("tracker_store_async.test")
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Any]]:
+    """Give the JSON of what is logged."""
+    stream = io.StringIO()
+    logger = logging.getLogger("tracker_store_async")
+    level, propagate = logger.level, logger.propagate
+    handler = configure_logging("DEBUG", stream=stream)
+    found: list[Any] = []
+
+    class Lines(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return map(json.loads, stream.getvalue().splitlines())
+
+    found = Lines()
+    yield found
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = propagate
+    redaction.configure()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://me:pw@host:1/0 and more", f"redis://{MASK}@host:1/0 and more"),
+        (
+            "postgresql://host/db?password=pw&x=1",
+            "postgresql://host/db?password=***&x=1",
+        ),
+        ("api_key: 'a b', n=1", "api_key: ***, n=1"),
+        ('{"client_secret": "s"}', '{"client_secret": ***}'),
+        ("nothing to hide: 3 of 4", "nothing to hide: 3 of 4"),
+    ],
+)
+def test_texts_lose_logins_and_passwords(text: str, shown: str) -> None:
+    assert REDACTOR.text(text) == shown
+
+
+@pytest.mark.parametrize("part", ["password", "-.", "://x", "secret   ", "token='"])
+def test_a_text_of_any_kind_is_searched_in_linear_time(part: str) -> None:
+    """What was quadratic took minutes for these."""
+    assert REDACTOR.text(part * 20_000)
+
+
+def test_only_the_kind_of_other_things_is_shown(lines: list[Any]) -> None:
+    LOGGER.warning("%s in %s at %d", user(TEXT), [user(TEXT)], 3)
+    LOGGER.warning("failed: %s", RuntimeError(TEXT))
+    LOGGER.warning("refused: %s", errors.InvalidInputError("too long"))
+    assert [line["message"] for line in lines] == [
+        "<UserUttered> in ['<UserUttered>'] at 3",
+        f"failed: RuntimeError ({MASK})",
+        "refused: too long",
+    ]
+
+
+def test_fields_are_masked_by_their_names(lines: list[Any]) -> None:
+    extra = {
+        "event": "tested",
+        "text": TEXT,
+        "db_password": SECRET,
+        "url": f"redis://me:{SECRET}@h",
+        "state": {"slots": {"a": TEXT}, "version": 3},
+    }
+    LOGGER.info("x", extra=extra)
+    (line,) = lines
+    assert line["event"] == "tested"
+    assert (line["text"], line["db_password"]) == (MASK, MASK)
+    assert line["url"] == f"redis://{MASK}@h"
+    assert line["state"] == {"slots": MASK, "version": 3}
+
+
+def test_slots_and_secrets_that_one_names(lines: list[Any]) -> None:
+    redaction.configure(slots=["phone"], secrets=["hunter2"])
+    LOGGER.info("it is hunter2", extra={"phone": "123", "size": "4"})
+    (line,) = lines
+    assert (line["message"], line["phone"], line["size"]) == (
+        f"it is {MASK}",
+        MASK,
+        "4",
+    )
+    assert REDACTOR.slot("phone", 1) == MASK
+    assert REDACTOR.slot("size", 1) == 1
+
+
+def test_a_traceback_keeps_its_places_and_loses_its_texts(lines: list[Any]) -> None:
+    try:
+        try:
+            raise RuntimeError(TEXT)
+        except RuntimeError as error:
+            raise errors.StoreDataError("refused") from error
+    except errors.StoreDataError:
+        LOGGER.exception("it failed")
+    (line,) = lines
+    assert "StoreDataError: refused" in line["traceback"]
+    assert f"builtins.RuntimeError: RuntimeError ({MASK})" in line["traceback"]
+    assert "test_redaction.py" in line["traceback"]
+    assert TEXT not in json.dumps(line)
+
+
+def test_a_handler_that_formats_for_itself_sees_no_text() -> None:
+    record = logging.LogRecord("x", 30, "f", 1, "m", (), None)
+    try:
+        raise RuntimeError(TEXT)
+    except RuntimeError:
+        record.exc_info = sys.exc_info()  # type: ignore[assignment]
+    assert redaction.RedactionFilter().filter(record)
+    record.exc_text = None
+    assert TEXT not in logging.Formatter().format(record)
+    assert TEXT not in JSONFormatter().format(record)
+
+
+def test_every_logger_of_ours_is_filtered() -> None:
+    sources = sorted((ROOT / "tracker_store_async").rglob("*.py"))
+    assert len(sources) > 100
+    unfiltered = [s for s in sources if "getLogger(__name__)" in s.read_text()]
+    assert unfiltered == []
+
+
+# -- what the suite watches ------------------------------------------------------------
+
+
+class Down(InMemoryTrackerStore):
+    """A store whose driver quotes what it was given when it fails."""
+
+    is_down = False
+
+    async def _append(self, append: Any) -> bool:
+        if self.is_down:
+            try:
+                raise RuntimeError(f"INSERT failed: {[r.data for r in append.rows]}")
+            except RuntimeError as error:
+                raise errors.StoreUnavailableError("away") from error
+        return await super()._append(append)
+
+
+def quotes_what_it_got(error: Exception) -> None:
+    """Fail as a callback of somebody else does, with everything in its text."""
+    raise ValueError(f"{error} while saving {TEXT} with {SECRET}")
+
+
+async def test_a_callback_that_fails_gives_nothing_away() -> None:
+    primary = Down()
+    store = FailSafeTrackerStore(primary, on_tracker_store_error=quotes_what_it_got)
+    await add(store, SENDER, *turn(TEXT))
+    primary.is_down = True
+    tracker = await store.retrieve(SENDER)
+    assert tracker is not None
+    tracker.update(SlotSet("a", TEXT))
+    await store.save(tracker)
+    primary.is_down = False
+    await asyncio.sleep(0.05)
+    await store.close()
+
+
+def test_the_suite_goes_red_when_redaction_is_off() -> None:
+    this = f"{__file__}::test_a_callback_that_fails_gives_nothing_away"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", this]
+    outputs = {}
+    for switch in ("on", "off"):
+        env = {**os.environ, SWITCH: switch, "PYTHONPATH": str(ROOT)}
+        result = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+        )
+        outputs[switch] = result.stdout
+        assert "1 passed" in result.stdout
+        assert result.returncode == (1 if switch == "off" else 0)
+    assert "planted texts that got out" not in outputs["on"]
+    assert "planted texts that got out" in outputs["off"]
+    assert "logged in tests/unit/test_redaction.py" in outputs["off"]
+
+
+def test_the_watcher_looks_at_errors_too() -> None:
+    watcher = Watcher()
+    watcher.look("raised", f"InvalidInputError: {TEXT}")
+    watcher.look("raised", "InvalidInputError: fine")
+    assert len(watcher.findings) == 1
+    assert watcher.seen["raised"] == 2

@@ -1,0 +1,157 @@
+"""A hash chain: each record holds the hash of the one before it.
+
+Whoever edits, removes or inserts a record breaks the chain behind it, unless they write
+all of it anew; a secret key prevents that. What is cut off at the end leaves no gap:
+only a head (number and hash of a record) that was kept elsewhere shows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FIRST_PREVIOUS = "0" * 64
+MAX_PROBLEMS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last record of a trail.
+
+    Attributes:
+        seq: Its number, from 1; 0 where there is none.
+        hash: Its hash.
+    """
+
+    seq: int = 0
+    hash: str = FIRST_PREVIOUS
+
+    def __str__(self) -> str:
+        """Return it as `parse_head` reads it."""
+        return f"{self.seq}:{self.hash}"
+
+
+def parse_head(text: str) -> Head:
+    """Return the head that `str(head)` has written.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    number, _, digest = text.strip().partition(":")
+    is_hash = len(digest) == len(FIRST_PREVIOUS) and set(digest) <= set(
+        "0123456789abcdef"
+    )
+    if not number.isdecimal() or not is_hash:
+        raise ConfigurationError(
+            "a head is NUMBER:HASH, as `tracker-store audit head` prints it"
+        )
+    return Head(int(number), digest)
+
+
+class Chain:
+    """Links records.
+
+    Args:
+        key: Secret for HMAC-SHA-256 in place of SHA-256; None for none.
+    """
+
+    def __init__(self, key: str | None = None) -> None:
+        self._key = None if key is None else key.encode()
+
+    def link(self, record: dict[str, Any], head: Head) -> tuple[dict[str, Any], Head]:
+        """Return a record with its place in the chain, and the new head."""
+        linked = {"seq": head.seq + 1, **record, "previous": head.hash}
+        linked["hash"] = self.digest(linked)
+        return linked, Head(linked["seq"], linked["hash"])
+
+    def digest(self, record: dict[str, Any]) -> str:
+        """Return the hash of a record, whatever hash it holds itself."""
+        content = {name: value for name, value in record.items() if name != "hash"}
+        data = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+        if self._key is None:
+            return hashlib.sha256(data).hexdigest()
+        return hmac.new(self._key, data, hashlib.sha256).hexdigest()
+
+
+def head_of(record: dict[str, Any] | None) -> Head:
+    """Return the head that a last record is."""
+    return Head() if record is None else Head(record["seq"], record["hash"])
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a verification found.
+
+    Attributes:
+        records: Number of records.
+        head: The last one.
+        problems: One sentence each; empty if all is well.
+    """
+
+    records: int = 0
+    head: Head = field(default_factory=Head)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+
+def verify(
+    lines: Iterable[str | bytes], chain: Chain, known: Head | None = None
+) -> Verdict:
+    """Return whether records are whole and as they were written.
+
+    Args:
+        lines: The JSON of each record, in order.
+        chain: The chain, with its key.
+        known: A head that was kept elsewhere: the trail must hold that record.
+    """
+    verdict = Verdict()
+    saw_known = known is None or known.seq == 0
+    for line in lines:
+        verdict.records += 1
+        if len(verdict.problems) < MAX_PROBLEMS:
+            _check(line, chain, verdict)
+        if known is not None and verdict.head == known:
+            saw_known = True
+    if not saw_known and known is not None:
+        verdict.problems.append(
+            f"record {known.seq}, whose hash was kept, is not there: the trail was cut "
+            "off before it or written anew"
+        )
+    return verdict
+
+
+def _check(line: str | bytes, chain: Chain, verdict: Verdict) -> None:
+    """Compare one record with its own hash and with the one before it."""
+    before = verdict.head
+    try:
+        record = json.loads(line)
+        seq, previous, digest = record["seq"], record["previous"], record["hash"]
+        own = chain.digest(record)
+    except (ValueError, KeyError, TypeError):
+        verdict.problems.append(f"what follows record {before.seq} is no record")
+        return
+    if not isinstance(digest, str) or not hmac.compare_digest(own, digest):
+        verdict.problems.append(f"record {seq} was edited, or hashed with another key")
+    if seq != before.seq + 1:
+        verdict.problems.append(
+            f"record {seq} follows record {before.seq}: records were removed, added or "
+            "reordered"
+        )
+    elif previous != before.hash:
+        verdict.problems.append(
+            f"record {seq} does not continue record {before.seq}: one of them was "
+            "replaced"
+        )
+    verdict.head = Head(seq, str(digest))

@@ -1,0 +1,131 @@
+"""The audit trail as a table of an SQL database."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import BigInteger, Column, MetaData, Table, Text, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tracker_store_async.auditing.chain import Chain, Head, head_of
+from tracker_store_async.auditing.sinks import Sink
+from tracker_store_async.errors import AuditError, ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+MAX_ATTEMPTS = 50
+PAGE_ROWS = 1000
+
+TABLE = Table(
+    "audit_trail",
+    MetaData(),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("record", Text, nullable=False),
+)
+
+
+class SQLSink(Sink):
+    """A table `audit_trail`, which any number of processes share.
+
+    Two that append the same number do not both succeed: the slower one tries again.
+
+    Args:
+        url: SQLAlchemy's URL of the database with an asyncio driver.
+        chain: Links the records.
+
+    Raises:
+        ConfigurationError: It is no such URL.
+    """
+
+    name = "sql"
+
+    def __init__(self, url: str, chain: Chain) -> None:
+        super().__init__(chain)
+        try:
+            self._url = make_url(url)
+            is_async = self._url.get_dialect().is_async
+        except (ArgumentError, SQLAlchemyError, ImportError):
+            is_async = False
+        if not is_async:
+            raise ConfigurationError(
+                "audit.url: must be the URL of an SQL database with an asyncio driver "
+                "that is installed, such as sqlite+aiosqlite:///audit.db"
+            )
+        self._engine: AsyncEngine | None = None
+
+    async def open(self) -> None:
+        """Connect, and create the table where there is none."""
+        self._engine = create_async_engine(self._url, hide_parameters=True)
+        try:
+            async with self._engine.begin() as connection:
+                await connection.run_sync(TABLE.metadata.create_all)
+                self.head = await self._last(connection)
+        except (SQLAlchemyError, OSError) as error:
+            await self.close()
+            raise _failed(error) from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.dispose()
+
+    async def write(self, records: Sequence[dict[str, Any]]) -> None:
+        """Append records in one transaction."""
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                await self._write(records)
+                return
+            except IntegrityError as error:  # another process was faster
+                if attempt == MAX_ATTEMPTS - 1:
+                    raise _failed(error) from error
+            except (SQLAlchemyError, OSError) as error:
+                raise _failed(error) from error
+
+    async def _write(self, records: Sequence[dict[str, Any]]) -> None:
+        assert self._engine is not None  # noqa: S101 - the store has opened it
+        async with self._engine.begin() as connection:
+            head = await self._last(connection)
+            lines = self._linked(records, head)
+            rows = [
+                {"seq": head.seq + number, "record": line}
+                for number, line in enumerate(lines, 1)
+            ]
+            await connection.execute(insert(TABLE), rows)
+
+    async def _last(self, connection: AsyncConnection) -> Head:
+        newest = select(TABLE.c.record).order_by(TABLE.c.seq.desc()).limit(1)
+        found = (await connection.execute(newest)).scalar()
+        return head_of(None if found is None else json.loads(found))
+
+    async def read(self) -> list[str]:
+        """Return the records, by number."""
+        assert self._engine is not None  # noqa: S101 - the caller has opened it
+        lines: list[str] = []
+        last = 0
+        async with self._engine.connect() as connection:
+            while True:
+                page = (
+                    select(TABLE.c.seq, TABLE.c.record)
+                    .where(TABLE.c.seq > last)
+                    .order_by(TABLE.c.seq)
+                    .limit(PAGE_ROWS)
+                )
+                rows = (await connection.execute(page)).all()
+                if not rows:
+                    return lines
+                lines += [row.record for row in rows]
+                last = rows[-1].seq
+
+
+def _failed(error: Exception) -> AuditError:
+    # The text of the driver's error may hold the URL.
+    return AuditError(
+        f"the database of the audit trail cannot be written: {type(error).__name__}"
+    )

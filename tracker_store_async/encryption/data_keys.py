@@ -1,0 +1,129 @@
+"""Wrapped data keys in an SQL database of their own, apart from the conversations.
+
+What is erased here is gone from every copy of a conversation, its backups included:
+nobody can unwrap a key that no longer exists. So this database wants a backup that
+forgets sooner than the conversations' own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from sqlalchemy import Column, MetaData, String, Table, delete, insert, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tracker_store_async.errors import ConfigurationError, StoreUnavailableError
+from tracker_store_async.settling import settled
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+TABLE = Table(
+    "conversation_data_keys",
+    MetaData(),
+    Column("key_id", String(32), primary_key=True),
+    Column("wrapped", String(512), nullable=False),
+)
+
+
+class SQLDataKeys:
+    """Keeps wrapped data keys by a random id.
+
+    Args:
+        url: SQLAlchemy's URL of the database with an asyncio driver, such as
+            `sqlite+aiosqlite:///keys.db` or `postgresql+asyncpg://user@host/keys`.
+
+    Raises:
+        ConfigurationError: It is no such URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._url = make_url(url)
+            is_async = self._url.get_dialect().is_async
+        except (ArgumentError, SQLAlchemyError, ImportError):
+            is_async = False
+        if not is_async:
+            raise ConfigurationError(
+                "encryption.data_keys: must be the URL of an SQL database with an "
+                "asyncio driver that is installed, such as "
+                "sqlite+aiosqlite:///keys.db"
+            )
+        self._engine: AsyncEngine | None = None
+
+    async def open(self) -> None:
+        """Connect, and create the table where there is none."""
+        self._engine = create_async_engine(self._url)
+        try:
+            # A driver that is cancelled half-way leaks its connection.
+            await settled(self._create_table(self._engine))
+        except BaseException:
+            await settled(self.close())
+            raise
+
+    async def _create_table(self, engine: AsyncEngine) -> None:
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(TABLE.metadata.create_all)
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable(error) from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.dispose()
+
+    async def add(self, wrapped: str) -> str:
+        """Keep a wrapped key; return its new id."""
+        key_id = uuid4().hex
+        await self._run(insert(TABLE).values(key_id=key_id, wrapped=wrapped))
+        return key_id
+
+    async def get(self, key_id: str) -> str | None:
+        """Return a wrapped key, or None if it was erased."""
+        found, _ = await self._run(
+            select(TABLE.c.wrapped).where(TABLE.c.key_id == key_id)
+        )
+        return found
+
+    async def rewrap(self, key_id: str, wrapped: str, prefix: str) -> bool:
+        """Replace a wrapped key unless it begins with a prefix; return whether."""
+        pattern = prefix.replace("_", "/_") + "%"
+        statement = (
+            update(TABLE)
+            .where(TABLE.c.key_id == key_id)
+            .where(TABLE.c.wrapped.not_like(pattern, escape="/"))
+            .values(wrapped=wrapped)
+        )
+        _, count = await self._run(statement)
+        return bool(count)
+
+    async def erase(self, key_id: str) -> None:
+        """Forget a key; whatever it sealed cannot be read any more."""
+        await self._run(delete(TABLE).where(TABLE.c.key_id == key_id))
+
+    async def _run(self, statement: Executable) -> tuple[str | None, int]:
+        return await settled(self._execute(statement))
+
+    async def _execute(self, statement: Executable) -> tuple[str | None, int]:
+        assert self._engine is not None  # noqa: S101 - the store has opened it
+        try:
+            async with self._engine.begin() as connection:
+                result = await connection.execute(statement)
+                found = result.scalar_one_or_none() if result.returns_rows else None
+                return found, result.rowcount
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> StoreUnavailableError:
+    # The text of the driver's error may hold the URL.
+    return StoreUnavailableError(
+        "the database of the data keys cannot be reached or used: "
+        f"{type(error).__name__}"
+    )

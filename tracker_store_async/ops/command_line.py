@@ -1,0 +1,132 @@
+"""The parts of the `tracker-store` command that operate a store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from tracker_store_async.errors import EncryptionKeyError
+from tracker_store_async.inspection.invocation import Db, Endpoints, Url, command, run
+from tracker_store_async.inspection.targets import find_target
+
+encryption_app = typer.Typer(
+    help="Make and rotate the keys of encryption at rest.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+
+def serve(
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port.")
+    ] = 8060,
+) -> None:
+    """Serve health and metrics of a store over HTTP, until Ctrl-C.
+
+    The paths are /health/live, /health/ready and, with the extra `prometheus`,
+    /metrics. With TRACKER_STORE_TOKEN set, callers need it as `Authorization: Bearer`.
+    Any other address than the loopback wants a token.
+
+    It looks at the storage and changes nothing. What an assistant's own process does
+    is told by the app mounted there: see docs/operating.md.
+    """
+    from tracker_store_async.inspection.commands import reading_store
+    from tracker_store_async.ops import serving
+
+    token = os.environ.get("TRACKER_STORE_TOKEN") or None
+    store = reading_store(find_target(db, url, endpoints))
+    with command("health"):
+        serving.serve(store, host, port, token, typer.echo)
+
+
+audit_app = typer.Typer(
+    help="Check the audit trail that the key `audit` of a store names.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+TrailFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        metavar="FILE",
+        help="A file of records. The key of its chain is in TRACKER_STORE_AUDIT_KEY.",
+    ),
+]
+
+
+@audit_app.command("verify")
+def verify_trail(
+    file: TrailFile = None,
+    endpoints: Endpoints = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            metavar="NUMBER:HASH",
+            help="What `audit head` printed before: shows what was cut off since.",
+        ),
+    ] = None,
+) -> None:
+    """Find what was edited, removed, added or reordered in the trail.
+
+    What was cut off at the end is found with --head alone. The exit code is 1 if
+    anything is wrong.
+    """
+    from tracker_store_async.ops import trails
+
+    found = trails.verify_trail(trails.find_trail(file, endpoints), head)
+    for problem in found.problems:
+        typer.echo(problem)
+    typer.echo(f"{found.records} records, the last is {found.head}")
+    raise typer.Exit(0 if found.is_intact else 1)
+
+
+@audit_app.command("head")
+def print_head(file: TrailFile = None, endpoints: Endpoints = None) -> None:
+    """Print number and hash of the last record: keep it where nobody else writes."""
+    from tracker_store_async.ops import trails
+
+    typer.echo(str(trails.verify_trail(trails.find_trail(file, endpoints)).head))
+
+
+@encryption_app.command("new-key")
+def new_key() -> None:
+    """Print a new master key: 32 random bytes in base64. Keep it secret."""
+    from tracker_store_async.encryption.keyring import generate_key
+
+    typer.echo(generate_key())
+
+
+@encryption_app.command()
+def reseal(endpoints: Endpoints = None) -> None:
+    """Wrap the data key of every conversation with the active master key.
+
+    Do it after every process has the new key. It can be run again at any time, and
+    others may read and save meanwhile.
+    """
+    from tracker_store_async.factory import create_tracker_store
+    from tracker_store_async.ops.resealing import Resealed, reseal_all
+
+    target = find_target(None, None, endpoints)
+
+    async def work() -> Resealed:
+        async with create_tracker_store(target.config) as store:
+            return await reseal_all(store)
+
+    done = run(work(), "reseal")
+    typer.echo(f"{done.resealed} of {done.conversations} conversations resealed")
+    if done.unreadable:
+        raise EncryptionKeyError(
+            f"{len(done.unreadable)} conversations have a key that is not configured "
+            f"or was erased, the first: {done.unreadable[0]!r}"
+        )

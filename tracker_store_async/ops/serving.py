@@ -1,0 +1,107 @@
+"""`tracker-store serve`: the app on a server of its own, at the loopback by default."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+
+from tracker_store_async.errors import ConfigurationError, MissingExtraError
+from tracker_store_async.registry import missing_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tracker_store_async.ops.endpoints import MetricsText
+    from tracker_store_async.store import TrackerStore
+
+WHERE = "tracker-store serve"
+
+
+def check_binding(host: str, token: str | None) -> None:
+    """Check that what others can reach has a token.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    if token is None and not is_loopback(host):
+        raise ConfigurationError(
+            f"{host} can be reached from other machines: set a token in the "
+            "environment variable TRACKER_STORE_TOKEN, or serve on 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def make_metrics(store: TrackerStore) -> MetricsText | None:
+    """Return the metrics of a store; None if the extra is not installed."""
+    try:
+        from tracker_store_async.ops.prometheus import PrometheusMetrics
+        from tracker_store_async.ops.telemetry import instrument
+    except ModuleNotFoundError:
+        return None
+    metrics = PrometheusMetrics()
+    instrument(store, meter_provider=metrics.meter_provider)
+    return metrics
+
+
+def serve(
+    store: TrackerStore,
+    host: str,
+    port: int,
+    token: str | None,
+    tell: Callable[[str], None],
+) -> None:
+    """Serve until a signal ends it; then the store is closed.
+
+    Args:
+        store: The store.
+        host: Address to listen at.
+        port: Port to listen at; 0 takes a free one.
+        token: What callers must bring, or None.
+        tell: Is given one line that says where it listens.
+
+    Raises:
+        ConfigurationError: Others could reach it and there is no token, or the address
+            cannot be listened at.
+        MissingExtraError: The extra `ops` is not installed.
+    """
+    check_binding(host, token)
+    uvicorn_app = _app(store, token)
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise _missing("uvicorn") from error
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{host}:{port} cannot be listened at: {error.strerror}"
+        ) from error
+    with listening:
+        shown = f"[{host}]" if ":" in host else host
+        tell(f"listening on http://{shown}:{listening.getsockname()[1]}")
+        config = uvicorn.Config(uvicorn_app, log_level="warning", access_log=False)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _app(store: TrackerStore, token: str | None) -> Callable[..., object]:
+    try:
+        from tracker_store_async.ops.asgi import create_app
+    except ModuleNotFoundError as error:
+        raise _missing("starlette") from error
+    metrics = make_metrics(store)
+    return create_app(store, token=token, metrics=metrics, owns_store=True)
+
+
+def _missing(module: str) -> MissingExtraError:
+    return missing_extra(WHERE, "serve", module, "ops")

@@ -1,0 +1,77 @@
+"""Which audit trail a command line means, and whether it is intact."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from tracker_store_async.auditing.chain import Chain, Verdict, parse_head, verify
+from tracker_store_async.auditing.sinks import FileSink, read_file
+from tracker_store_async.auditing.sql import SQLSink
+from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.inspection.targets import find_target
+from tracker_store_async.wrapping import make_sink, take_wrapping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from tracker_store_async.auditing.sinks import Sink
+
+KEY_VARIABLE = "TRACKER_STORE_AUDIT_KEY"
+
+
+def find_trail(file: Path | None, endpoints: Path | None) -> Sink:
+    """Return the sink of a trail.
+
+    Args:
+        file: A file of records.
+        endpoints: An endpoints file whose store has the key `audit`.
+
+    Raises:
+        ConfigurationError: None is named, or what is named has no trail to read.
+    """
+    if file is not None:
+        if endpoints is not None:
+            raise ConfigurationError("give only one of --file and --endpoints")
+        return FileSink(str(file), Chain(os.environ.get(KEY_VARIABLE) or None))
+    settings = find_target(None, None, endpoints).config.as_dict()
+    wrapping = take_wrapping(settings, (), where="tracker_store", strict=True)
+    if wrapping.audit is None:
+        raise ConfigurationError("this store has no audit trail: it has no key `audit`")
+    if wrapping.audit.sink == "logger":
+        raise ConfigurationError(
+            "the audit trail goes to a logger: write the messages of one chain to a "
+            "file, and verify that with --file"
+        )
+    return make_sink(wrapping.audit)
+
+
+def verify_trail(sink: Sink, head: str | None = None) -> Verdict:
+    """Return whether a trail is intact.
+
+    Args:
+        sink: Its sink.
+        head: A head that was kept elsewhere, or None.
+
+    Raises:
+        ConfigurationError: The head is none, or the trail cannot be read.
+    """
+    known = None if head is None else parse_head(head)
+    lines: Iterable[str | bytes]
+    if isinstance(sink, FileSink):
+        lines = read_file(sink.path)
+    elif isinstance(sink, SQLSink):
+        lines = asyncio.run(_rows(sink))
+    else:
+        raise ConfigurationError("only a file or a database can be verified")
+    return verify(lines, sink.chain, known)
+
+
+async def _rows(sink: SQLSink) -> list[str]:
+    await sink.open()
+    try:
+        return await sink.read()
+    finally:
+        await sink.close()

@@ -1,0 +1,205 @@
+"""What must not get out: passwords, the text of messages, and slots that one names.
+
+One :class:`Redactor` serves the logs, error reports and whatever else leaves the
+process. It is on by default; `configure` says what else is secret.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tracker_store_async.errors import TrackerStoreError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+MASK = "***"
+
+_SECRET_WORDS = (
+    *("password", "passwd", "pwd", "secret", "token", "api_key", "apikey"),
+    *("access_key", "private_key", "authorization", "credential", "dsn"),
+)
+_TEXT_KEYS = {
+    *("text", "data", "metadata", "parse_data", "message", "latest_message", "body"),
+    *("value", "snapshot", "events", "rows", "slots", "entities"),
+}
+"""Fields that hold what somebody said, by the names that events and trackers have."""
+
+# Bounded repetitions: a text of any kind is searched in linear time.
+_URL_LOGIN = re.compile(r"(://)[^\s/@'\"]{0,1000}@")
+_ASSIGNMENT = re.compile(
+    r"(?i)((?:" + "|".join(_SECRET_WORDS) + r")[\w.-]{0,40}['\"]?\s{0,4}[=:]\s{0,4})"
+    r"(\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)"
+)
+
+_LOG_RECORD = set(vars(logging.makeLogRecord({})))
+
+
+class Redactor:
+    """Masks what is secret in texts, values and exceptions.
+
+    Attributes:
+        enabled: Whether it masks anything.
+        slots: Names of slots whose values are secret even where values are shown.
+    """
+
+    def __init__(self) -> None:
+        self.enabled = True
+        self.slots: frozenset[str] = frozenset()
+        self._secrets: set[str] = set()
+
+    def configure(
+        self,
+        *,
+        slots: Collection[str] = (),
+        secrets: Iterable[str] = (),
+        enabled: bool = True,
+    ) -> None:
+        """Say what is secret; it replaces what was said before.
+
+        Args:
+            slots: Names of slots whose values are never shown.
+            secrets: Texts that are never shown, such as a password.
+            enabled: False turns masking off. Nothing but a test should.
+        """
+        self.slots = frozenset(slots)
+        self._secrets = {secret for secret in secrets if secret}
+        self.enabled = enabled
+
+    def text(self, text: str) -> str:
+        """Return a text without logins in URLs, passwords and known secrets."""
+        if not self.enabled:
+            return text
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return _ASSIGNMENT.sub(rf"\1{MASK}", _URL_LOGIN.sub(rf"\1{MASK}@", text))
+
+    def field(self, name: str, value: Any) -> Any:
+        """Return a named value, or the mask if its name says that it is secret."""
+        if not self.enabled:
+            return value
+        folded = name.lower()
+        if name in self.slots or folded in _TEXT_KEYS:
+            return MASK
+        if any(word in folded for word in _SECRET_WORDS):
+            return MASK
+        return self.value(value)
+
+    def slot(self, name: str, value: Any) -> Any:
+        """Return the value of a slot, or the mask if it is one of the named slots."""
+        return MASK if self.enabled and name in self.slots else value
+
+    def value(self, value: Any) -> Any:
+        """Return a value of any kind as it may be shown.
+
+        Plain numbers and texts stay (texts without their passwords), mappings and
+        sequences are gone through, an error of ours keeps its message. Of any other
+        object only the kind is shown: its `str` may be what somebody said.
+        """
+        if not self.enabled or value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {str(k): self.field(str(k), v) for k, v in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item) for item in value]
+        if isinstance(value, BaseException):
+            return self.error(value)
+        return f"<{type(value).__name__}>"
+
+    def error(self, error: BaseException) -> str:
+        """Return the text of an error of ours; of any other one, its kind alone."""
+        if not self.enabled or isinstance(error, TrackerStoreError):
+            return self.text(str(error))
+        return f"{type(error).__name__} ({MASK})"
+
+    def traceback(self, error: BaseException) -> str:
+        """Return the traceback of an error and its causes, without foreign texts."""
+        parts: list[str] = []
+        seen: set[int] = set()
+        current: BaseException | None = error
+        while current is not None and id(current) not in seen:
+            seen.add(id(current))
+            frames = "".join(traceback.format_tb(current.__traceback__))
+            kind = f"{type(current).__module__}.{type(current).__qualname__}"
+            heading = "Traceback (most recent call last):\n" if frames else ""
+            parts.append(f"{heading}{frames}{kind}: {self.error(current)}")
+            hidden = current.__suppress_context__
+            current = current.__cause__ or (None if hidden else current.__context__)
+        return "\n\nThe above was raised from:\n\n".join(parts)
+
+
+REDACTOR = Redactor()
+"""The one that everything uses."""
+
+configure = REDACTOR.configure
+
+
+class RedactionFilter(logging.Filter):
+    """Masks what is secret in a log record before any handler sees it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record in place; it is always logged."""
+        if not REDACTOR.enabled or hasattr(record, "_redacted"):
+            return True
+        if isinstance(record.args, Mapping):
+            record.args = {k: REDACTOR.value(v) for k, v in record.args.items()}
+        elif record.args:
+            record.args = tuple(REDACTOR.value(value) for value in record.args)
+        if isinstance(record.msg, str):
+            record.msg = REDACTOR.text(record.msg)
+        else:
+            record.msg = REDACTOR.value(record.msg)
+        for name in vars(record).keys() - _LOG_RECORD:
+            setattr(record, name, REDACTOR.field(name, getattr(record, name)))
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = REDACTOR.traceback(record.exc_info[1])
+            record.exc_info = _without_text(record.exc_info[1])
+        record._redacted = True
+        return True
+
+
+class RedactedError(Exception):
+    """Stands in a log record for an error whose own text is not to be shown."""
+
+
+def _without_text(
+    error: BaseException,
+) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """Return the `exc_info` for handlers that format it themselves."""
+    if isinstance(error, TrackerStoreError) and error.__cause__ is None:
+        return type(error), error, error.__traceback__
+    shown = RedactedError(f"{type(error).__name__}: {REDACTOR.error(error)}")
+    return type(shown), shown, error.__traceback__
+
+
+_FILTER = RedactionFilter()
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of a module of ours: what it logs is redacted.
+
+    A filter of a parent does not see its children's records, so each logger has it.
+
+    Args:
+        name: The module's name.
+    """
+    logger = logging.getLogger(name)
+    if _FILTER not in logger.filters:
+        logger.addFilter(_FILTER)
+    return logger
+
+
+def fields(event: str, **values: Any) -> dict[str, Any]:
+    """Return the `extra` of a log line: what happened, and with what.
+
+    Args:
+        event: Name of what happened, such as `breaker_opened`.
+        values: Numbers, names and ids; never what somebody said.
+    """
+    return {"event": event, **values}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
+from tracker_store_async import secrets_manager
 from tracker_store_async.endpoints_file import read_sections
 from tracker_store_async.env_expansion import expand_environment
 from tracker_store_async.errors import ConfigurationError
@@ -34,7 +35,10 @@ _RASA_SECTIONS = {
 }
 """Section in the file to attribute of `AvailableEndpoints`, as in Rasa."""
 
-_OTHER_KNOWN_SECTIONS = ("vector_store", "model_groups", "privacy")
+_OTHER_KNOWN_SECTIONS = (
+    *("vector_store", "model_groups", "privacy"),
+    secrets_manager.SECTION,
+)
 
 
 class EndpointConfig:
@@ -219,6 +223,8 @@ def _find_section(sections: Mapping[str, Any], name: str) -> EndpointConfig | No
                 f"{name}: is empty; give it a 'type', or remove the section"
             )
         return None
+    if name == TRACKER_STORE and isinstance(section, dict):
+        section = secrets_manager.hand_on(section, sections)
     return section_config(name, expand_environment(section, name))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,8 +16,24 @@ from tracker_store_async.errors import (
     TrackerStoreError,
 )
 
-PasswordSource: TypeAlias = Callable[[], str | Awaitable[str]]
-"""Returns the password of now; sync (then it is called in a thread) or async."""
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A user and a password that change together.
+
+    Attributes:
+        password: The password.
+        username: The user; None for the one that is configured.
+    """
+
+    password: str = field(repr=False)
+    username: str | None = None
+
+
+PasswordSource: TypeAlias = Callable[[], str | Login | Awaitable[str | Login]]
+"""Returns the password of now, or a `Login` where the user changes as well; sync (then
+it is called in a thread) or async. If it has a method `forget`, that is called once the
+server has refused what it returned: what it may have kept is of no use any more."""
 
 AwsCredentialsSource: TypeAlias = Callable[
     [], Mapping[str, Any] | Awaitable[Mapping[str, Any]]
@@ -110,20 +127,52 @@ def text_or_source(
     return (None, given) if callable(given) else (given, None)
 
 
-async def current_password(source: PasswordSource) -> str:
-    """Return the password of now.
+async def current_login(source: PasswordSource) -> Login:
+    """Return the password of now, and the user if it says one.
 
     Raises:
         StoreUnavailableError: The source cannot be reached at the moment.
         StoreAccessError: The source failed otherwise, or returned no text; the error
             says no more than the kind of what it raised.
     """
-    password = await ask(source, "password")
-    if not isinstance(password, str):
+    found = await ask(source, "password")
+    if isinstance(found, Login):
+        return found
+    if not isinstance(found, str):
         raise StoreAccessError(
-            f"the source of the password returned {type(password).__name__}, not text"
+            f"the source of the password returned {type(found).__name__}, not text"
         )
-    return password
+    return Login(found)
+
+
+async def log_in_with(arguments: dict[str, Any], source: PasswordSource | None) -> None:
+    """Put the login of now into the arguments `user` and `password` of a driver.
+
+    Args:
+        arguments: They are changed in place.
+        source: What is asked, or None to leave them as they are.
+
+    Raises:
+        StoreUnavailableError: As `current_login`.
+        StoreAccessError: As `current_login`.
+    """
+    if source is None:
+        return
+    login = await current_login(source)
+    arguments["password"] = login.password
+    if login.username is not None:
+        arguments["user"] = login.username
+
+
+def forget(source: object) -> None:
+    """Tell a source of credentials that the server refused what it returned.
+
+    Args:
+        source: The source; one that keeps nothing has no method `forget`.
+    """
+    method = getattr(source, "forget", None)
+    if callable(method):
+        method()
 
 
 async def ask(source: Callable[[], Any], what: str) -> Any:
@@ -151,7 +200,7 @@ async def ask(source: Callable[[], Any], what: str) -> Any:
 def _failure(source: Any, error: Exception, what: str) -> TrackerStoreError:
     # Only of our own errors is it known that they hold no secret.
     is_ours = type(source).__module__.startswith("tracker_store_async.")
-    if is_ours and isinstance(error, StoreAccessError):
+    if is_ours and isinstance(error, StoreAccessError | StoreUnavailableError):
         return error
     passes = isinstance(error, ConnectionError | TimeoutError)
     kind = StoreUnavailableError if passes else StoreAccessError

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from tracker_store_async import registry
+from tracker_store_async import registry, secrets_manager
 from tracker_store_async.broker import EventBroker
 from tracker_store_async.config import (
     EVENT_BROKER,
@@ -27,6 +27,7 @@ from tracker_store_async.construction import call_with_settings, parameter_names
 from tracker_store_async.domain import Domain
 from tracker_store_async.errors import ConfigurationError, TrackerStoreError
 from tracker_store_async.redaction import get_logger
+from tracker_store_async.secrets_manager import SecretLogin, take_login
 from tracker_store_async.settings import (
     Count,
     Section,
@@ -102,13 +103,20 @@ def create_tracker_store(
     type_name = _type_name(config, TRACKER_STORE)
     settings, strict = _settings(config, TRACKER_STORE)
     builtin = registry.find_builtin(type_name, registry.STORES)
+    create_inner = _inheriting(settings)
+    login = take_login(settings, TRACKER_STORE)
     if builtin is not None:
         name, registration = builtin
         wrapping = take_wrapping(settings, (), where=TRACKER_STORE, strict=strict)
         store = _build_builtin_store(
-            name, registration, settings, domain, event_broker, strict=strict
+            name, registration, settings, domain, event_broker, login, strict=strict
         )
-        return wrapping.apply(store, create_tracker_store)
+        return wrapping.apply(store, create_inner)
+    if login is not None:
+        raise ConfigurationError(
+            f"{TRACKER_STORE}: a secrets manager keeps the login of the types sql, "
+            "redis and mongod only"
+        )
     found = registry.load_third_party(
         type_name, registry.STORES, registry.STORE_ENTRY_POINTS, TRACKER_STORE
     )
@@ -117,7 +125,7 @@ def create_tracker_store(
     store = _build_third_party_store(
         found, settings, domain, event_broker, strict=strict
     )
-    return wrapping.apply(store, create_tracker_store)
+    return wrapping.apply(store, create_inner)
 
 
 def create_event_broker(
@@ -200,6 +208,7 @@ def _build_builtin_store(
     settings: dict[str, Any],
     domain: Domain | None,
     event_broker: EventBroker | None,
+    login: SecretLogin | None,
     *,
     strict: bool,
 ) -> TrackerStore:
@@ -211,10 +220,26 @@ def _build_builtin_store(
     )
     _need_driver(config, name, TRACKER_STORE)
     store_class = _builtin_class(name, registration, registry.STORES, TRACKER_STORE)
+    arguments = config.store_kwargs()
+    if login is not None:
+        _need_driver(login.config, login.config.type, secrets_manager.SECTION)
+        arguments |= login.arguments()
     store: TrackerStore = store_class(
-        domain=domain, event_broker=event_broker, **config.store_kwargs()
+        domain=domain, event_broker=event_broker, **arguments
     )
     return store
+
+
+def _inheriting(
+    settings: Mapping[str, Any],
+) -> Callable[[dict[str, Any]], TrackerStore]:
+    """Return what makes a fallback, with the secrets manager of the store around it."""
+
+    def create(section: dict[str, Any]) -> TrackerStore:
+        return create_tracker_store(secrets_manager.hand_on(section, given))
+
+    given = dict(settings)
+    return create
 
 
 def _check_outbox(

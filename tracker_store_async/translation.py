@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from tracker_store_async import errors
+from tracker_store_async.credentials import forget
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,11 +50,13 @@ class Translated:
     Args:
         where: What the sentences begin with, such as `postgresql at 127.0.0.1/rasa`.
         table: The backend's error table.
+        login: What is asked for the credentials: it is told when they are refused.
     """
 
-    def __init__(self, where: str, table: ErrorTable) -> None:
+    def __init__(self, where: str, table: ErrorTable, login: object = None) -> None:
         self._where = where
         self._table = table
+        self._login = login
 
     def __enter__(self) -> None:
         """Begin."""
@@ -70,5 +73,7 @@ class Translated:
         ):
             return
         ours = self._table.translate(error, self._where)
+        if isinstance(ours, errors.StoreAccessError):
+            forget(self._login)
         if ours is not None:
             raise ours from redacted(error, self._table)

@@ -8,10 +8,10 @@ there, and only then it is closed.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from tracker_store_async.credentials import current_password
+from tracker_store_async.credentials import Login, current_login, forget
 from tracker_store_async.errors import StoreAccessError, StoreClosedError
 from tracker_store_async.relay import Outbox
 from tracker_store_async.settling import settled
@@ -37,11 +37,11 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
-class _Login:
-    """A client, the password it was made with, and how many operations use it."""
+class _LoggedIn:
+    """A client, the login it was made with, and how many operations use it."""
 
     database: MongoDatabase
-    password: str = field(repr=False)
+    login: Login
     users: int = 0
 
 
@@ -57,17 +57,17 @@ class RotatingDatabase:
     """
 
     def __init__(
-        self, source: PasswordSource, make: Callable[[str], MongoDatabase]
+        self, source: PasswordSource, make: Callable[[Login], MongoDatabase]
     ) -> None:
         self._source = source
         self._make = make
-        self._login: _Login | None = None
+        self._login: _LoggedIn | None = None
         self._renewing = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Connect, and make sure that the layout is there."""
-        self._login = await self._log_in(await current_password(self._source))
+        self._login = await self._log_in(await current_login(self._source))
 
     async def open_outbox(self) -> Outbox:
         """Return the outbox, after its index was created where it is missing."""
@@ -132,7 +132,7 @@ class RotatingDatabase:
         return await self._use(renewed, work)
 
     async def _use(
-        self, login: _Login, work: Callable[[MongoDatabase], Awaitable[T]]
+        self, login: _LoggedIn, work: Callable[[MongoDatabase], Awaitable[T]]
     ) -> T:
         login.users += 1
         try:
@@ -141,28 +141,29 @@ class RotatingDatabase:
             login.users -= 1
             self._close_if_left(login)
 
-    async def _renewed(self, refused: _Login) -> _Login | None:
+    async def _renewed(self, refused: _LoggedIn) -> _LoggedIn | None:
         """Return a client with the password of now; None if that is the refused one."""
         async with self._renewing:
             if self._login is not refused:
                 return self._login
-            password = await current_password(self._source)
-            if password == refused.password:
+            forget(self._source)
+            login = await current_login(self._source)
+            if login == refused.login:
                 return None
-            self._login = await self._log_in(password)
+            self._login = await self._log_in(login)
             self._close_if_left(refused)
             return self._login
 
-    async def _log_in(self, password: str) -> _Login:
-        database = self._make(password)
+    async def _log_in(self, login: Login) -> _LoggedIn:
+        database = self._make(login)
         try:
             await settled(database.open())
         except asyncio.CancelledError:
             await database.close()  # it may have come up after all
             raise
-        return _Login(database, password)
+        return _LoggedIn(database, login)
 
-    def _close_if_left(self, login: _Login) -> None:
+    def _close_if_left(self, login: _LoggedIn) -> None:
         if login is self._login or self._login is None or login.users:
             return
         closing = asyncio.create_task(login.database.close())

@@ -206,8 +206,12 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
 
         return RotatingDatabase(
             self._password_source,
-            lambda password: self._database_with(
-                replace(self._options, password=password)
+            lambda login: self._database_with(
+                replace(
+                    self._options,
+                    username=login.username or self._options.username,
+                    password=login.password,
+                )
             ),
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
 
-from tracker_store_async.credentials import ask, current_password
+from tracker_store_async.credentials import ask, current_login
 from tracker_store_async.errors import StoreAccessError, TrackerStoreError
 
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ def login_options(
         return {"username": username, "password": password}
 
     async def login() -> Login:
-        current = await current_password(password)
-        return (username, current) if username else (current,)
+        current = await current_login(password)
+        user = current.username or username
+        return (user, current.password) if user else (current.password,)
 
     return {"credential_provider": Credentials(login)}
 

@@ -212,7 +212,7 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
                 "RedisTrackerStore needs the package 'redis': "
                 "pip install 'tracker-store-async[redis]'"
             ) from error
-        self._translated = Translated(self._where, error_table)
+        self._translated = Translated(self._where, error_table, self._options.password)
         client = self._own_client
         to_close: list[Any] = []
         if client is None:

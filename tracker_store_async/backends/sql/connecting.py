@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.credentials import current_password
+from tracker_store_async.credentials import log_in_with
 
 if TYPE_CHECKING:
     from tracker_store_async.credentials import PasswordSource
@@ -23,8 +23,7 @@ async def connect_postgresql(
     import asyncpg
 
     async def connect() -> Any:
-        if password_source is not None:
-            arguments["password"] = await current_password(password_source)
+        await log_in_with(arguments, password_source)
         connection = await asyncpg.connect(**arguments)
         try:
             if setup:
@@ -61,8 +60,7 @@ async def connect_mysql(
     import asyncmy
 
     async with asyncio.timeout(connect_timeout):
-        if password_source is not None:
-            arguments["password"] = await current_password(password_source)
+        await log_in_with(arguments, password_source)
         connection: Any = await asyncmy.connect(
             connect_timeout=connect_timeout, **arguments
         )
@@ -81,5 +79,5 @@ async def connect_oracle(password_source: PasswordSource, **arguments: Any) -> A
     """Connect with python-oracledb and the password of now."""
     import oracledb
 
-    arguments["password"] = await current_password(password_source)
+    await log_in_with(arguments, password_source)
     return await oracledb.connect_async(**arguments)

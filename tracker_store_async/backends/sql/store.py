@@ -215,7 +215,7 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
         self._outbox: SqlOutbox | None = None
         self._auto_upgrade = auto_upgrade
         self._create_tables = create_tables
-        self._translated = Translated(self._connector.where, error_table)
+        self._translated = Translated(self._connector.where, error_table, source)
         self._engine: AsyncEngine | None = None
         self._operations: Operations | None = None
 

@@ -1,6 +1,6 @@
 """A small HTTP server that speaks the part of Vault's API that we use.
 
-It stands in for Vault, which no package index has; what it answers is what Vault's API
+It stands in for Vault, what it answers is what Vault's API
 documentation says: key-value engines of both versions, the database engine's leases,
 transit, and tokens that expire and are renewed.
 """

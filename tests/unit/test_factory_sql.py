@@ -29,7 +29,8 @@ def test_every_key_is_an_option_of_the_store():
     keys = set(SQLConfig.model_fields) - {"schema_name"} | {"schema"}
     parameters = set(inspect.signature(SQLTrackerStore).parameters)
     assert parameters - keys == {"domain", "event_broker", "engine"}
-    assert keys - {"password_file"} <= parameters
+    # the factory turns it into a `password`
+    assert keys - {"aws_iam"} <= parameters
 
 
 def test_rasas_variables_hold_for_the_class_as_for_the_factory(monkeypatch):

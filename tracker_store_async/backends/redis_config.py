@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from tracker_store_async.aws_config import ElastiCacheIamKey, fill_elasticache
 from tracker_store_async.settings import (
     Name,
     Port,
@@ -35,6 +36,7 @@ class RedisConfig(StoreConfig):
         password: Password.
         password_file: File that holds the password; it is read again for each new
             connection, so that a rotated secret is survived.
+        aws_iam: Log in to ElastiCache with tokens of AWS's IAM, in place of a password.
         key_prefix: Letters and digits in front of every key.
         use_ssl: Whether to use TLS.
         ssl_keyfile: File with the client's private key.
@@ -62,6 +64,7 @@ class RedisConfig(StoreConfig):
     username: Name | None = None
     password: Secret | None = None
     password_file: Name | None = None
+    aws_iam: ElastiCacheIamKey = None
     key_prefix: Name | None = None
     use_ssl: bool = False
     ssl_keyfile: Name | None = None
@@ -87,11 +90,15 @@ class RedisConfig(StoreConfig):
     @model_validator(mode="before")
     @classmethod
     def _take_url_apart(cls, values: Any) -> Any:
-        host = values.get("host") if isinstance(values, dict) else None
-        if not isinstance(host, str) or ":" not in host or _is_ipv6(host):
+        if not isinstance(values, dict):
             return values
-        rest = {key: value for key, value in values.items() if key != "host"}
-        return merge_url_parts(rest, _url_parts(host))
+        values = dict(values)
+        host = values.get("host")
+        if isinstance(host, str) and ":" in host and not _is_ipv6(host):
+            rest = {key: value for key, value in values.items() if key != "host"}
+            values = merge_url_parts(rest, _url_parts(host))
+        fill_elasticache(values)
+        return values
 
     @field_validator("deployment_mode", mode="before")
     @classmethod
@@ -123,6 +130,28 @@ class RedisConfig(StoreConfig):
             if getattr(self, name) is not None and getattr(self, file) is not None:
                 raise ValueError(f"'{name}' and '{file}' say the same; keep one")
         return self
+
+    @model_validator(mode="after")
+    def _iam_is_whole(self) -> Self:
+        if self.aws_iam is None:
+            return self
+        if self.password is not None or self.password_file is not None:
+            raise ValueError("'aws_iam' stands for the password; keep one")
+        if not self.username:
+            raise ValueError("'aws_iam' needs 'username'")
+        if not self.use_ssl:
+            raise ValueError(
+                "'aws_iam' sends a token as the password, which needs TLS: set "
+                "'use_ssl: true'"
+            )
+        return self
+
+    def store_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of `RedisTrackerStore`."""
+        kwargs = super().store_kwargs()
+        if kwargs.pop("aws_iam", None) is not None and self.aws_iam is not None:
+            kwargs["password"] = self.aws_iam.token(self.username or "")
+        return kwargs
 
     @model_validator(mode="after")
     def _mode_has_its_keys(self) -> Self:

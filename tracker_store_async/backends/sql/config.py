@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from tracker_store_async.aws_config import USUAL_PORTS, RdsIamKey, fill_rds
 from tracker_store_async.backends.sql.config_query import split_query
 from tracker_store_async.backends.sql.config_url import (
     DRIVERS,
@@ -70,6 +71,7 @@ class SQLConfig(StoreConfig):
         password: Password to log in with.
         password_file: File that holds the password; it is read again for each new
             connection, so that a rotated secret is survived.
+        aws_iam: Log in to RDS with tokens of AWS's IAM, in place of a password.
         login_db: Database to connect to first, to create `db` (PostgreSQL only).
         query: Further options for the driver; see `config_query.py`.
         schema_name: Schema of the tables, `schema` in the file (PostgreSQL only).
@@ -120,6 +122,7 @@ class SQLConfig(StoreConfig):
     username: Name | None = None
     password: Secret | None = None
     password_file: Name | None = None
+    aws_iam: RdsIamKey = None
     login_db: Name | None = None
     query: dict[str, Any] = Field(default_factory=dict)
     schema_name: Name | None = None
@@ -150,6 +153,8 @@ class SQLConfig(StoreConfig):
         _resolve_tls(values)
         if values["dialect"] == "oracle":
             _resolve_service(values)
+        if values["dialect"] in USUAL_PORTS:
+            fill_rds(values)
         if values["dialect"] == "postgresql":
             _fill_from_environment(values)
         return values
@@ -181,6 +186,21 @@ class SQLConfig(StoreConfig):
         return self
 
     @model_validator(mode="after")
+    def _iam_is_whole(self) -> Self:
+        if self.aws_iam is None:
+            return self
+        if self.password is not None or self.password_file is not None:
+            raise ValueError("'aws_iam' stands for the password; keep one")
+        if not self.host or not self.username:
+            raise ValueError("'aws_iam' needs 'host' and 'username'")
+        if self.ssl_mode in (None, "disable"):
+            raise ValueError(
+                "'aws_iam' sends a token as the password, which needs TLS: set "
+                "'use_ssl: true', and 'ssl_ca_certs' to the certificates of RDS"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         files = (self.ssl_ca_certs, self.ssl_certfile, self.ssl_keyfile)
         if self.ssl_mode == "disable" and any(files):
@@ -198,6 +218,11 @@ class SQLConfig(StoreConfig):
         kwargs = super().store_kwargs()
         if "schema_name" in kwargs:
             kwargs["schema"] = kwargs.pop("schema_name")
+        if kwargs.pop("aws_iam", None) is not None and self.aws_iam is not None:
+            port = self.port or USUAL_PORTS[self.dialect]
+            kwargs["password"] = self.aws_iam.token(
+                self.host or "", port, self.username or ""
+            )
         return kwargs
 
 
@@ -215,6 +240,7 @@ _POOL = frozenset(
 _FITTING = (
     (frozenset({"host", "port", "username", "password", "password_file"}), _SERVERS),
     (_POOL, _SERVERS),
+    (frozenset({"aws_iam"}), frozenset(USUAL_PORTS)),
     # Oracle's driver takes TLS from its connect descriptor: bring your own engine.
     (_TLS, _SERVERS - {"oracle"}),
     (frozenset({"login_db", "schema_name", "pgbouncer"}), frozenset({"postgresql"})),

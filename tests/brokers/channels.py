@@ -14,6 +14,7 @@ import uuid
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tests.brokers import redis_server
@@ -23,7 +24,7 @@ from tracker_store_async.brokers.file import FileEventBroker
 from tracker_store_async.brokers.sql import SQLEventBroker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -53,6 +54,7 @@ class Channel(ABC):
         round_trips: Round trips of one publish of several events on a connection that
             is open, or None where that is not to be counted.
         drops_repeats: Whether the server drops repeats by itself.
+        any_host: Options of a broker that takes a certificate for another host.
     """
 
     process: ServerProcess | None = None
@@ -60,6 +62,7 @@ class Channel(ABC):
     certificates: Certificates | None = None
     round_trips: int | None = 1
     drops_repeats = False
+    any_host: Mapping[str, Any] = MappingProxyType({"ssl_check_hostname": False})
 
     def __init__(self) -> None:
         self._brokers: list[EventBroker] = []
@@ -183,6 +186,7 @@ class SQLServerChannel(Channel):
         self.process = private.process
         self.address = (private.server.host, private.server.port)
         self.certificates = private.certificates
+        self.any_host = {"ssl_mode": "verify-ca"}
         super().__init__()
 
     def _make(self, **options: Any) -> EventBroker:

@@ -74,7 +74,7 @@ def private_redis(*, tls: bool = False) -> Iterator[PrivateRedis]:
             command += ["--tls-key-file", str(files[0])]
             command += ["--tls-cert-file", str(files[1])]
             command += ["--tls-ca-cert-file", str(certificates.ca)]
-            command += ["--tls-auth-clients", "no"]
+            command += ["--tls-auth-clients", "optional"]
         server: PrivateRedis
 
         def check() -> None:

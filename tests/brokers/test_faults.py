@@ -190,6 +190,35 @@ async def test_tls(encrypted: Channel) -> None:
         await encrypted.broker(cafile=wrong, timeout_seconds=2).open()
 
 
+async def test_tls_of_another_host(encrypted: Channel) -> None:
+    proxy = FaultProxy(*encrypted.address)
+    proxy.host = "127.0.0.2"  # not in the server's certificate
+    async with proxy:
+        there = {"host": proxy.host, "port": proxy.port, "timeout_seconds": 2}
+        with pytest.raises(errors.BrokerAccessError, match=r"TLS|certificate"):
+            await encrypted.broker(**there).open()
+        broker = encrypted.broker(**there, **encrypted.any_host)
+        await broker.publish_many(batch("alice", 0))
+        await broker.close()
+
+
+async def test_tls_with_a_client_certificate(encrypted: Channel) -> None:
+    files = encrypted.certificates
+    assert files is not None
+    own = {"ssl_certfile": files.client_certificate, "ssl_keyfile": files.client_key}
+    broker = encrypted.broker(**{name: str(path) for name, path in own.items()})
+    await broker.publish_many(batch("alice", 0))
+    await broker.close()
+    other = encrypted.broker(
+        ssl_certfile=str(files.wrong_client_certificate),
+        ssl_keyfile=str(files.wrong_client_key),
+        timeout_seconds=2,
+        connection_attempts=1,
+    )
+    with pytest.raises(errors.PublishError, match=r"TLS|certificate"):
+        await other.open()
+
+
 async def test_tls_on_our_side_only(wire: Channel) -> None:
     broker = wire.broker(use_ssl=True, timeout_seconds=0.5, connection_attempts=1)
     with pytest.raises(errors.PublishError, match="TLS"):

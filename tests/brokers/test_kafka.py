@@ -247,6 +247,8 @@ async def tls_front(port, target_port, certificates):
     """Take TLS on one port and pass it on in the clear to another."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.server_certificate, certificates.server_key)
+    context.load_verify_locations(certificates.ca)
+    context.verify_mode = ssl.CERT_OPTIONAL  # a client's certificate is checked
 
     async def pump(reader, writer):
         with suppress(OSError):
@@ -261,7 +263,7 @@ async def tls_front(port, target_port, certificates):
         )
         await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", port, ssl=context)
+    listener = await asyncio.start_server(serve, "0.0.0.0", port, ssl=context)
     try:
         yield
     finally:
@@ -270,19 +272,35 @@ async def tls_front(port, target_port, certificates):
 
 
 async def test_tls(tmp_path):
-    certificates = Certificates.write(tmp_path)
+    files = Certificates.write(tmp_path)
     port = free_port()
+    keys = {
+        "security_protocol": "SSL",
+        "ssl_check_hostname": True,
+        "ssl_cafile": str(files.ca),
+        "connection_attempts": 1,
+        "timeout_seconds": 5,
+    }
+    of_client = {
+        "ssl_certfile": files.client_certificate,
+        "ssl_keyfile": files.client_key,
+    }
+    of_stranger = {
+        "ssl_certfile": files.wrong_client_certificate,
+        "ssl_keyfile": files.wrong_client_key,
+    }
     with private_kafka("tansu", advertised_port=port) as private:
-        async with tls_front(port, private.server.port, certificates):
-            keys = {"security_protocol": "SSL", "ssl_check_hostname": True}
-            broker = KafkaEventBroker(
-                f"localhost:{port}", ssl_cafile=str(certificates.ca), **keys
-            )
-            await broker.publish_many(batch("alice", 0))
-            await broker.close()
-            wrong = KafkaEventBroker(
-                f"localhost:{port}", ssl_cafile=str(certificates.wrong_ca), **keys
-            )
-            with pytest.raises(errors.BrokerAccessError, match="certificate"):
-                await wrong.open()
-            await wrong.close()
+        async with tls_front(port, private.server.port, files):
+            for own in ({}, of_client):
+                broker = KafkaEventBroker(f"localhost:{port}", **(keys | own))
+                await broker.publish_many(batch("alice", 0))
+                await broker.close()
+            for host, own in (
+                ("localhost", {"ssl_cafile": str(files.wrong_ca)}),
+                ("127.0.0.2", {}),  # not in the server's certificate
+                ("localhost", of_stranger),
+            ):
+                broker = KafkaEventBroker(f"{host}:{port}", **(keys | own))
+                with pytest.raises(errors.PublishError, match=r"certificate|TLS"):
+                    await broker.open()
+                await broker.close()

@@ -31,6 +31,8 @@ END = "the end of what a test reads"
 class WireChannel(Channel):
     """A queue, stream or topic of a private server, a new one for each test."""
 
+    needs_certificate = False
+
     def __init__(self, private: Any) -> None:
         self.server = private.server
         self.process = private.process
@@ -46,6 +48,9 @@ class WireChannel(Channel):
                 "use_ssl": True,
                 "ssl_cafile": cafile or str(self.certificates.ca),
             }
+            if self.needs_certificate and "ssl_certfile" not in options:
+                options["ssl_certfile"] = str(self.certificates.client_certificate)
+                options["ssl_keyfile"] = str(self.certificates.client_key)
         return {"retry_delay_in_seconds": 0.1, **options}
 
     def _address(self, options: dict[str, Any]) -> tuple[str, int]:
@@ -116,9 +121,10 @@ class RabbitMQChannel(WireChannel):
 
 
 class NatsChannel(WireChannel):
-    """A stream."""
+    """A stream; over TLS the server wants a certificate of its clients, too."""
 
     drops_repeats = True
+    needs_certificate = True
 
     def _make(self, **options: Any) -> EventBroker:
         from tracker_store_async.brokers.nats import NatsEventBroker

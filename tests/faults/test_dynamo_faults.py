@@ -243,7 +243,7 @@ async def test_tls(tables: Tables, tmp_path: Path) -> None:
     server = tables.server
     async with answering_proxy(server) as plain:
         listener = await asyncio.start_server(
-            _pump_to(plain.url), "127.0.0.1", 0, ssl=context
+            _pump_to(plain.url), "0.0.0.0", 0, ssl=context
         )
         url = f"https://localhost:{listener.sockets[0].getsockname()[1]}"
         try:
@@ -253,6 +253,9 @@ async def test_tls(tables: Tables, tmp_path: Path) -> None:
             wrong = {"endpoint_url": url, "ssl_ca_certs": str(certificates.wrong_ca)}
             with pytest.raises(errors.StoreUnavailableError, match="agree on TLS"):
                 await tables.store(**wrong).open()
+            elsewhere = url.replace("localhost", "127.0.0.2")
+            with pytest.raises(errors.StoreUnavailableError, match="agree on TLS"):
+                await tables.store(**{**right, "endpoint_url": elsewhere}).open()
             with pytest.raises(errors.StoreUnavailableError):
                 await tables.store(endpoint_url=url.replace("https", "http")).open()
             with pytest.raises(errors.StoreUnavailableError, match="agree on TLS"):

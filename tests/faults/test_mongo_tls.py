@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.faults.proxy import FaultProxy
 from tests.servers import ServerMissingError, private_mongo
 from tests.sql_databases import append, ids, read
 from tracker_store_async import MongoTrackerStore
@@ -85,6 +86,35 @@ async def test_wrong_authority(private: PrivateMongo, driver: Any) -> None:
     ca = str(private.certificates.wrong_ca)
     sentence = await refused(store_on(private, driver=driver, tls=True, tls_ca_file=ca))
     assert "do not agree on TLS: check tls and the tls_ files" in sentence
+
+
+@each_driver
+async def test_another_host_name(private: PrivateMongo, driver: Any) -> None:
+    assert private.certificates is not None
+    options = {"driver": driver, "tls": True}
+    options["tls_ca_file"] = str(private.certificates.ca)
+    proxy = FaultProxy(private.server.host, private.server.port)
+    proxy.host = "127.0.0.2"  # not in the server's certificate
+    async with proxy:
+        options["host"] = f"mongodb://{proxy.host}:{proxy.port}"
+        sentence = await refused(store_on(private, **options))
+        assert "do not agree on TLS" in sentence
+        options["tls_allow_invalid_hostnames"] = True
+        async with store_on(private, **options) as store:
+            assert (await store.health()).reachable
+
+
+@each_driver
+async def test_certificate_of_a_client(private: PrivateMongo, driver: Any) -> None:
+    files = private.certificates
+    assert files is not None
+    options = {"driver": driver, "tls": True, "tls_ca_file": str(files.ca)}
+    own = {"tls_certificate_key_file": str(files.client_pair)}
+    async with store_on(private, **options, **own) as store:
+        assert (await store.health()).reachable
+    own = {"tls_certificate_key_file": str(files.wrong_client_pair)}
+    sentence = await refused(store_on(private, **options, **own))
+    assert "do not agree on TLS" in sentence or "whether tls is as" in sentence
 
 
 @each_driver

@@ -246,11 +246,17 @@ async def test_tls_with_a_client_certificate(secure: PrivateRedis) -> None:
 
 
 async def test_another_authority_is_refused(secure: PrivateRedis) -> None:
-    assert secure.certificates is not None
-    wrong = str(secure.certificates.wrong_ca)
-    store = store_on(secure, **tls_options(secure, ssl_ca_certs=wrong))
-    with pytest.raises(errors.StoreUnavailableError, match="TLS"):
-        await store.open()
+    files = secure.certificates
+    assert files is not None
+    wrong: dict[str, Any] = {"ssl_ca_certs": str(files.wrong_ca)}
+    of_client = {
+        "ssl_certfile": str(files.wrong_client_certificate),
+        "ssl_keyfile": str(files.wrong_client_key),
+    }
+    for options in (wrong, of_client, dict.fromkeys(of_client)):
+        store = store_on(secure, **tls_options(secure, **options))
+        with pytest.raises(errors.StoreUnavailableError, match="TLS"):
+            await store.open()
 
 
 async def test_another_host_name_is_refused(secure: PrivateRedis) -> None:

@@ -117,6 +117,11 @@ async def test_client_certificate(private: PrivatePostgreSQL | PrivateMariaDB) -
     async with store_on(private, **options) as store:
         health = await store.health()
         assert health.reachable
+    options["ssl_certfile"] = str(files.wrong_client_certificate)
+    options["ssl_keyfile"] = str(files.wrong_client_key)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await store_on(private, **options).open()
+    assert "TLS" in str(caught.value)
 
 
 async def test_wrong_password(private: PrivatePostgreSQL | PrivateMariaDB) -> None:

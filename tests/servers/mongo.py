@@ -161,6 +161,8 @@ def private_mongo(*, tls: bool = False, auth: bool = False) -> Iterator[PrivateM
         if certificates is not None:
             command += ["--tls-cert-file", str(certificates.server_certificate)]
             command += ["--tls-key-file", str(certificates.server_key)]
+            # asks for a client's certificate, and takes those who have none
+            command += ["--tls-ca-file", str(certificates.ca)]
             options = {"tls": True, "tlsCAFile": str(certificates.ca)}
         process = ServerProcess(
             command, directory, None, lambda: _ping(server, options)

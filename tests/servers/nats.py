@@ -31,7 +31,6 @@ from tests.servers.tls import Certificates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.servers.base import Servers
 
@@ -43,13 +42,21 @@ class NatsServer(Server):
     """A NATS server.
 
     Attributes:
-        ca: The certificate authority to check it with, if it wants TLS.
+        certificates: What its TLS is made of, if it wants TLS.
     """
 
-    ca: Path | None = None
+    certificates: Certificates | None = None
 
     driver: ClassVar[str] = "nats"
     extra: ClassVar[str] = "nats"
+
+    def _tls(self) -> ssl.SSLContext | None:
+        files = self.certificates
+        if files is None:
+            return None
+        context = ssl.create_default_context(cafile=files.ca)
+        context.load_cert_chain(files.client_certificate, files.client_key)
+        return context
 
     async def connect(self) -> Any:
         """Return a client of the test's own."""
@@ -68,7 +75,7 @@ class NatsServer(Server):
             max_reconnect_attempts=1,
             reconnect_time_wait=0,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            tls=None if self.ca is None else ssl.create_default_context(cafile=self.ca),
+            tls=self._tls(),
             **login,
         )
 
@@ -128,7 +135,7 @@ def private_nats(
     """Start a NATS with JetStream and remove it at the end.
 
     Args:
-        tls: Accept only TLS, with a certificate of `certificates`.
+        tls: Accept only TLS, with a certificate of `certificates` on both sides.
         username: The one user; nobody else is let in.
         password: Its password.
         token: A token, in place of user and password.
@@ -153,7 +160,7 @@ def private_nats(
             username=username,
             password=password,
             origin=f"private, from {daemon}",
-            ca=None if certificates is None else certificates.ca,
+            certificates=certificates,
         )
         options = [daemon, "-a", "127.0.0.1", "-p", str(server.port), "-js"]
         options += ["-sd", str(directory / "data")]
@@ -162,6 +169,7 @@ def private_nats(
         if certificates is not None:
             options += ["--tls", "--tlscert", str(certificates.server_certificate)]
             options += ["--tlskey", str(certificates.server_key)]
+            options += ["--tlsverify", "--tlscacert", str(certificates.ca)]
         if settings:
             (directory / "settings.conf").write_text(settings)
             give_to(account, directory / "settings.conf")

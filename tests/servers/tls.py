@@ -19,7 +19,10 @@ class Certificates:
         ca: The authority that signed the server's and the client's certificate.
         wrong_ca: Another authority: who trusts only this one must refuse the server.
         server_certificate, server_key: Of the server, for localhost and 127.0.0.1.
-        client_certificate, client_key: Of a client named `client`.
+        client_certificate, client_key: Of a client named `client`; both are also in
+            `client_pair`, in one file.
+        wrong_client_certificate, wrong_client_key: The same from the other authority:
+            who asks clients for a certificate must refuse it.
     """
 
     ca: Path
@@ -28,6 +31,10 @@ class Certificates:
     server_key: Path
     client_certificate: Path
     client_key: Path
+    wrong_client_certificate: Path
+    wrong_client_key: Path
+    client_pair: Path
+    wrong_client_pair: Path
 
     @classmethod
     def write(cls, directory: Path) -> Certificates:
@@ -39,6 +46,8 @@ class Certificates:
                 for name in ("ca", "wrong_ca", "server", "server_key")
             ),
             *(directory / f"{name}.pem" for name in ("client", "client_key")),
+            *(directory / f"wrong_{name}.pem" for name in ("client", "client_key")),
+            *(directory / f"{name}_pair.pem" for name in ("client", "wrong_client")),
         )
         authority.cert_pem.write_to_path(str(files.ca))
         stranger.cert_pem.write_to_path(str(files.wrong_ca))
@@ -49,13 +58,23 @@ class Certificates:
                 files.server_key,
             ),
             (
-                authority.issue_cert(common_name="client"),
+                authority.issue_cert("client.test", common_name="client"),
                 files.client_certificate,
                 files.client_key,
+            ),
+            (
+                stranger.issue_cert("client.test", common_name="client"),
+                files.wrong_client_certificate,
+                files.wrong_client_key,
             ),
         )
         for issued, certificate, key in pairs:
             issued.cert_chain_pems[0].write_to_path(str(certificate))
             issued.private_key_pem.write_to_path(str(key))
             key.chmod(0o600)  # PostgreSQL refuses a key that others can read
+        for pair, issued in (
+            (files.client_pair, pairs[1][0]),
+            (files.wrong_client_pair, pairs[2][0]),
+        ):
+            issued.private_key_and_cert_chain_pem.write_to_path(str(pair))
         return files

@@ -251,7 +251,11 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
             return errors.BrokerAccessError(
                 f"{self._where} has no topic {self.topic!r} that this user may write to"
             )
-        return explain_connection_error(self._where, error)
+        problem = explain_connection_error(self._where, error)
+        if isinstance(error, kafka_errors.KafkaConnectionError) and self._ssl_files[1]:
+            # aiokafka does not say why a server ends a connection once TLS has begun.
+            return type(problem)(f"{problem}: it may refuse the client's certificate")
+        return problem
 
     # -- messages ----------------------------------------------------------------------
 

@@ -100,6 +100,7 @@ class Client:
         maker = getattr(session, "client", None) or session.create_client
         context = maker("dynamodb", **self._client_arguments())
         self._client = await self._stack.enter_async_context(context)
+        check_host_names(self._client)
 
     def _client_arguments(self) -> dict[str, Any]:
         from aiobotocore.config import AioConfig
@@ -263,3 +264,34 @@ def _condition_error(error: BaseException) -> ConditionError:
         return ConditionError([True], [error_table.response_of(error).get("Item")])
     failed = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons]
     return ConditionError(failed, [reason.get("Item") for reason in reasons])
+
+
+def check_host_names(client: Any) -> None:
+    """Have a client of aiobotocore that checks certificates check host names, too.
+
+    botocore leaves that to urllib3, and so makes a TLS context that does not do it.
+    aiobotocore takes that context, and aiohttp does nothing beside it: without this any
+    certificate of a trusted authority would do, whoever it was made for.
+
+    Args:
+        client: A client that has sent nothing yet.
+
+    Raises:
+        ConfigurationError: This version of aiobotocore works in another way.
+    """
+    http = client._endpoint.http_session
+    if "Httpx" in type(http).__name__:
+        return  # httpx checks them
+    make = getattr(http, "_get_ssl_context", None)
+    if make is None:
+        raise ConfigurationError(
+            "this version of aiobotocore cannot be told to check host names: install "
+            "one that tracker-store-async[dynamo] allows"
+        )
+
+    def make_checking() -> Any:
+        context = make()
+        context.check_hostname = True
+        return context
+
+    http._get_ssl_context = make_checking

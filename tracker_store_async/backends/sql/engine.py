@@ -356,6 +356,7 @@ def _connect_args(
         arguments.setdefault("async_creator_fn", connect_oracle)
     if tls is not None:
         arguments["ssl"] = tls
+        arguments["shows_certificate"] = options.ssl_certfile is not None
     elif options.ssl_mode == "disable" and dialect == "postgresql":
         arguments["ssl"] = False  # asyncpg would try TLS first
     if dialect == "postgresql" and options.pgbouncer:

@@ -71,6 +71,11 @@ _CLASSES: tuple[tuple[type[BaseException], Kind], ...] = (
 )
 
 
+_SCRIPT_DENIED = ("acl failure in script", "the user executing the script can't")
+"""What Redis from 7.2 on, and 7.0, say to a user who has not the rights for what a
+script does."""
+
+
 def driver_error(error: BaseException) -> BaseException:
     """Return the error itself: redis-py wraps nothing."""
     return error
@@ -124,6 +129,8 @@ def _said_kind(error: BaseException, chain: list[BaseException]) -> Kind | None:
     said = str(error).lower()
     if code is not None and code in _CODES:
         return _CODES[code]
+    if isinstance(error, exc.ResponseError) and any(t in said for t in _SCRIPT_DENIED):
+        return Kind.ACCESS
     if "noscript" in said or "cluster support disabled" in said:
         return Kind.NO_CLUSTER
     if isinstance(error, exc.RedisClusterException):

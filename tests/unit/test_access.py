@@ -15,6 +15,7 @@ import pytest
 
 from tests.conformance.kit import SENDER, add, has_full, said, turn
 from tests.conformance.test_rewrite import fill, rewritten
+from tests.dynamo_tables import fresh_tables
 from tests.servers import ServerMissingError, fresh_database, private_mongo
 from tests.unit.command import run
 from tracker_store_async import create_tracker_store, errors
@@ -283,3 +284,68 @@ async def try_mongodb(server: Any, folder: Path) -> None:
     async with create_tracker_store(place.assistant) as store:
         await use(store)
     await look(folder, place.reader)
+
+
+@pytest.mark.backend("dynamo")
+async def test_dynamodb_is_asked_for_nothing_that_the_policy_lacks(
+    dynamo_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tracker_store_async.backends.dynamo.client import Client
+
+    asked: set[tuple[str, str]] = set()
+    send = Client._send
+
+    async def noted(client: Client, operation: str, parameters: Any) -> Any:
+        asked.update(actions_of(operation, parameters))
+        return await send(client, operation, parameters)
+
+    async with fresh_tables(dynamo_server) as tables:
+        await tables.create_rasas()
+        await tables.put_rasas({"sender_id": {"S": "old"}, "events": {"L": []}})
+        async with tables.store():
+            pass  # its owner has made the table
+        monkeypatch.setattr(Client, "_send", noted)
+        async with tables.store(record_exp=3600, delete_rasa_data=True) as store:
+            await add(store, "old", *turn())
+            await use(store)
+        allowed = {
+            (table.rpartition("/")[2], action.partition(":")[2])
+            for statement in json.loads(block_of_json())["Statement"]
+            for table in as_list(statement["Resource"])
+            for action in statement["Action"]
+            if "/index/" not in table
+        }
+        names = {tables.rasas: "states", tables.ours: "states_events"}
+        found = {(names[table], action) for table, action in asked}
+        assert found - allowed == set()
+        assert {action for _, action in found} >= {"PutItem", "Query", "DescribeTable"}
+
+
+def block_of_json() -> str:
+    """Return the policy."""
+    section = PAGE.split("\n### DynamoDB\n")[1]
+    return section.partition("```json\n")[2].partition("```")[0]
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def actions_of(operation: str, parameters: dict[str, Any]) -> set[tuple[str, str]]:
+    """Return table and action of each thing that a request does."""
+    if "TransactItems" in parameters:
+        names = {
+            "Get": "GetItem",
+            "Put": "PutItem",
+            "Update": "UpdateItem",
+            "Delete": "DeleteItem",
+            "ConditionCheck": "ConditionCheckItem",
+        }
+        return {
+            (request["TableName"], names[kind])
+            for item in parameters["TransactItems"]
+            for kind, request in item.items()
+        }
+    action = "".join(word.title() for word in operation.split("_"))
+    tables = parameters.get("RequestItems") or [parameters["TableName"]]
+    return {(table, action) for table in tables}

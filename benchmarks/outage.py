@@ -19,12 +19,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import arguments, charts, measure
 from benchmarks.outage_servers import SERVERS
+from benchmarks.outage_story import Story
 from tracker_store_async import create_tracker_store
 from tracker_store_async.rows import Read
 
@@ -61,6 +62,7 @@ class Seen:
         failures: When a turn failed, in s since the epoch.
         states: When the breaker changed, and whether all was well then.
         acknowledged: The ids that were saved, by conversation.
+        stories: What each process that has a fail-safe told of the outage.
     """
 
     turns: list[tuple[float, float]] = field(default_factory=list)
@@ -69,17 +71,25 @@ class Seen:
     acknowledged: dict[str, list[str]] = field(
         default_factory=lambda: defaultdict(list)
     )
+    stories: list[Story] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Take note that a process has started."""
+        self.stories.append(Story())
 
     def note(self, line: str) -> None:
         """Take note of a line."""
         kind, *words = line.split()
         if kind == "turn":
             self.turns.append((float(words[1]), float(words[2])))
+            self.stories[-1].turns += 1
             self.acknowledged[words[0]] += words[3:]
         elif kind == "failed":
             self.failures.append(float(words[1]))
         elif kind == "state":
             self.states.append((float(words[0]), words[1:] == ["closed", "empty"]))
+        elif kind in ("told", "counted"):
+            self.stories[-1].note([kind, *words])
 
 
 class Process:
@@ -99,7 +109,12 @@ class Process:
             stderr=asyncio.subprocess.DEVNULL,
         )
         assert self._process.stdout is not None
-        await self._process.stdout.readline()
+        self._seen.begin()
+        # What its log says of an outage that is under way may come first.
+        while (line := await self._process.stdout.readline()) and (
+            not line.startswith(b"ready")
+        ):
+            self._seen.note(line.decode())
         self._listening = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
@@ -153,6 +168,8 @@ async def run(
         **figures(seen, killed_at, back_at),
         "events_lost": lost,
         "events_doubled": doubled,
+        "told": [asdict(story) for story in seen.stories],
+        "differences": [text for story in seen.stories for text in story.problems()],
     }
 
 
@@ -223,7 +240,24 @@ async def measure_backend(backend: str, options: argparse.Namespace) -> dict[str
             results[name] = await run(server, name, journal, options)
     rows = [row(name, found) for name, found in results.items()]
     print(f"\n{backend}\n{measure.table(HEADER, rows)}")
+    for name, found in results.items():
+        print(told(name, found))
     return results
+
+
+def told(name: str, found: dict[str, Any]) -> str:
+    """Return what the logs have told, and whether the metrics say the same."""
+    if not any(story["opened"] or story["metrics"] for story in found["told"]):
+        return f"{name}: tells nothing"
+    lines = ", then ".join(
+        f"{story['opened']} opened, {story['closed']} closed, "
+        f"{story['replayed']:,} events replayed"
+        for story in found["told"]
+    )
+    differences = "; ".join(found["differences"])
+    return f"{name}: by the log {lines}; the metrics " + (
+        f"DIFFER: {differences}" if differences else "say the same"
+    )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import workload
+from benchmarks import outage_story, workload
 from tracker_store_async import (
     DialogueStateTracker,
     FailSafeTrackerStore,
@@ -134,7 +134,9 @@ async def run(arguments: dict[str, Any]) -> None:
         arguments["kind"], arguments["section"], arguments.get("journal")
     )
     stop = asyncio.Event()
+    tell = None
     if isinstance(store, FailSafeTrackerStore):
+        tell = outage_story.watch(store, say)
         await store.open()
     watching = asyncio.create_task(watch(store))
     names = [f"conversation-{n}" for n in range(arguments["conversations"])]
@@ -148,6 +150,8 @@ async def run(arguments: dict[str, Any]) -> None:
         await asyncio.sleep(0.05)  # let it be told
     watching.cancel()
     await store.close()
+    if tell is not None:
+        tell()
 
 
 if __name__ == "__main__":

@@ -39,8 +39,22 @@ class Observer(Protocol):
                 landed, or a list of that or of an error for each.
         """
 
-    def count(self, what: str, store: TrackerStore) -> None:
-        """Note a `conflict` or a `retry`."""
+    def count(self, what: str, store: TrackerStore, number: int = 1) -> None:
+        """Note a `conflict`, a `retry`, or of a fail-safe that its breaker has
+        `opened` or `closed`, or how many events it has `replayed`."""
+
+
+def noted(store: TrackerStore, what: str, number: int = 1) -> None:
+    """Tell who watches a store that something happened.
+
+    Args:
+        store: The store.
+        what: What happened; see `Observer.count`.
+        number: How often.
+    """
+    observer: Any = store._observer
+    if observer is not None:
+        observer.count(what, store, number)
 
 
 def observed(

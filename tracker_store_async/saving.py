@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tracker_store_async import errors
 from tracker_store_async.cursor import is_session_action, is_session_start
 from tracker_store_async.events import UserUttered
-from tracker_store_async.observation import observed
+from tracker_store_async.observation import noted, observed
 from tracker_store_async.overlap import adds_entities, keys_of, overlap
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Append
@@ -341,8 +341,7 @@ class Saver:
         self, sender_id: str, expected: int | None, stored: int, *, rebase: bool
     ) -> None:
         self._store.conflict_count += 1
-        if self._store._observer is not None:
-            self._store._observer.count("conflict", self._store)
+        noted(self._store, "conflict")
         if not rebase:
             raise errors.ConcurrentSaveError(sender_id, expected, stored)
         logger.warning(

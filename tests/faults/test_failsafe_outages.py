@@ -105,6 +105,42 @@ async def test_killed_and_restarted_under_load(
             await check_all_there(primary, load, broker)
 
 
+async def test_the_log_and_the_metrics_tell_the_same_story(
+    private: PrivatePostgreSQL | PrivateMariaDB,
+    database: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.prometheus")
+    from benchmarks.outage_story import Story, watch
+
+    server, story = private.server, Story()
+    async with FaultProxy(server.host, server.port) as proxy:
+        address = {"host": proxy.host, "port": proxy.port}
+        async with safe_store(server, database, **address) as (store, _):
+            counted: list[list[str]] = []
+            tell = watch(store, lambda *words: counted.append([*map(str, words)]))
+            async with Load(store, NAMES) as load:
+                await load.turns_more(50)
+                await proxy.refuse()
+                proxy.cut()
+                await load.turns_more(100)  # each of the 16 writers fails over
+                await proxy.accept()
+                await caught_up(store)
+                await load.turns_more(50)
+            await caught_up(store)
+            replayed = store._replayer.replayed
+        tell()
+    for words in counted:
+        story.note(words)
+    story.turns = len(load.turns)
+    assert (story.opened, story.closed) == (1, 1)
+    assert story.replayed == replayed.events > 0
+    assert story.metrics.keys() == {"opened", "closed", "replayed", "turns"}
+    assert story.problems() == []
+    events = [getattr(record, "event", None) for record in caplog.records]
+    assert events.count("breaker_opened") == events.count("breaker_closed") == 1
+
+
 @pytest.mark.parametrize("end", ["cut", "unfreeze"])
 async def test_black_holed_under_load(
     private: PrivatePostgreSQL | PrivateMariaDB, database: str, end: str

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
@@ -21,6 +22,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tests.canaries import TEXT, WATCHER
 from tests.conformance.kit import SENDER, FailingBroker, add, slot, turn, user
+from tests.faults.proxy import FaultProxy
 from tests.servers import fresh_database
 from tracker_store_async import (
     FailSafeTrackerStore,
@@ -201,12 +203,18 @@ async def test_an_outage_is_told_as_it_goes(watched: Watched) -> None:
     await store.save(tracker)
     assert watched.metric(state) == 2
     assert watched.metric(backlog, **{"for": "storage"}) == 1
+    transitions = "tracker_store_breaker_transitions_total"
+    assert watched.metric(transitions, to="open") == 1
+    assert f'{transitions}{{backend="in_memory",to="closed"' not in watched.text()
     primary.times = 0
     del primary._read, primary._health
     while watched.metric(state):
         await asyncio.sleep(0.01)
     assert watched.metric(backlog, **{"for": "storage"}) == 0
     assert "ok" in watched.outcomes("replay")
+    assert watched.metric(transitions, to="open") == 1
+    assert watched.metric(transitions, to="closed") == 1
+    assert watched.metric("tracker_store_replayed_events_total") == 1
     await store.close()
 
 
@@ -277,21 +285,45 @@ async def test_wrappers_are_watched_once_and_no_longer_when_told(
 # -- the dashboard ---------------------------------------------------------------------
 
 
-async def test_the_dashboard_asks_for_what_is_exported(watched: Watched) -> None:
-    primary = Faulty()
-    store = FailSafeTrackerStore(RetryingTrackerStore(primary), probe_min_seconds=0.01)
-    store.event_broker = FailingBroker()
-    watched.watch(store)
-    primary.times = 1
-    for _ in range(2):
+@pytest.mark.backend("redis")
+async def test_the_dashboard_asks_for_what_is_exported(
+    watched: Watched, redis_server: Any
+) -> None:
+    """In a real run with a pool, a conflict, a retry and an outage."""
+    async with FaultProxy(redis_server.host, redis_server.port) as proxy:
+        store = create_tracker_store(
+            {
+                "type": "redis",
+                "host": proxy.host,
+                "port": proxy.port,
+                "username": redis_server.username or None,
+                "password": redis_server.password or None,
+                "key_prefix": f"telemetry{uuid4().hex[:8]}",
+                "retry": True,
+                "fail_safe": {"probe_min_seconds": 0.01, "probe_max_seconds": 0.05},
+            },
+            event_broker=FailingBroker(),
+        )
+        watched.watch(store)
         tracker = await store.get_or_create_tracker(SENDER)
         other = await store.get_or_create_tracker(SENDER)
         for each in (tracker, other):
             each.update(user())
             await store.save(each)
-    exported = set(re.findall(r"^(\w+)[{ ]", watched.text(), re.MULTILINE))
-    # Only a backend with a pool has these.
-    exported.add("tracker_store_pool_connections")
+        proxy.cut()  # the next request finds that out, and is repeated
+        await store.retrieve(SENDER)
+        await proxy.refuse()
+        proxy.cut()
+        await add(store, SENDER, user())
+        await proxy.accept()
+        while watched.metric("tracker_store_breaker_state"):
+            await asyncio.sleep(0.01)
+        text = watched.text()
+        await store.delete(SENDER)
+        await store.close()
+    for counted in ("conflicts", "retries", "replayed_events", "io_bytes", "events"):
+        assert watched.metric(f"tracker_store_{counted}_total", backend="redis") > 0
+    exported = set(re.findall(r"^(\w+)[{ ]", text, re.MULTILINE))
     dashboard = json.loads(DASHBOARD.read_text())
     expressions = [
         target["expr"]
@@ -308,10 +340,17 @@ async def test_the_dashboard_asks_for_what_is_exported(watched: Watched) -> None
         if not any(name.endswith(suffix) for suffix in of_histograms)
     }
     assert missing == set()
-    labels = {"operation", "backend", "outcome", "kind", "for", "le"}
-    named = set(re.findall(r"(?:by \(|, )(\w+)(?=[,)])", " ".join(expressions)))
-    assert named <= labels
-    await store.close()
+    for expression in expressions:
+        [metric] = set(re.findall(r"tracker_store_\w+", expression))
+        labels = set(re.findall(r'(?:{|,)(\w+)="(?=.*)', lines_of(metric, text)))
+        named = set(re.findall(r"(?:by \(|, )(\w+)(?=[,)]|!?=)", expression))
+        named |= set(re.findall(r"[{,]\s*(\w+)(?:=~|!=|=)", expression))
+        assert named - labels == set(), expression
+
+
+def lines_of(metric: str, text: str) -> str:
+    """Return what is exported of one metric."""
+    return "\n".join(line for line in text.splitlines() if line.startswith(metric))
 
 
 # -- what it costs unused --------------------------------------------------------------

@@ -46,6 +46,7 @@ T = TypeVar("T")
 
 SCOPE = "tracker_store_async"
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
+_TRANSITIONS = {"opened": "open", "closed": "closed"}
 _KINDS = {
     **dict.fromkeys(("append", "read", "delete"), SpanKind.CLIENT),
     "publish": SpanKind.PRODUCER,
@@ -100,6 +101,16 @@ class Telemetry:
             "tracker_store.retries",
             unit="{retry}",
             description="Requests that were repeated after a fault.",
+        )
+        self._transitions = meter.create_counter(
+            "tracker_store.breaker.transitions",
+            unit="{transition}",
+            description="Outages that began (open) and were over (closed).",
+        )
+        self._replayed = meter.create_counter(
+            "tracker_store.replayed.events",
+            unit="{event}",
+            description="Events of outages that were handed to the storage.",
         )
         self._add_gauges(meter)
 
@@ -174,10 +185,18 @@ class Telemetry:
                 elapsed = time.perf_counter() - started
                 self._duration.record(elapsed, {**attributes, "outcome": outcome})
 
-    def count(self, what: str, store: TrackerStore) -> None:
-        """Count a conflict or a retry."""
-        counter = self._conflicts if what == "conflict" else self._retries
-        counter.add(1, {"backend": store.backend_name})
+    def count(self, what: str, store: TrackerStore, number: int = 1) -> None:
+        """Count what happened."""
+        labels = {"backend": store.backend_name}
+        if what in _TRANSITIONS:
+            self._transitions.add(number, {**labels, "to": _TRANSITIONS[what]})
+            return
+        counters = {
+            "conflict": self._conflicts,
+            "retry": self._retries,
+            "replayed": self._replayed,
+        }
+        counters[what].add(number, labels)
 
     def _measure(
         self,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
-from tracker_store_async.observation import observed
+from tracker_store_async.observation import noted, observed
 from tracker_store_async.options import check_count, check_seconds
 from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import Health, Read
@@ -296,6 +296,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     def _note_outage(self, error: StoreUnavailableError) -> None:
         if self._breaker.open(error):
             self._replayer.replayed = Replayed()
+            noted(self, "opened")
             fallback = self._fallbacks[0].backend_name
             tell_outage(self.backend_name, fallback, error)
         self._recover_soon()
@@ -337,7 +338,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         async with self._turns.turn(sender_id):
             entry = self._backlog.entries.get(sender_id)
             if entry is not None:
-                await self._replayer.replay(entry)
+                noted(self, "replayed", await self._replayer.replay(entry))
 
     # -- coming back -------------------------------------------------------------------
 
@@ -363,6 +364,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             # A password may be in the middle of its rotation: it is tried again.
             is_locked_out = StoreAccessError in map(type, refused.values())
             if self._breaker.state == "half_open":
+                noted(self, "closed")
                 done = self._replayer.replayed
                 tell_recovery(self._breaker.close(), done, refused)
             elif self._has_left_over and not is_locked_out:

@@ -76,11 +76,14 @@ class Replayer:
         self._seen = seen
         self.replayed = Replayed()
 
-    async def replay(self, entry: Entry) -> None:
+    async def replay(self, entry: Entry) -> int:
         """Append what one conversation has left, and then forget it in the backlog.
 
         Cut short anywhere, it can be done again: what has landed is recognised by its
         ids. The caller sees to it that nobody else works on the conversation.
+
+        Returns:
+            Number of events that were handed to the primary.
 
         Raises:
             StoreUnavailableError: The primary went away again.
@@ -88,6 +91,7 @@ class Replayer:
         """
         now = self._primary._now()
         held = await self._backlog.read(entry, Read(entry.sender_id, ALWAYS, start=0))
+        rows: list[NewRow] = []
         if held is not None and not entry.has_expired(now):
             rows = new_rows(held.rows[entry.confirmed - held.first_position :])
             if await self._append_all(entry, held, rows):
@@ -98,6 +102,7 @@ class Replayer:
             self.replayed.conversations += 1
             self.replayed.events += len(rows)
         await self._backlog.remove(entry)
+        return len(rows)
 
     async def _append_all(
         self, entry: Entry, held: StoredConversation, rows: Sequence[NewRow]

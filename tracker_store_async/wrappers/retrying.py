@@ -14,6 +14,7 @@ from tenacity import (
 )
 
 from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
+from tracker_store_async.observation import noted
 from tracker_store_async.options import check_count, check_seconds
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
@@ -91,8 +92,7 @@ class RetryingTrackerStore(WrapperTrackerStore):
         return isinstance(error, StoreUnavailableError)
 
     def _note_retry(self, state: RetryCallState) -> None:
-        if self._observer is not None:
-            self._observer.count("retry", self)
+        noted(self, "retry")
 
     async def _open(self) -> None:
         await self._retried(super()._open)

@@ -65,14 +65,16 @@ class TrackerLoader:
             CorruptEventError: A stored event is not a JSON object. One that is not
                 decoded yet raises it when it is touched.
         """
-        stored = await self._store._fetch(sender_id, start=start, last=last)
+        stored = await self._store._fetch(sender_id, start=start, last=last, ids=False)
         if stored is None:
             return None
         tracker = await self.build(sender_id, stored, start=start, last=last)
         if tracker is None:
             # Rasa wrote this conversation: without a snapshot, only a replay of the
             # whole session gives the state. The next save stores a snapshot.
-            stored = await self._store._fetch(sender_id, start=start, last=None)
+            stored = await self._store._fetch(
+                sender_id, start=start, last=None, ids=False
+            )
             if stored is None:
                 return None
             tracker = self._new_tracker(sender_id, stored, last)

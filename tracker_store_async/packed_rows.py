@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, overload
 
-from tracker_store_async.rows import RawRows
+from tracker_store_async.rows import BytesRows, RawRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -85,6 +85,8 @@ def packed(rows: Iterable[StoredRow]) -> list[str | bytes]:
     kind = type(rows)
     if kind is PackedRows:
         return rows.data  # type: ignore[attr-defined, no-any-return]
+    if kind is BytesRows:
+        return rows.texts()  # type: ignore[attr-defined, no-any-return]
     if kind is RawRows:
         texts = rows.texts()  # type: ignore[attr-defined]
         return [

@@ -89,8 +89,7 @@ class ConversationHistory(ConversationState):
         if excess > 0:
             for event in [*self.events, *events][:excess]:
                 self._note_input_channel(event)
-            self._known_state = isolated(self.state_snapshot())
-            self._dropped_since_known = 0
+            self.remember_state()
             self.is_truncated = True
         self.events.extend(events)
 
@@ -107,11 +106,15 @@ class ConversationHistory(ConversationState):
         for, so that nothing which was set is forgotten when others are reverted.
         """
         if self._known_state is None or self._dropped_since_known >= limit:
-            self._known_state = isolated(self.state_snapshot())
-            self._dropped_since_known = 0
+            self.remember_state()
         self._dropped_since_known += 1
         self.is_truncated = True
         self._note_input_channel(event)
+
+    def remember_state(self) -> None:
+        """Keep the state as it is now, for the time when events have been dropped."""
+        self._known_state = isolated(self.state_snapshot())
+        self._dropped_since_known = 0
 
     def _note_input_channel(self, dropped: Event) -> None:
         if kind_of(dropped) == "user":
@@ -203,7 +206,7 @@ class ConversationHistory(ConversationState):
         """
         if self.is_truncated and not types_in(self.events, "restart", "session"):
             if self._known_state is not None:
-                restore_snapshot(self, isolated(self._known_state))
+                restore_snapshot(self, isolated(self._known_state), is_given_up=True)
             self.state_needs_reload = True
         for event in self.applied_events():
             event.apply_to(self)
@@ -246,8 +249,11 @@ class ConversationHistory(ConversationState):
                 self.latest_message = event
                 break
 
-    def _restore(self, snapshot: Mapping[str, Any]) -> None:
-        restore_snapshot(self, snapshot)
+    def _restore(
+        self, snapshot: Mapping[str, Any], *, is_given_up: bool = False
+    ) -> None:
+        restore_snapshot(self, snapshot, is_given_up=is_given_up)
+        self.state_needs_reload = False
         self._earlier_input_channel = snapshot["latest_input_channel"]
 
     def _copy_window(self, other: ConversationHistory) -> None:

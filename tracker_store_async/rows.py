@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 MAX_SENDER_ID_LENGTH = 255
 """Longest sender id in characters: the width of the column in Rasa's SQL layout."""
@@ -109,9 +109,40 @@ class RawRows(Sequence["StoredRow"]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def texts(self) -> Iterator[str | bytes]:
+    def texts(self) -> Iterable[str | bytes]:
         """Return the JSON text of each row."""
         return map(self._text_of, self._raw)
+
+
+class BytesRows(RawRows):
+    """Such rows whose texts are bytes, all of which can be taken out at once.
+
+    Args:
+        raw: What the driver gave for each row.
+        row_of: Returns the id and the JSON text of one of them.
+        texts_of: Returns the JSON texts of all of them.
+    """
+
+    __slots__ = ("_texts_of",)
+
+    def __init__(
+        self,
+        raw: Sequence[Any],
+        row_of: Callable[[Any], StoredRow],
+        texts_of: Callable[[Sequence[Any]], list[bytes]],
+    ) -> None:
+        super().__init__(raw, row_of, lambda row: texts_of([row])[0])
+        self._texts_of = texts_of
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return one row, or some of them in the same way."""
+        if isinstance(key, slice):
+            return BytesRows(self._raw[key], self._row_of, self._texts_of)
+        return super().__getitem__(key)
+
+    def texts(self) -> list[bytes]:
+        """Return the JSON text of each row."""
+        return self._texts_of(self._raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +260,8 @@ class Read:
     goes with a `start` and without `last`. The header is that of the whole log.
 
     `columns` lets a backend that keeps the columns of a :class:`NewRow` answer with
-    such rows, so that who copies them does not derive them again.
+    such rows, so that who copies them does not derive them again. Without `ids` nobody
+    looks at the ids of the rows: a backend may leave them out, as None.
     """
 
     sender_id: str
@@ -238,6 +270,7 @@ class Read:
     last: int | None = None
     limit: int | None = None
     columns: bool = False
+    ids: bool = True
 
 
 @dataclass(slots=True)

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker_store_async import errors
-from tracker_store_async.cursor import is_session_action, is_session_start
+from tracker_store_async.cursor import (
+    identify_all,
+    is_session_action,
+    is_session_start,
+)
 from tracker_store_async.events import UserUttered
 from tracker_store_async.observation import noted, observed
 from tracker_store_async.overlap import adds_entities, keys_of, overlap
@@ -29,7 +32,7 @@ from tracker_store_async.serialization import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import Sequence
 
     from tracker_store_async.cursor import LogCursor, PendingEvent
     from tracker_store_async.events import Event
@@ -70,31 +73,42 @@ class Prepared(NamedTuple):
     request: Append
 
 
+class SaveTurn:
+    """Keeps other tasks from saving the same tracker object meanwhile."""
+
+    __slots__ = ("_done", "_tracker")
+
+    def __init__(self, tracker: DialogueStateTracker) -> None:
+        self._tracker = tracker
+
+    async def __aenter__(self) -> None:
+        """Wait until no other task saves it."""
+        tracker, loop = self._tracker, asyncio.get_running_loop()
+        while (other := tracker._save_under_way) is not None:
+            if other.get_loop() is not loop:
+                break  # what was under way on a loop that is gone never ends
+            await asyncio.wait([other])
+        self._done = tracker._save_under_way = loop.create_future()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Let the next one."""
+        self._tracker._save_under_way = None
+        self._done.set_result(None)
+
+
 class Saver:
     """Saves the trackers of one store, each by one task at a time."""
 
     def __init__(self, store: TrackerStore) -> None:
         self._store = store
 
-    @asynccontextmanager
-    async def turn(self, tracker: DialogueStateTracker) -> AsyncIterator[None]:
+    def turn(self, tracker: DialogueStateTracker) -> SaveTurn:
         """Wait until no other task saves the same tracker object, into any store.
 
         Raises:
             InvalidInputError: It is not a tracker, or cannot be stored.
         """
-        check_tracker(tracker)
-        loop = asyncio.get_running_loop()
-        while (other := tracker._save_under_way) is not None:
-            if other.get_loop() is not loop:
-                break  # what was under way on a loop that is gone never ends
-            await asyncio.wait([other])
-        done = tracker._save_under_way = loop.create_future()
-        try:
-            yield
-        finally:
-            tracker._save_under_way = None
-            done.set_result(None)
+        return SaveTurn(check_tracker(tracker))
 
     async def save(self, tracker: DialogueStateTracker, *, rebase: bool) -> None:
         """Publish and append the tracker's unsaved events.
@@ -146,8 +160,14 @@ class Saver:
             ConcurrentSaveError: The tracker was built by hand, does not hold what is
                 stored, and `rebase` is False.
         """
-        await self.prepare(tracker, rebase=rebase)
         store, cursor = self._store, tracker._log
+        if (
+            cursor.version is None
+            or tracker.state_needs_reload
+            or not cursor.speaks_of(store, tracker.sender_id)
+        ):
+            await self.prepare(tracker, rebase=rebase)
+            cursor = tracker._log
         if not cursor.pending and not names_user(tracker):
             return None
         batch = await self.encode(tracker)
@@ -196,7 +216,10 @@ class Saver:
             InvalidInputError: The backend could never store it.
         """
         store = self._store
-        async with store._loop_turns:
+        turns = store._loop_turns
+        if turns.are_over:
+            await turns.wait()
+        with turns:
             # As of this moment: the tracker may be updated while others have a turn.
             pending = list(tracker._log.pending)
             batch = encode_batch(tracker, most_rows=EVENTS_PER_TURN)
@@ -379,6 +402,8 @@ class Saver:
             fresh._log.whole = cursor.whole
         if expected_version not in (None, fresh._log.version):
             return
+        if history is not None:
+            fresh.remember_state()  # it was loaded without a bound, and gets one below
         pending = list(cursor.pending)
         for entry in pending:
             if isinstance(entry.event, UserUttered):
@@ -426,8 +451,11 @@ def encode_batch(
     return Batch(version, rows, session_start, snapshot)
 
 
-def _encoded(pending: Iterable[PendingEvent]) -> list[NewRow]:
-    return [encode_row(entry.event, entry.identify()) for entry in pending]
+def _encoded(pending: Sequence[PendingEvent]) -> list[NewRow]:
+    identify_all(pending)
+    return [
+        encode_row(entry.event, entry.event_id or entry.identify()) for entry in pending
+    ]
 
 
 def session_start_after(cursor: LogCursor, count: int) -> int:
@@ -437,11 +465,14 @@ def session_start_after(cursor: LogCursor, count: int) -> int:
     action right before it where there is one.
     """
     start = cursor.session_start
-    after_action = cursor.ends_with_session_action
     for offset, entry in enumerate(cursor.pending[:count]):
         if is_session_start(entry.event):
+            after_action = (
+                is_session_action(cursor.pending[offset - 1].event)
+                if offset
+                else cursor.ends_with_session_action
+            )
             start = (cursor.version or 0) + offset - (1 if after_action else 0)
-        after_action = is_session_action(entry.event)
     return start
 
 

@@ -18,10 +18,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.events import BotUttered, UserUttered, event_from_dict
+from tracker_store_async.events.base import event_from_own
 from tracker_store_async.state import TrackerActiveLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tracker_store_async.events import Event
     from tracker_store_async.state import ConversationState
@@ -45,22 +46,26 @@ def take_snapshot(state: ConversationState) -> dict[str, Any]:
     }
 
 
-def restore_snapshot(state: ConversationState, snapshot: Mapping[str, Any]) -> None:
+def restore_snapshot(
+    state: ConversationState, snapshot: Mapping[str, Any], *, is_given_up: bool = False
+) -> None:
     """Replace a state by the one that `take_snapshot` was given.
 
     Args:
         state: The state to replace.
         snapshot: The data; messages in it are copied, slot values are not.
+        is_given_up: Whether nobody uses the data any more, so that nothing is copied.
     """
-    state._reset()
+    event_of = event_from_own if is_given_up else event_from_dict
+    state._reset_slots()
     for name, value in snapshot["slots"].items():
         state._set_slot(name, value)
     state._paused = snapshot["paused"]
     state.followup_action = snapshot["followup_action"]
     state.latest_action = dict(snapshot["latest_action"])
-    state.latest_message = _message_from(snapshot["latest_message"])
+    state.latest_message = _message_from(snapshot["latest_message"], event_of)
     said = snapshot["latest_bot_utterance"]
-    said = None if said is None else event_from_dict(said)
+    said = None if said is None else event_of(said)
     state.latest_bot_utterance = (
         said if isinstance(said, BotUttered) else BotUttered.empty()
     )
@@ -131,15 +136,18 @@ def _message_data(message: UserUttered | None) -> dict[str, Any] | None:
     return data
 
 
-def _message_from(data: Mapping[str, Any] | None) -> UserUttered:
-    message = UserUttered.empty() if data is None else event_from_dict(data["event"])
+def _message_from(
+    data: Mapping[str, Any] | None, event_of: Callable[[dict[str, Any]], Event]
+) -> UserUttered:
+    message = None if data is None else event_of(data["event"])
     if data is None or not isinstance(message, UserUttered):
         return UserUttered.empty()
-    message.use_text_for_featurization = data["use_text_for_featurization"]
-    if "entities" in data:
-        message.entities = list(data["entities"])
-    else:
-        message.entities = message.parse_data["entities"]
+    # Setting an attribute of a pydantic model takes ten times as long.
+    fields = message.__dict__
+    fields["_use_text"] = data["use_text_for_featurization"]
+    fields["entities"] = (
+        list(data["entities"]) if "entities" in data else message.parse_data["entities"]
+    )
     return message
 
 

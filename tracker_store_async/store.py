@@ -554,11 +554,11 @@ class TrackerStore(Lifecycle, Protocol):
         return outbox_entries(tracker, self._publisher, with_bodies=bodies)
 
     async def _fetch(
-        self, sender_id: str, *, start: int | None, last: int | None
+        self, sender_id: str, *, start: int | None, last: int | None, ids: bool = True
     ) -> StoredConversation | None:
         check_sender_id(sender_id)
         await self._ensure_open()
-        reading = self._read(Read(sender_id, self._now(), start, last))
+        reading = self._read(Read(sender_id, self._now(), start, last, ids=ids))
         return await observed(self, "read", reading, sender_id)
 
     async def _load(

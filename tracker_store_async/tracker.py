@@ -226,13 +226,17 @@ class DialogueStateTracker(ConversationHistory):
         Args:
             events: The events, oldest first; it becomes `events` of this tracker, and
                 sees to it that one of them is the latest message.
-            snapshot: The state after them, from `state_snapshot`; the tracker keeps it.
+            snapshot: The state after them, from `state_snapshot`; the tracker keeps it
+                as its own.
             truncated: Whether there are earlier events.
         """
         self.events = events
         self.is_truncated = truncated
-        self._restore(snapshot)
-        self._known_state, self._dropped_since_known = snapshot, 0
+        # Only a tracker that has dropped events, or will, goes back to a known state.
+        is_window = truncated or self._max_event_history is not None
+        self._restore(snapshot, is_given_up=not is_window)
+        self._known_state = snapshot if is_window else None
+        self._dropped_since_known = 0
         if not truncated:
             self._earlier_input_channel = None
 

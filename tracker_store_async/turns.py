@@ -18,7 +18,13 @@ TURNS_SECONDS_PER_PASS = 0.002
 class Turns:
     """Bounds the work done in one pass of the loop; `async with` takes a turn.
 
-    Nothing may be awaited within a turn. Turns are taken in the order of asking.
+    Nothing may be awaited within a turn. Turns are taken in the order of asking. Where
+    nearly every call takes one, half of what it costs is saved by::
+
+        if turns.are_over:
+            await turns.wait()
+        with turns:
+            ...
     """
 
     __slots__ = ("_spent_seconds", "_started", "_waiting")
@@ -28,20 +34,34 @@ class Turns:
         self._started = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def are_over(self) -> bool:
+        """Whether the next turn has to wait for the loop's next pass."""
+        return bool(self._waiting) or self._spent_seconds >= TURNS_SECONDS_PER_PASS
+
     async def __aenter__(self) -> None:
         """Wait until it is our turn."""
-        if self._waiting or self._spent_seconds >= TURNS_SECONDS_PER_PASS:
-            await self._wait()
+        if self.are_over:
+            await self.wait()
         self._started = time.perf_counter()
 
     async def __aexit__(self, *exc_info: object) -> None:
+        """Note how long the turn took."""
+        self.__exit__()
+
+    def __enter__(self) -> None:
+        """Begin a turn that does not have to wait, or has waited."""
+        self._started = time.perf_counter()
+
+    def __exit__(self, *exc_info: object) -> None:
         """Note how long the turn took."""
         if not self._spent_seconds:
             asyncio.get_running_loop().call_soon(self._start_pass)
         # Never zero: the end of this pass has been ordered.
         self._spent_seconds += max(1e-9, time.perf_counter() - self._started)
 
-    async def _wait(self) -> None:
+    async def wait(self) -> None:
+        """Wait until it is our turn."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:

@@ -208,8 +208,9 @@ class Event(BaseModel):
 
         What a database or a broker could not take as an id is an ordinary field.
         """
-        carried = (self.__pydantic_extra__ or {}).get("event_id")
-        return carried if _is_usable_id(carried) else None
+        extra = self.__pydantic_extra__
+        carried = extra.get("event_id") if extra else None
+        return carried if carried and _is_usable_id(carried) else None
 
     @event_id.setter
     def event_id(self, value: str) -> None:
@@ -406,6 +407,14 @@ def event_from_dict(
         return builder_of(fields, default)(isolated(dict(fields)))
     except MISFITS:
         return UnknownEvent(fields)
+
+
+def event_from_own(fields: dict[str, Any]) -> Event:
+    """Build the event of a JSON object that nobody else uses: it is not copied."""
+    try:
+        return builder_of(fields)(dict(fields))
+    except MISFITS:
+        return build_unknown(fields)
 
 
 def builder_of(

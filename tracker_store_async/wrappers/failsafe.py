@@ -204,6 +204,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     async def _read(self, read: Read) -> StoredConversation | None:
         if read.limit is not None:
             return await self._read_page(read)
+        read = replace(read, ids=True)  # what is read is remembered
         while True:
             if await self._is_served_by_primary(read.sender_id):
                 with suppress(StoreUnavailableError):

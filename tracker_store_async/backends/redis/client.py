@@ -14,7 +14,13 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import NoScriptError
 
 from tracker_store_async.backends.redis.credentials import login_options
+from tracker_store_async.backends.redis.kept import (
+    IS_POSSIBLE,
+    KeptConnections,
+    encoded,
+)
 from tracker_store_async.backends.redis.options import split
+from tracker_store_async.deadlines import Deadlines
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
@@ -25,6 +31,13 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 1.0
 """Longest time that a cancelled caller waits for the answer of its command."""
+
+READ_BYTES = 1 << 18
+"""Most bytes that are taken from a socket at once: what asyncio takes."""
+
+SMALL_BYTES = 32_768
+"""Most bytes that a command may have to be sent without a task of its own: fewer than a
+socket takes at once, so that a cancelled caller never leaves half of it unsent."""
 
 CLUSTER_RETRIES = 3
 """Times that a command is sent again to a cluster that is changing."""
@@ -67,6 +80,9 @@ class Connector:
         options = self._shared | {
             "db": self._options.db,
             "retry": Retry(NoBackoff(), 0),
+            # `Commands` bounds each of them; redis-py takes a task and two timers
+            "socket_timeout": None,
+            "socket_read_size": READ_BYTES,
         }
         if self._options.unix_socket_path is not None:
             options |= {
@@ -143,13 +159,17 @@ class Commands:
         client: Redis | RedisCluster,
         max_connections: int,
         timeout_seconds: float,
+        *,
+        keep: bool = False,
     ) -> None:
         self.client = client
         self.is_cluster = isinstance(client, RedisCluster)
         self._turns = asyncio.Semaphore(max_connections)
         self._max_connections = max_connections
         self._under_way = 0
-        self._timeout_seconds = timeout_seconds
+        self._deadlines = Deadlines(timeout_seconds)
+        keeps = keep and IS_POSSIBLE and isinstance(client, Redis)
+        self._kept = KeptConnections(client.connection_pool) if keeps else None  # type: ignore[union-attr]
 
     def pool_use(self) -> dict[str, int]:
         """Return how many connections there may be, and how many are in use."""
@@ -157,7 +177,15 @@ class Commands:
 
     async def run(self, script: Script, keys: Sequence[bytes], *args: Any) -> Any:
         """Run a script: one round trip, two where the server does not know it yet."""
-        return await self._whole(self._script(script, (len(keys), *keys, *args)))
+        words = (len(keys), *keys, *args)
+        if self._kept is None:
+            return await self._whole(self._script(script, words))
+        [answer] = await self._ask([encoded(words, head=script.head, given=2)])
+        if isinstance(answer, NoScriptError):
+            [answer] = await self._ask([encoded(("EVAL", script.text, *words))])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def run_many(
         self, script: Script, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]
@@ -192,9 +220,15 @@ class Commands:
         return answer
 
     async def send_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send commands together and return their answers."""
+        """Send commands together, in order, and return their answers."""
         if not commands:
             return []
+        if self._kept is not None:
+            answers = await self._ask([encoded(command) for command in commands])
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+            return answers
         return list(await self._whole(self._pipeline(commands)))
 
     async def _script(self, script: Script, rest: tuple[Any, ...]) -> Any:
@@ -211,19 +245,35 @@ class Commands:
                 pipeline.execute_command(*command)
             return await pipeline.execute(raise_on_error=raise_on_error)
 
-    async def _whole(self, work: Coroutine[Any, Any, Any]) -> Any:
-        async def in_turn() -> Any:
-            async with asyncio.timeout(self._timeout_seconds):
-                try:
-                    await self._turns.acquire()
-                except BaseException:
-                    work.close()
-                    raise
-                self._under_way += 1
-                try:
-                    return await work
-                finally:
-                    self._under_way -= 1
-                    self._turns.release()
+    async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send encoded commands on a connection that is kept; return their answers."""
+        assert self._kept is not None  # noqa: S101
+        data = commands[0] if len(commands) == 1 else b"".join(commands)
+        asking = self._in_turn(self._kept.ask(data, len(commands)))
+        if len(data) <= SMALL_BYTES:
+            return list(await self._deadlines.bound(asking))
+        return list(await settled(self._deadlines.bound(asking), SETTLE_SECONDS))
 
-        return await settled(in_turn(), SETTLE_SECONDS)
+    async def _whole(self, work: Coroutine[Any, Any, Any]) -> Any:
+        async def spared() -> Any:
+            if self._kept is not None:
+                await self._kept.spare()
+            return await work
+
+        bounded = self._deadlines.bound(self._in_turn(spared(), work))
+        return await settled(bounded, SETTLE_SECONDS)
+
+    async def _in_turn(self, *work: Coroutine[Any, Any, Any]) -> Any:
+        """Await the first one once it is our turn; close all of them if that fails."""
+        try:
+            await self._turns.acquire()
+        except BaseException:
+            for each in work:
+                each.close()
+            raise
+        self._under_way += 1
+        try:
+            return await work[0]
+        finally:
+            self._under_way -= 1
+            self._turns.release()

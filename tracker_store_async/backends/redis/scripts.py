@@ -26,6 +26,8 @@ class Script:
     def __init__(self, text: str) -> None:
         self.text = text
         self.sha = sha1(text.encode()).hexdigest()  # noqa: S324 (Redis' own name)
+        # the first two words of the command that runs it, as they are sent
+        self.head = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % self.sha.encode()
 
 
 _EXPIRED = """
@@ -89,11 +91,14 @@ return 1
 """
 )
 
-# the header, the first position and the rows; or Rasa's value and its time to live
+# The header, the first position and the rows, or how many there are if they are many;
+# or Rasa's value and its time to live. Lua takes over each row and hands it out again:
+# 5,000 take it 5 ms, in which the server does nothing else, and a plain LRANGE 2 ms.
 READ = Script(
     _EXPIRED
     + """
 local now, start, last, limit = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local most = tonumber(ARGV[5])
 local h = redis.call('HMGET', KEYS[1], 'version', 'first', 'session_start',
   'created_at', 'updated_at', 'expires_at', 'user_id', 'snapshot')
 if not h[1] then
@@ -108,8 +113,10 @@ if last ~= '' then from = math.max(from, version - tonumber(last)) end
 from = math.min(math.max(from, first), version)
 local found = {}
 if from < version then
-  local to = limit == '' and -1 or from - first + tonumber(limit) - 1
-  found = redis.call('LRANGE', KEYS[2], from - first, to)
+  local count = version - from
+  if limit ~= '' then count = math.min(count, tonumber(limit)) end
+  if count > most then return {h, from, count} end
+  found = redis.call('LRANGE', KEYS[2], from - first, from - first + count - 1)
 end
 return {h, from, found}
 """

@@ -225,6 +225,7 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
                 client,
                 self._options.max_connections,
                 self._options.command_timeout_seconds,
+                keep=self._keeps_connections,
             )
             with self._translated:
                 if commands.is_cluster:
@@ -239,6 +240,13 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
             delete_rasa_data=self._delete_rasa_data,
             only_looks=not self._creates_layout,
         )
+
+    @property
+    def _keeps_connections(self) -> bool:
+        """Whether connections stay at hand: ours, to one server, with a fixed login."""
+        options = self._options
+        is_ours = self._own_client is None and options.deployment_mode == "standalone"
+        return is_ours and options.credential_provider is None
 
     async def _check_layout(self, commands: Commands) -> None:
         """Refuse a layout that a later version of this library wrote."""

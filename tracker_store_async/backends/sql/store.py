@@ -28,6 +28,7 @@ from tracker_store_async.backends.sql.rasa import RasaOperations
 from tracker_store_async.backends.sql.schema import build_tables
 from tracker_store_async.backends.sql.schema_of_store import SchemaOfStore
 from tracker_store_async.credentials import text_or_source
+from tracker_store_async.deadlines import Deadlines
 from tracker_store_async.errors import (
     ConfigurationError,
     StoreClosedError,
@@ -211,6 +212,7 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
             self._connector = OwnEngine(engine, options)
         self.backend_name = self._connector.dialect
         self._command_timeout_seconds = engines.command_seconds(options)
+        self._deadlines = Deadlines(self._command_timeout_seconds)
         self.outbox = outbox and check_outbox(self._connector)
         self._outbox: SqlOutbox | None = None
         self._auto_upgrade = auto_upgrade
@@ -258,6 +260,7 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
             raise
 
     async def _open_whole(self) -> None:
+        self._deadlines = Deadlines(self._command_timeout_seconds)  # of this loop
         engine = await self._connected_engine()
         try:
             with self._translated:
@@ -319,6 +322,7 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
     async def _close(self) -> None:
         engine, operations = self._engine, self._operations
         self._engine = self._operations = None
+        self._deadlines.close()
         with self._translated:
             if operations is not None:
                 await operations.close()
@@ -422,8 +426,7 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
     async def _bounded(self, work: Awaitable[T]) -> T:
         """Await one operation for a bounded time, with the driver's errors as ours."""
         with self._translated:
-            async with asyncio.timeout(self._command_timeout_seconds):
-                return await work
+            return await self._deadlines.bound(work)
 
     def _driver_name(self) -> str:
         return "" if self._engine is None else self._engine.dialect.driver

@@ -1,0 +1,236 @@
+"""Redis connections that stay at hand, and reads of long conversations."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+
+from benchmarks.roundtrips import counting_proxy
+from tests.sql_databases import NOW, SENDER, append, ids, read, rows
+from tracker_store_async import RedisTrackerStore
+from tracker_store_async.rows import Rewrite
+
+pytest.importorskip("redis", reason="the extra redis is not installed")
+
+from redis.asyncio import Connection
+
+from tracker_store_async.backends.redis import kept
+from tracker_store_async.backends.redis.kept import encoded, word
+from tracker_store_async.backends.redis.operations import ROWS_BY_SCRIPT
+from tracker_store_async.backends.redis.scripts import READ
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+MANY = ROWS_BY_SCRIPT + 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("GET", b"\xff key"),
+        ("EVALSHA", "a" * 40, 1, b"key", "", "Grüße", 12, b"x" * 7000),
+        ("LRANGE", b"rows", 0, -1),
+    ],
+)
+def test_a_command_is_encoded_as_redis_py_does(command: tuple[Any, ...]) -> None:
+    assert encoded(command) == b"".join(Connection().pack_command(*command))
+
+
+def test_the_beginning_of_a_script_call_is_encoded_once() -> None:
+    assert READ.head == word("EVALSHA") + word(READ.sha)
+    whole = encoded(("EVALSHA", READ.sha, 1, b"key"))
+    assert encoded((1, b"key"), head=READ.head, given=2) == whole
+
+
+@asynccontextmanager
+async def opened(server: Any, **options: Any) -> AsyncIterator[RedisTrackerStore]:
+    """Yield a store with a prefix of its own, and remove what it has stored."""
+    prefix = f"test{uuid4().hex[:12]}"
+    address = {
+        "host": server.host,
+        "port": server.port,
+        "username": server.username or None,
+        "password": server.password or None,
+    }
+    try:
+        async with RedisTrackerStore(key_prefix=prefix, **address | options) as store:
+            yield store
+    finally:
+        with server.client() as client:
+            for key in client.scan_iter(match=f"*{prefix}*", count=1000):
+                client.delete(key)
+
+
+async def said(store: RedisTrackerStore, *commands: tuple[Any, ...]) -> list[Any]:
+    return await store._opened.commands.send_all(commands)
+
+
+async def test_a_connection_stays_at_hand(redis_server: Any) -> None:
+    async with opened(redis_server) as store:
+        first = await said(store, ("CLIENT", "ID"))
+        await store._read(read())
+        assert await said(store, ("CLIENT", "ID"), ("ECHO", "a")) == [*first, b"a"]
+
+
+async def test_an_error_of_the_server_leaves_the_connection_in_step(
+    redis_server: Any,
+) -> None:
+    async with opened(redis_server) as store:
+        first = await said(store, ("CLIENT", "ID"))
+        with pytest.raises(Exception, match="unknown command"):
+            await said(store, ("NONSENSE",), ("ECHO", "a"))
+        assert await said(store, ("CLIENT", "ID")) == first
+
+
+async def test_a_cancelled_caller_waits_for_the_answer(redis_server: Any) -> None:
+    async with opened(redis_server, max_connections=1) as store:
+        [first] = await said(store, ("CLIENT", "ID"))
+        waiting = asyncio.ensure_future(said(store, ("BLPOP", "nothing", "0.05")))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await said(store, ("ECHO", "mine")) == [b"mine"]
+        assert await said(store, ("CLIENT", "ID")) == [first]
+
+
+async def test_a_connection_whose_answer_does_not_come_is_closed(
+    redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "SETTLE_SECONDS", 0.01)
+    async with opened(redis_server, max_connections=1) as store:
+        [first] = await said(store, ("CLIENT", "ID"))
+        waiting = asyncio.ensure_future(said(store, ("BLPOP", "nothing", "5")))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await said(store, ("ECHO", "mine")) == [b"mine"]
+        assert await said(store, ("CLIENT", "ID")) != [first]
+
+
+async def test_kept_connections_are_no_more_than_there_may_be(
+    redis_server: Any,
+) -> None:
+    async with opened(redis_server, max_connections=2) as store:
+        commands = store._opened.commands
+        for _ in range(3):
+            await asyncio.gather(
+                *(store._read(read()) for _ in range(5)),
+                *(commands.send("GET", "nothing") for _ in range(5)),
+            )
+        assert commands.pool_use() == {"size": 2, "checked_out": 0}
+
+
+# -- long conversations ----------------------------------------------------------------
+
+
+async def test_a_long_read_takes_two_round_trips(redis_server: Any) -> None:
+    url = f"redis://{redis_server.host}:{redis_server.port}"
+    async with (
+        counting_proxy(url) as (proxied, proxy),
+        opened(redis_server, port=urlsplit(proxied).port) as store,
+    ):
+        assert await store._append(append(0, MANY))
+        await store._read(read(last=1))  # the server knows the scripts from now on
+        trips = [proxy.round_trips]
+        for last in (ROWS_BY_SCRIPT, MANY, 0):
+            await store._read(read(last=last))
+            trips.append(proxy.round_trips)
+    assert [after - before for before, after in pairwise(trips)] == [1, 2, 1]
+
+
+def before_the_rows(
+    store: RedisTrackerStore, change: Callable[[], Awaitable[Any]]
+) -> list[int]:
+    """Have something happen between the header and the rows of a read, once."""
+    commands = store._opened.commands
+    send_all, calls = commands.send_all, []
+
+    async def send_all_later(sent: Any) -> list[Any]:
+        calls.append(len(sent))
+        if len(calls) == 1:
+            await change()
+        return await send_all(sent)
+
+    commands.send_all = send_all_later  # type: ignore[method-assign]
+    return calls
+
+
+async def test_a_long_read_is_of_one_moment(redis_server: Any) -> None:
+    async with opened(redis_server) as store:
+        assert await store._append(append(0, MANY))
+        calls = before_the_rows(store, lambda: store._append(append(MANY, 3)))
+        found = await store._read(read())
+        assert calls == [2]
+        assert ids(found) == [row.event_id for row in rows(MANY, 0)]
+        assert found is not None
+        assert found.version == MANY
+
+
+async def test_a_log_that_begins_anew_meanwhile_is_read_again(
+    redis_server: Any,
+) -> None:
+    async with opened(redis_server) as store:
+        assert await store._append(append(0, MANY))
+
+        async def change() -> None:
+            await store._delete(SENDER, None, NOW)
+            assert await store._append(append(0, MANY + 1, now=NOW + 1))
+
+        calls = before_the_rows(store, change)
+        found = await store._read(read())
+        assert calls == [2]
+        assert found is not None
+        assert found.created_at == NOW + 1
+        assert len(found.rows) == found.version == MANY + 1
+
+
+async def test_a_log_that_is_rewritten_meanwhile_is_read_again(
+    redis_server: Any,
+) -> None:
+    async with opened(redis_server) as store:
+        assert await store._append(append(0, MANY))
+        new = [row._replace(data='{"event": "other"}') for row in rows(MANY, 0)]
+
+        async def change() -> None:
+            assert await store._rewrite(
+                Rewrite(
+                    sender_id=SENDER,
+                    expected_version=MANY,
+                    first_position=0,
+                    created_at=NOW,
+                    rows=new,
+                    changed=frozenset(range(MANY)),
+                    snapshot="{}",
+                    user_id=None,
+                    now=NOW,
+                )
+            )
+
+        before_the_rows(store, change)
+        found = await store._read(read())
+        assert found is not None
+        assert found.created_at > NOW
+        assert {bytes(data) for _, data in found.rows} == {b'{"event": "other"}'}
+
+
+async def test_a_log_that_is_cut_or_deleted_meanwhile_is_read_again(
+    redis_server: Any,
+) -> None:
+    async with opened(redis_server) as store:
+        assert await store._append(append(0, MANY, session_start=5))
+        before_the_rows(store, lambda: store._delete(SENDER, 5, NOW))
+        found = await store._read(read())
+        assert found is not None
+        assert (found.first_position, len(found.rows)) == (5, MANY - 5)
+        assert await store._append(append(MANY, MANY))
+        before_the_rows(store, lambda: store._delete(SENDER, None, NOW))
+        assert await store._read(read()) is None

@@ -1,0 +1,87 @@
+"""SQLite: which connection a read goes to, and what is left out of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.sql_databases import append, ids, read, rows
+from tracker_store_async import SQLTrackerStore
+from tracker_store_async.backends.sql import sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+MANY = sqlite.SHORT_READ_ROWS + 1
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SQLTrackerStore]:
+    async with SQLTrackerStore(dialect="sqlite", db=str(tmp_path / "a.db")) as store:
+        yield store
+
+
+@pytest.fixture
+def used(store: SQLTrackerStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list of the connections that are used from now on."""
+    run: Callable[..., Any] = sqlite._run
+    operations: Any = store._opened
+    found: list[str] = []
+
+    async def noted(driver: Any, *arguments: Any) -> Any:
+        found.append("writer" if driver is operations._writer else "reader")
+        return await run(driver, *arguments)
+
+    monkeypatch.setattr(sqlite, "_run", noted)
+    return found
+
+
+async def test_a_short_read_goes_to_the_connection_that_writes(
+    store: SQLTrackerStore, used: list[str]
+) -> None:
+    assert await store._append(append(0, MANY))
+    used.clear()
+    assert await store._read(read(sender_id="nobody")) is None
+    assert ids(await store._read(read(last=3))) == ids_of(MANY)[-3:]
+    assert used == ["writer", "writer"]
+
+
+async def test_a_long_read_does_not_keep_a_save_waiting(
+    store: SQLTrackerStore, used: list[str]
+) -> None:
+    assert await store._append(append(0, MANY))
+    used.clear()
+    assert ids(await store._read(read())) == ids_of(MANY)
+    assert used == ["writer", "reader"]
+    assert await store._append(append(MANY))
+
+
+async def test_a_read_does_not_wait_for_a_save(
+    store: SQLTrackerStore, used: list[str]
+) -> None:
+    assert await store._append(append(0))
+    used.clear()
+    saving = asyncio.ensure_future(store._append(append(3)))
+    await asyncio.sleep(0)
+    await store._read(read())
+    assert await saving
+    assert used == ["writer", "reader"]
+    assert len(ids(await store._read(read()))) == 6
+    assert used.pop() == "writer"
+
+
+async def test_ids_that_nobody_looks_at_are_not_read(store: SQLTrackerStore) -> None:
+    texts = ['{"event": "bot", "text": "Grüße"}', '{"event": "action"}']
+    new = [row._replace(data=text) for row, text in zip(rows(2, 0), texts, strict=True)]
+    assert await store._append(append(0, rows=new))
+    found = await store._read(read(ids=False))
+    assert found is not None
+    assert list(found.rows) == [(None, texts[0].encode()), (None, texts[1])]
+    assert ids(await store._read(read())) == ids_of(2)
+
+
+def ids_of(count: int) -> list[str]:
+    return [row.event_id for row in rows(count, 0)]

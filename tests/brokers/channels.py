@@ -14,7 +14,7 @@ import uuid
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.brokers import redis_server
 from tests.servers import fresh_database, private_mariadb, private_postgresql
@@ -52,6 +52,7 @@ class Channel(ABC):
         certificates: What its TLS is made of, or None.
         round_trips: Round trips of one publish of several events on a connection that
             is open, or None where that is not to be counted.
+        in_one_batch: Options with which a save is one round trip.
         drops_repeats: Whether the server drops repeats by itself.
     """
 
@@ -59,6 +60,7 @@ class Channel(ABC):
     address: tuple[str, int] | None = None
     certificates: Certificates | None = None
     round_trips: int | None = 1
+    in_one_batch: ClassVar[dict[str, Any]] = {}
     drops_repeats = False
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ import json
 import uuid
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.brokers.channels import Channel, Delivery
 from tests.servers.base import run_now
@@ -63,6 +63,7 @@ class RabbitMQChannel(WireChannel):
     """A queue, and the exchange before it."""
 
     round_trips = 1
+    in_one_batch: ClassVar = {"confirm_each_event": False}
 
     def _make(self, **options: Any) -> EventBroker:
         from tracker_store_async.brokers.pika import PikaEventBroker
@@ -118,6 +119,7 @@ class RabbitMQChannel(WireChannel):
 class NatsChannel(WireChannel):
     """A stream."""
 
+    in_one_batch: ClassVar = {"confirm_each_event": False}
     drops_repeats = True
 
     def _make(self, **options: Any) -> EventBroker:

@@ -70,10 +70,10 @@ def test_every_key_of_rasas_pika():
 
 
 @pytest.mark.parametrize("name", ["pika", "nats"])
-def test_an_event_may_wait_for_the_one_before(name):
-    assert not create_event_broker({"type": name}).confirm_each_event
-    section = {"type": name, "confirm_each_event": True}
-    assert create_event_broker(section).confirm_each_event
+def test_an_event_waits_for_the_one_before_unless_told_otherwise(name):
+    assert create_event_broker({"type": name}).confirm_each_event
+    section = {"type": name, "confirm_each_event": False}
+    assert not create_event_broker(section).confirm_each_event
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,6 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
             self._waiting -= len(messages)
 
     async def _send(self, link: _Link, batch: Sequence[_Prepared]) -> int:
-        self._check_size(batch)
         try:
             partitions = sorted(await link.producer.partitions_for(self.topic))
         except kafka_errors.KafkaError as error:
@@ -301,8 +300,8 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
                 raise problem
         return len(batch)
 
-    def _check_size(self, batch: Sequence[_Prepared]) -> None:
-        """Refuse a save as a whole, before its beginning is on its way."""
+    def _check(self, link: _Link, batch: Sequence[_Prepared]) -> None:
+        """Refuse as a whole what holds an event that is too large."""
         largest = max(prepared.size_bytes for prepared in batch)
         if largest > LARGEST_BYTES:
             raise errors.BrokerRefusedError(

@@ -52,7 +52,7 @@ class PikaConfig(ConnectedBrokerConfig):
         ssl_check_hostname: Whether the certificate must name the host.
         ssl_verify: Whether the certificate is checked at all.
         confirm_each_event: Whether an event waits for the confirmation of the one
-            before it in the same save.
+            before it in its conversation.
     """
 
     aliases: ClassVar = {"url": "host"}
@@ -73,7 +73,7 @@ class PikaConfig(ConnectedBrokerConfig):
     ssl_keyfile: Name | None = None
     ssl_check_hostname: bool = True
     ssl_verify: bool = True
-    confirm_each_event: bool = False
+    confirm_each_event: bool = True
 
     def required_driver(self) -> RequiredDriver:
         """Return aio-pika."""

@@ -54,6 +54,7 @@ class Channel(ABC):
             is open, or None where that is not to be counted.
         in_one_batch: Options with which a save is one round trip.
         drops_repeats: Whether the server drops repeats by itself.
+        environment_not_set: What a consumer sees where `RASA_ENVIRONMENT` is not set.
     """
 
     process: ServerProcess | None = None
@@ -62,6 +63,7 @@ class Channel(ABC):
     round_trips: int | None = 1
     in_one_batch: ClassVar[dict[str, Any]] = {}
     drops_repeats = False
+    environment_not_set: str | None = None
 
     def __init__(self) -> None:
         self._brokers: list[EventBroker] = []

@@ -39,7 +39,7 @@ async def test_without_an_environment(
     monkeypatch.delenv("RASA_ENVIRONMENT", raising=False)
     await channel.broker().publish(message("alice", 0))
     (delivery,) = await channel.read()
-    assert delivery.environment is None
+    assert delivery.environment == channel.environment_not_set
 
 
 async def test_the_messages_of_rasa_arrive_as_they_are(channel: Channel) -> None:

@@ -178,6 +178,8 @@ class NatsChannel(WireChannel):
 class KafkaChannel(WireChannel):
     """A topic."""
 
+    environment_not_set = "RASA_ENVIRONMENT_NOT_SET"  # Rasa's, to Kafka alone
+
     def _make(self, **options: Any) -> EventBroker:
         from tracker_store_async.brokers.kafka import KafkaEventBroker
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +23,7 @@ from tracker_store_async.brokers.envelope import (
     encode_body,
     environment,
 )
+from tracker_store_async.brokers.pika_tls import Files, key_password, tls_of
 from tracker_store_async.brokers.tls import client_context
 from tracker_store_async.redaction import get_logger
 
@@ -40,12 +40,6 @@ logger = get_logger(__name__)
 
 DEFAULT_EXCHANGE = "rasa-exchange"
 DEFAULT_QUEUE = "rasa_core_events"
-CLIENT_CERTIFICATE = "RABBITMQ_SSL_CLIENT_CERTIFICATE"
-CLIENT_KEY = "RABBITMQ_SSL_CLIENT_KEY"
-CA_FILE = "RABBITMQ_SSL_CA_FILE"
-KEY_PASSWORD = "RABBITMQ_SSL_KEY_PASSWORD"  # noqa: S105  its name, not a password
-
-
 SHORT_TEXT_BYTES = 255
 """Most bytes of a property such as `type`: the length of AMQP's short string."""
 
@@ -109,8 +103,9 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
         use_ssl: Whether to use TLS. None does if `RABBITMQ_SSL_CLIENT_CERTIFICATE` and
             `RABBITMQ_SSL_CLIENT_KEY` are set, as in Rasa.
         ssl_cafile: Certificates to check the server against; `RABBITMQ_SSL_CA_FILE`.
-        ssl_certfile: The client's certificate.
-        ssl_keyfile: Its private key; its password is in `RABBITMQ_SSL_KEY_PASSWORD`.
+        ssl_certfile: The client's certificate; `RABBITMQ_SSL_CLIENT_CERTIFICATE`.
+        ssl_keyfile: Its private key; `RABBITMQ_SSL_CLIENT_KEY`. Its password is in
+            `RABBITMQ_SSL_KEY_PASSWORD`.
         ssl_check_hostname: Whether the certificate must name the host.
         ssl_verify: Whether the certificate is checked at all.
         confirm_each_event: Whether an event is sent only once RabbitMQ has confirmed
@@ -120,7 +115,13 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
         timeout_seconds: Longest time that one publish takes, reconnecting included.
 
     Attributes:
-        dropped: Number of messages that were dropped as configured.
+        drops_unpublished: Whether what is not confirmed is dropped, as in Rasa where
+            both keys about failures are False: a publish then raises nothing.
+        dropped: Number of messages that were dropped so.
+
+    Raises:
+        ConfigurationError: TLS keys, or Rasa's environment variables, contradict each
+            other.
     """
 
     def __init__(
@@ -147,11 +148,9 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
         confirm_each_event: bool = True,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> None:
-        if use_ssl is None:
-            use_ssl = all(
-                os.environ.get(name) for name in (CLIENT_CERTIFICATE, CLIENT_KEY)
-            )
-        port = port or (5671 if use_ssl else 5672)
+        files = Files(ssl_cafile, ssl_certfile, ssl_keyfile)
+        self._use_ssl, self._ssl_files = tls_of(use_ssl, files)
+        port = port or (5671 if self._use_ssl else 5672)
         super().__init__(
             "RabbitMQ",
             f"{host}:{port}",
@@ -166,15 +165,9 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
         self.dropped = 0
         self._server = (host, port, virtual_host)
         self._login = (username, "guest" if password is None else password)
-        self._use_ssl = use_ssl
-        self._ssl_files = (
-            ssl_cafile or os.environ.get(CA_FILE),
-            ssl_certfile or os.environ.get(CLIENT_CERTIFICATE),
-            ssl_keyfile or os.environ.get(CLIENT_KEY),
-        )
         self._ssl_check_hostname = ssl_check_hostname
         self._ssl_verify = ssl_verify
-        self._drops = False
+        self.drops_unpublished = False
         self._set_policy(should_keep_unpublished_messages, raise_on_failure)
 
     def _set_policy(self, keep: bool | None, raises: bool | None) -> None:
@@ -186,7 +179,7 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
         elif keep is None or keep:
             self.on_publish_error = "best_effort"
         else:
-            self._drops = True
+            self.drops_unpublished = True
 
     async def publish_many(self, messages: Sequence[EventMessage]) -> None:
         """Send the events of one save together, and wait for all confirmations.
@@ -198,7 +191,7 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
         try:
             await super().publish_many(messages)
         except errors.PublishError as error:
-            if not self._drops:
+            if not self.drops_unpublished:
                 raise
             self.dropped += len(messages)
             logger.error(
@@ -255,7 +248,7 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
             *self._ssl_files,
             check_hostname=self._ssl_check_hostname,
             verify=self._ssl_verify,
-            key_password=os.environ.get(KEY_PASSWORD),
+            key_password=key_password(),
         )
 
     async def _declare(self, connection: AbstractConnection) -> None:

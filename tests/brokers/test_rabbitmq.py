@@ -206,6 +206,9 @@ async def test_a_user_who_may_not_write_is_told_and_keeps_the_connection(channel
         await broker.publish(message("alice", 0))
     assert broker.connections == 1
     assert await channel.read() == []
+    # to bind a queue takes the right to write to it
+    with pytest.raises(errors.BrokerAccessError, match="the rights of the user"):
+        await channel.broker(**options, queues=["another"]).open()
     await channel.close()
 
 

@@ -73,7 +73,7 @@ class RabbitMQChannel(WireChannel):
         return PikaEventBroker(
             host,
             port=port,
-            queues=[self.name],
+            queues=options.pop("queues", [self.name]),
             exchange_name=f"{self.name}_exchange",
             **(login | self._given(options)),
         )

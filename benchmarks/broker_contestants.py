@@ -129,12 +129,12 @@ async def redis_pair(places: Places) -> AsyncIterator[tuple[EventBroker, Publish
 
 @asynccontextmanager
 async def _wire(
-    name: str, places: Places
+    name: str, places: Places, **options: Any
 ) -> AsyncIterator[tuple[EventBroker, Publish]]:
     # imported here, since its servers come with what the tests need
     from benchmarks import wire_contestants
 
-    async with getattr(wire_contestants, name)(places) as pair:
+    async with getattr(wire_contestants, name)(places, **options) as pair:
         yield pair
 
 
@@ -145,5 +145,8 @@ BROKERS: dict[str, Pair] = {
     "redis": redis_pair,
     "rabbitmq": partial(_wire, "rabbitmq_pair"),
     "nats": partial(_wire, "nats_pair"),
+    # with 'confirm_each_event: false'
+    "rabbitmq-batch": partial(_wire, "rabbitmq_pair", confirm_each_event=False),
+    "nats-batch": partial(_wire, "nats_pair", confirm_each_event=False),
     "kafka": partial(_wire, "kafka_pair"),
 }

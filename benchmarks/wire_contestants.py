@@ -29,7 +29,9 @@ def _names() -> list[str]:
 
 
 @asynccontextmanager
-async def rabbitmq_pair(places: Any) -> AsyncIterator[tuple[EventBroker, Publish]]:
+async def rabbitmq_pair(
+    places: Any, **options: Any
+) -> AsyncIterator[tuple[EventBroker, Publish]]:
     """Yield the RabbitMQ broker, and aio-pika with a gather of confirmed publishes."""
     import aio_pika
 
@@ -54,14 +56,17 @@ async def rabbitmq_pair(places: Any) -> AsyncIterator[tuple[EventBroker, Publish
             ]
             await asyncio.gather(*waiting)
 
-        yield PikaEventBroker("127.0.0.1", queues=[ours], exchange_name=ours), publish
+        options |= {"queues": [ours], "exchange_name": ours}
+        yield PikaEventBroker("127.0.0.1", **options), publish
         for name in (ours, theirs):
             await channel.queue_delete(name)
             await channel.exchange_delete(name)
 
 
 @asynccontextmanager
-async def nats_pair(places: Any) -> AsyncIterator[tuple[EventBroker, Publish]]:
+async def nats_pair(
+    places: Any, **options: Any
+) -> AsyncIterator[tuple[EventBroker, Publish]]:
     """Yield the NATS broker, and nats-py with a gather of acknowledged publishes."""
     import nats
 
@@ -76,7 +81,8 @@ async def nats_pair(places: Any) -> AsyncIterator[tuple[EventBroker, Publish]]:
         waiting = [jetstream.publish(theirs, body.encode()) for body in bodies]
         await asyncio.gather(*waiting)
 
-    yield NatsEventBroker("nats://127.0.0.1:4222", stream=ours, subject=ours), publish
+    options |= {"stream": ours, "subject": ours}
+    yield NatsEventBroker("nats://127.0.0.1:4222", **options), publish
     for name in (ours, theirs):
         await jetstream.delete_stream(name)
     await client.close()

@@ -16,6 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from tracker_store_async import registry, secrets_manager
 from tracker_store_async.broker import EventBroker
+from tracker_store_async.brokers.bounded import bound
+from tracker_store_async.brokers.broker_config import BrokerConfig
 from tracker_store_async.config import (
     EVENT_BROKER,
     TRACKER_STORE,
@@ -27,6 +29,7 @@ from tracker_store_async.construction import call_with_settings, parameter_names
 from tracker_store_async.domain import Domain
 from tracker_store_async.errors import ConfigurationError, TrackerStoreError
 from tracker_store_async.redaction import get_logger
+from tracker_store_async.relay import publish_seconds_of
 from tracker_store_async.secrets_manager import SecretLogin, take_login
 from tracker_store_async.settings import (
     Count,
@@ -156,14 +159,7 @@ def create_event_broker(
     found = registry.load_third_party(
         type_name, registry.BROKERS, registry.BROKER_ENTRY_POINTS, EVENT_BROKER
     )
-    broker = _build_broker(found, config)
-    # Method names prove nothing: those of Rasa's brokers are the same.
-    if EventBroker not in type(broker).__mro__:
-        raise ConfigurationError(
-            f"{EVENT_BROKER}: {_name(found)} must be a subclass of "
-            "tracker_store_async.EventBroker, with an async publish(message)"
-        )
-    return cast(EventBroker, broker)
+    return _build_broker(found, type_name, config)
 
 
 # -- sections --------------------------------------------------------------------------
@@ -227,6 +223,8 @@ def _build_builtin_store(
     store: TrackerStore = store_class(
         domain=domain, event_broker=event_broker, **arguments
     )
+    if store.outbox and event_broker is not None:
+        publish_seconds_of(event_broker)  # says what does not go together
     return store
 
 
@@ -357,7 +355,7 @@ def _build_builtin_broker(
     settings, strict = _settings(config, EVENT_BROKER)
     if registration.target is None or registration.config is None:
         found = _builtin_class(name, registration, registry.BROKERS, EVENT_BROKER)
-        return cast(EventBroker, _build_broker(found, config))
+        return _build_broker(found, name, config)
     model = registry.load_builtin(registration.config, name, None, EVENT_BROKER)
     keys: Section = parse_settings(
         model, settings, where=EVENT_BROKER, type_name=name, strict=strict
@@ -372,19 +370,49 @@ def _build_builtin_broker(
     return broker
 
 
-def _build_broker(found: Callable[..., Any], config: EndpointConfig) -> Any:
+def _build_broker(
+    found: Callable[..., Any], type_name: str, config: EndpointConfig
+) -> EventBroker:
+    """Return somebody else's broker; the keys of every broker are seen to here."""
     _refuse_abstract(found, EVENT_BROKER)
+    settings, strict = _settings(config, EVENT_BROKER)
+    common = _take_common_keys(found, settings, type_name)
     from_endpoint_config = getattr(found, "from_endpoint_config", None)
     with _naming(found, EVENT_BROKER):
         if from_endpoint_config is not None:
             broker = from_endpoint_config(config)
         else:
-            settings, strict = _settings(config, EVENT_BROKER)
             broker = call_with_settings(
                 found, settings, {}, where=EVENT_BROKER, strict=strict
             )
     _refuse_coroutine(broker, found, EVENT_BROKER)
-    return broker
+    # Method names prove nothing: those of Rasa's brokers are the same.
+    if EventBroker not in type(broker).__mro__:
+        raise ConfigurationError(
+            f"{EVENT_BROKER}: {_name(found)} must be a subclass of "
+            "tracker_store_async.EventBroker, with an async publish(message)"
+        )
+    if common.on_publish_error is not None:
+        broker.on_publish_error = common.on_publish_error
+    given = "timeout_seconds" in common.model_fields_set
+    has_own = "timeout_seconds" in parameter_names(found)
+    if not has_own and (given or not hasattr(broker, "timeout_seconds")):
+        bound(broker, common.timeout_seconds)
+    return cast(EventBroker, broker)
+
+
+def _take_common_keys(
+    found: Callable[..., Any], settings: dict[str, Any], type_name: str
+) -> BrokerConfig:
+    """Take the keys that every broker has; those with a parameter stay as well."""
+    names = BrokerConfig.model_fields.keys() & settings.keys()
+    given = {name: settings.pop(name) for name in names}
+    common = parse_settings(
+        BrokerConfig, given, where=EVENT_BROKER, type_name=type_name
+    )
+    for name in common.model_fields_set & parameter_names(found):
+        settings[name] = getattr(common, name)
+    return common
 
 
 # -- checks ----------------------------------------------------------------------------

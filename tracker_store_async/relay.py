@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tracker_store_async.broker import EventMessage
-from tracker_store_async.errors import BrokerRefusedError
+from tracker_store_async.errors import BrokerRefusedError, ConfigurationError
 from tracker_store_async.redaction import get_logger
 from tracker_store_async.relay_holds import Holds
 from tracker_store_async.settling import settled
@@ -40,10 +40,14 @@ LONGEST_LEASE_SECONDS = 300.0
 """What is leased for longer was leased before the database's clock was set back."""
 
 PUBLISH_SECONDS = LEASE_SECONDS / 2
-"""Longest time that one publish may take: another relay must not begin meanwhile."""
+"""Longest time that one publish may take: another relay must not begin meanwhile. A
+broker that may take longer makes for longer leases."""
 
-RENEW_SECONDS = PUBLISH_SECONDS + 5.0
-"""What has to be left of a lease before anything is published."""
+MARGIN_SECONDS = 5.0
+"""What has to be left of a lease, beside a publish, before anything is published."""
+
+LONGEST_PUBLISH_SECONDS = LONGEST_LEASE_SECONDS / 2 - MARGIN_SECONDS
+"""Longest `timeout_seconds` of a broker that a relay can wait for."""
 
 BATCH = 200
 POLL_SECONDS = 1.0
@@ -119,6 +123,9 @@ class Relay:
         broker: Gets them.
         watch: Gets every publish that is to be awaited, and returns it watched.
 
+    Raises:
+        ConfigurationError: The broker does not go with an outbox.
+
     Attributes:
         published_count: Number of events that the broker confirmed to this relay.
         failure_count: Number of times that it did not confirm a publish.
@@ -133,6 +140,8 @@ class Relay:
         self._outbox = outbox
         self._broker = broker
         self._watch = watch
+        self._publish_seconds = publish_seconds_of(broker)
+        self._lease_seconds = 2 * self._publish_seconds
         self._owner = uuid.uuid4().hex
         self._is_open = False
         self._is_out = False  # whether nothing could be published of late
@@ -237,18 +246,19 @@ class Relay:
         return found
 
     def _has_lease(self) -> bool:
-        return self._mine_until - time.monotonic() > RENEW_SECONDS
+        left = self._mine_until - time.monotonic()
+        return left > self._publish_seconds + MARGIN_SECONDS
 
     async def _renew(self) -> None:
         asked_at = time.monotonic()
-        if not await self._outbox.lease(self._owner, LEASE_SECONDS):
+        if not await self._outbox.lease(self._owner, self._lease_seconds):
             self._mine_until = 0.0
             raise _LeaseLostError
-        self._mine_until = asked_at + LEASE_SECONDS
+        self._mine_until = asked_at + self._lease_seconds
 
     async def _open_broker(self) -> None:
         if not self._is_open:
-            async with asyncio.timeout(PUBLISH_SECONDS):
+            async with asyncio.timeout(self._publish_seconds):
                 await self._broker.open()
             self._is_open = True
 
@@ -328,13 +338,41 @@ class Relay:
         messages = [_message_of(item) for item in items]
         if not self._has_lease():
             await self._renew()
-        async with asyncio.timeout(PUBLISH_SECONDS):
+        async with asyncio.timeout(self._publish_seconds):
             publishing: Awaitable[None] = self._broker.publish_many(messages)
             await (publishing if self._watch is None else self._watch(publishing))
         self.published_count += len(items)
         self._note_answer()
         await settled(self._outbox.remove(items))
         self._holds.drop({item.sender_id for item in items})
+
+
+def publish_seconds_of(broker: EventBroker) -> float:
+    """Return how long a relay waits for one publish: as long as the broker does.
+
+    Args:
+        broker: Its `timeout_seconds` counts, if it has any.
+
+    Raises:
+        ConfigurationError: The broker does not go with an outbox.
+    """
+    if getattr(broker, "drops_unpublished", False):
+        raise ConfigurationError(
+            "event_broker: 'raise_on_failure: false' with "
+            "'should_keep_unpublished_messages: false' drops what RabbitMQ does not "
+            "confirm, and 'outbox: true' of the tracker_store would take it for "
+            "published: leave both keys out (the outbox keeps the events), or leave "
+            "'outbox' out"
+        )
+    said = getattr(broker, "timeout_seconds", None)
+    seconds = float(said) if isinstance(said, int | float) else 0.0
+    if seconds > LONGEST_PUBLISH_SECONDS:
+        raise ConfigurationError(
+            f"event_broker.timeout_seconds: {seconds:g} s are more than an outbox "
+            f"('outbox: true') can wait for one publish: make it "
+            f"{LONGEST_PUBLISH_SECONDS:g} or less"
+        )
+    return max(PUBLISH_SECONDS, seconds + MARGIN_SECONDS)
 
 
 def _message_of(item: OutboxItem) -> EventMessage:

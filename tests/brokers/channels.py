@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.brokers import redis_server
 from tests.servers import fresh_database, private_mariadb, private_postgresql
@@ -53,16 +53,20 @@ class Channel(ABC):
         certificates: What its TLS is made of, or None.
         round_trips: Round trips of one publish of several events on a connection that
             is open, or None where that is not to be counted.
+        in_one_batch: Options with which a save is one round trip.
         drops_repeats: Whether the server drops repeats by itself.
         any_host: Options of a broker that takes a certificate for another host.
+        environment_not_set: What a consumer sees where `RASA_ENVIRONMENT` is not set.
     """
 
     process: ServerProcess | None = None
     address: tuple[str, int] | None = None
     certificates: Certificates | None = None
     round_trips: int | None = 1
+    in_one_batch: ClassVar[dict[str, Any]] = {}
     drops_repeats = False
     any_host: Mapping[str, Any] = MappingProxyType({"ssl_check_hostname": False})
+    environment_not_set: str | None = None
 
     def __init__(self) -> None:
         self._brokers: list[EventBroker] = []

@@ -163,7 +163,8 @@ async def test_one_save_is_one_round_trip(served: Channel) -> None:
     if served.round_trips is None:
         pytest.skip("its protocol does not allow it")
     async with proxy_for(served) as proxy:
-        broker = served.broker(host=proxy.host, port=proxy.port)
+        address = {"host": proxy.host, "port": proxy.port}
+        broker = served.broker(**address, **served.in_one_batch)
         await broker.publish_many(batch("alice", 0, 6))
         await broker.publish_many(batch("alice", 6, 6))
         before = proxy.round_trips

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -65,6 +66,33 @@ async def test_a_full_disk_leaves_no_part_of_a_save(
     assert path.read_bytes() == before
     await broker.publish_many(batch("alice", 2, 2))
     assert len(path.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+async def test_a_directory_that_cannot_be_synced_doubles_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Without the right to read it, the whole system is synced in its place."""
+    path, open_file, synced = tmp_path / "events.log", os.open, []
+
+    def refused(what: Any, *arguments: Any) -> int:
+        if what == tmp_path:
+            raise OSError(code, os.strerror(code))
+        return open_file(what, *arguments)
+
+    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr(os, "sync", lambda: synced.append(path.read_text()))
+    broker = FileEventBroker(path)
+    if code == errno.EACCES:
+        await broker.publish(message("alice", 0))
+        assert synced == [""]  # before anything is written
+    else:
+        with pytest.raises(errors.BrokerUnavailableError, match="Input/output"):
+            await broker.publish(message("alice", 0))
+        assert path.read_text() == ""
+        monkeypatch.setattr(os, "open", open_file)
+        await broker.publish(message("alice", 0))
+    assert len(path.read_text().splitlines()) == 1
 
 
 async def test_a_directory_that_is_not_there(tmp_path: Path) -> None:

@@ -39,12 +39,12 @@ async def test_without_an_environment(
     monkeypatch.delenv("RASA_ENVIRONMENT", raising=False)
     await channel.broker().publish(message("alice", 0))
     (delivery,) = await channel.read()
-    assert delivery.environment is None
+    assert delivery.environment == channel.environment_not_set
 
 
 async def test_the_messages_of_rasa_arrive_as_they_are(channel: Channel) -> None:
     bodies: list[dict[str, Any]] = golden.load("broker/inmemory")[:400]
-    broker = channel.broker()
+    broker = channel.broker(**channel.in_one_batch)  # else conversations mix
     for at in range(0, len(bodies), 50):
         await broker.publish_many(
             [

@@ -196,11 +196,12 @@ async def test_a_login_that_is_refused(proxied):
     await broker.close()
 
 
-async def test_a_full_queue_is_said():
+@pytest.mark.parametrize("count", [2, 4, 6])  # with four more it is too many
+async def test_a_full_queue_is_said(count):
     broker = KafkaEventBroker(
         "127.0.0.1:1", security_protocol="PLAINTEXT", queue_size=4, timeout_seconds=0.3
     )
-    first = asyncio.create_task(broker.publish_many(batch("alice", 0)))
+    first = asyncio.create_task(broker.publish_many(batch("alice", 0, count)))
     await asyncio.sleep(0)
     with pytest.raises(errors.BrokerUnavailableError, match="queue_size"):
         await broker.publish_many(batch("bob", 0))

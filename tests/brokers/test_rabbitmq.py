@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import uuid
 
 import pytest
 
 from tests.brokers.kit import batch, ids, message
+from tests.servers.rabbitmq import READER
 from tracker_store_async import errors
 from tracker_store_async.brokers.pika import PikaEventBroker
 
@@ -118,14 +121,37 @@ def one_too_large(first: int):
     return [message("alice", first), large, message("alice", first + 2)]
 
 
-async def test_what_follows_a_refused_event_is_counted_and_not_sent_again(
-    rabbitmq_server, limited, caplog
-):
-    _channel, names, queue = limited
+async def all_ids(queue):
+    found = []
+    while (each := await queue.get(no_ack=True, fail=False)) is not None:
+        found.append(each.message_id)
+    return found
+
+
+async def test_nothing_overtakes_an_event_that_is_refused(rabbitmq_server, limited):
+    channel, names, queue = limited
     broker = broker_for(rabbitmq_server, names)
     with pytest.raises(errors.BrokerRefusedError, match="queue may be full"):
         await broker.publish_many(one_too_large(0))
-    assert broker.overtaken == 1
+    assert await all_ids(queue) == ["alice-0"]
+    whole = [message("alice", n) for n in range(3)]  # a smaller one, once it is retried
+    await broker.publish_many(whole)
+    await broker.close()
+    assert (broker.overtaken, broker.connections) == (0, 1)
+    assert await all_ids(queue) == ids(whole)
+    # the queue without a limit has had what the other refused
+    found = [each.message_id for each in await read(channel, names[1])]
+    assert found == ["alice-0", "alice-1", *ids(whole)]
+
+
+async def test_in_one_batch_what_follows_a_refused_event_is_counted(
+    rabbitmq_server, limited, caplog
+):
+    _channel, names, queue = limited
+    broker = broker_for(rabbitmq_server, names, confirm_each_event=False)
+    with pytest.raises(errors.BrokerRefusedError, match="queue may be full"):
+        await broker.publish_many([*one_too_large(0), message("bob", 0)])
+    assert broker.overtaken == 1  # of the conversation whose event was refused
     assert "took 1 later ones" in caplog.text
     assert broker.connections == 1
     # for a minute each event waits for the one before it
@@ -133,26 +159,57 @@ async def test_what_follows_a_refused_event_is_counted_and_not_sent_again(
         await broker.publish_many(one_too_large(3))
     assert broker.overtaken == 1
     await broker.close()
-    found = []
-    while (each := await queue.get(no_ack=True, fail=False)) is not None:
-        found.append(each.message_id)
-    assert found == ["alice-0", "alice-2", "alice-3"]
+    assert await all_ids(queue) == ["alice-0", "alice-2", "bob-0", "alice-3"]
 
 
-async def test_each_event_waits_for_the_one_before_where_asked_for(
-    rabbitmq_server, limited
+@pytest.mark.parametrize("field", ["type", "message id", "RASA_ENVIRONMENT"])
+async def test_a_property_that_amqp_cannot_hold_refuses_that_event_alone(
+    rabbitmq_server, raw, field, monkeypatch
 ):
-    _channel, names, queue = limited
-    broker = broker_for(rabbitmq_server, names, confirm_each_event=True)
-    with pytest.raises(errors.BrokerRefusedError):
-        await broker.publish_many(one_too_large(0))
-    await queue.purge()
-    whole = [message("alice", n) for n in range(3)]  # a smaller one, once it is retried
-    await broker.publish_many(whole)
+    channel, names = raw
+    broker = broker_for(rabbitmq_server, names, timeout_seconds=2)
+    await broker.publish(message("alice", 0))
+    long = "ż" * 128  # 256 bytes
+    refused = message("alice", 1)
+    if field == "type":
+        refused = message("alice", 1, event=long)
+    elif field == "message id":
+        refused = dataclasses.replace(refused, message_id=long)
+    else:
+        monkeypatch.setenv("RASA_ENVIRONMENT", long)
+    with pytest.raises(errors.BrokerRefusedError, match=f"{field} .* 256 bytes"):
+        await broker.publish_many([message("alice", 9), refused])
+    monkeypatch.delenv("RASA_ENVIRONMENT", raising=False)
+    await broker.publish(message("alice", 1))
     await broker.close()
-    assert broker.overtaken == 0
-    found = [each.message_id for each in await read(_channel, names[1])]
-    assert list(dict.fromkeys(found)) == ids(whole)
+    assert (broker.connections, broker.repeats) == (1, 0)
+    found = [each.message_id for each in await read(channel, names[1])]
+    assert found == ["alice-0", "alice-1"]
+
+
+async def test_a_user_who_may_not_write_is_told_and_keeps_the_connection(channel_of):
+    channel = channel_of("rabbitmq")
+    channel.renew()
+    options = {"username": READER, "password": READER, "timeout_seconds": 3}
+    broker = channel.broker(**options)
+    for _ in range(2):
+        results = await asyncio.gather(
+            *(broker.publish_many(batch(name, 0)) for name in ("alice", "bob")),
+            return_exceptions=True,
+        )
+        assert [type(each) for each in results] == [errors.BrokerAccessError] * 2
+        assert "may not write to the exchange" in str(results[0])
+    assert broker.is_ready()
+    # what the user may write to is written to over the same connection
+    broker.exchange_name = ""
+    with pytest.raises(errors.BrokerRefusedError, match="no queue for the event"):
+        await broker.publish(message("alice", 0))
+    assert broker.connections == 1
+    assert await channel.read() == []
+    # to bind a queue takes the right to write to it
+    with pytest.raises(errors.BrokerAccessError, match="the rights of the user"):
+        await channel.broker(**options, queues=["another"]).open()
+    await channel.close()
 
 
 async def test_a_queue_of_another_kind_is_one_sentence(rabbitmq_server, raw):

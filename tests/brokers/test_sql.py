@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+from functools import partialmethod
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
+from sqlalchemy import MetaData, inspect
 
 from tests.brokers.kit import batch
 from tracker_store_async import (
@@ -15,6 +19,7 @@ from tracker_store_async import (
     create_event_broker,
     errors,
 )
+from tracker_store_async.brokers import sql
 from tracker_store_async.brokers.sql import SQLEventBroker
 
 if TYPE_CHECKING:
@@ -51,6 +56,35 @@ async def test_the_table_of_a_tracker_store_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(errors.BrokerAccessError, match="name another 'db'"):
         await broker.publish_many(batch("alice", 0))
     await broker.close()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"])
+async def test_who_finds_no_table_and_is_overtaken_uses_the_others(
+    database: str, channel_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = channel_of(database)
+    channel.renew()
+    await channel.broker().open()
+    found = [Mock(has_table=Mock(return_value=False))]
+    monkeypatch.setattr(
+        sql, "inspect", lambda connection: found.pop() if found else inspect(connection)
+    )
+    create = partialmethod(MetaData.create_all, checkfirst=False)
+    monkeypatch.setattr(MetaData, "create_all", create)
+    late = channel.broker(connection_attempts=1)
+    await late.publish_many(batch("alice", 0))
+    assert not found
+    assert len(await channel.read()) == 4
+    await channel.close()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"])
+async def test_six_may_open_at_once(database: str, channel_of: Any) -> None:
+    channel = channel_of(database)
+    channel.renew()
+    brokers = [channel.broker(connection_attempts=1) for _ in range(6)]
+    await asyncio.gather(*(broker.open() for broker in brokers))
+    await channel.close()
 
 
 async def test_it_gives_up_after_as_many_attempts_as_are_configured() -> None:

@@ -7,7 +7,7 @@ import json
 import uuid
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.brokers.channels import Channel, Delivery
 from tests.servers.base import run_now
@@ -68,6 +68,7 @@ class RabbitMQChannel(WireChannel):
     """A queue, and the exchange before it."""
 
     round_trips = 1
+    in_one_batch: ClassVar = {"confirm_each_event": False}
 
     def _make(self, **options: Any) -> EventBroker:
         from tracker_store_async.brokers.pika import PikaEventBroker
@@ -77,7 +78,7 @@ class RabbitMQChannel(WireChannel):
         return PikaEventBroker(
             host,
             port=port,
-            queues=[self.name],
+            queues=options.pop("queues", [self.name]),
             exchange_name=f"{self.name}_exchange",
             **(login | self._given(options)),
         )
@@ -123,6 +124,7 @@ class RabbitMQChannel(WireChannel):
 class NatsChannel(WireChannel):
     """A stream; over TLS the server wants a certificate of its clients, too."""
 
+    in_one_batch: ClassVar = {"confirm_each_event": False}
     drops_repeats = True
     needs_certificate = True
 
@@ -181,6 +183,8 @@ class NatsChannel(WireChannel):
 
 class KafkaChannel(WireChannel):
     """A topic."""
+
+    environment_not_set = "RASA_ENVIRONMENT_NOT_SET"  # Rasa's, to Kafka alone
 
     def _make(self, **options: Any) -> EventBroker:
         from tracker_store_async.brokers.kafka import KafkaEventBroker

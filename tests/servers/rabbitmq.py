@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import signal
 import ssl
 from contextlib import contextmanager, suppress
@@ -39,6 +42,11 @@ if TYPE_CHECKING:
     from tests.servers.base import Servers
 
 NAME = "RabbitMQ"
+
+READER = "reader"
+"""User of a private node who may declare everything, and write to no exchange but the
+default one; to bind a queue named `events_` takes writing to that. The password is the
+name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +154,12 @@ def private_rabbitmq(*, tls: bool = False) -> Iterator[PrivateRabbitMQ]:
         port, distribution = free_port(), free_port()
         tls_port = free_port() if tls else None
         settings = _settings(port, tls_port, certificates)
+        settings += f"load_definitions = {directory / 'users.json'}\n"
         (directory / "rabbitmq.conf").write_text(settings)
         (directory / "enabled_plugins").write_text("[].")
-        give_to(account, directory / "rabbitmq.conf", directory / "enabled_plugins")
+        (directory / "users.json").write_text(json.dumps(_users()))
+        names = ("rabbitmq.conf", "enabled_plugins", "users.json")
+        give_to(account, *(directory / name for name in names))
         server = RabbitMQServer(
             name=NAME,
             host="localhost",
@@ -218,3 +229,31 @@ def _settings(
             "ssl_options.fail_if_no_peer_cert = false",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _users() -> dict[str, Any]:
+    """Return the definitions of the users and of what they may do."""
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    no_exchange = everything | {"write": r"^events_[0-9a-f]+$|^amq\.default$"}
+    return {
+        "users": [
+            _user("guest", "administrator"),
+            _user(READER, ""),
+        ],
+        "vhosts": [{"name": "/"}],
+        "permissions": [
+            {"user": "guest", "vhost": "/", **everything},
+            {"user": READER, "vhost": "/", **no_exchange},
+        ],
+    }
+
+
+def _user(name: str, tags: str) -> dict[str, Any]:
+    salt = b"salt"
+    hashed = salt + hashlib.sha256(salt + name.encode()).digest()
+    return {
+        "name": name,
+        "password_hash": base64.b64encode(hashed).decode(),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": tags,
+    }

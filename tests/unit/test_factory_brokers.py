@@ -1,5 +1,6 @@
 """From configuration to event brokers."""
 
+import asyncio
 import textwrap
 
 import pytest
@@ -7,10 +8,16 @@ import pytest
 from tracker_store_async.broker import EventBroker, EventMessage
 from tracker_store_async.brokers.recording import RecordingBroker
 from tracker_store_async.config import EndpointConfig
-from tracker_store_async.errors import ConfigurationError, UnknownStoreTypeError
+from tracker_store_async.errors import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    UnknownStoreTypeError,
+)
 from tracker_store_async.factory import create_event_broker
 
 BROKERS = """
+    import asyncio
+
     from tracker_store_async.broker import EventBroker
 
     class Plain(EventBroker):
@@ -34,6 +41,26 @@ BROKERS = """
         @classmethod
         def from_endpoint_config(cls, config):
             return ConfiguredLater.from_endpoint_config(config)
+
+    class Patient(Plain):
+        def __init__(self, timeout_seconds=99.0, on_publish_error=None, **others):
+            self.timeout_seconds, self.others = timeout_seconds, others
+            self.given = on_publish_error
+
+    class Stuck(EventBroker):
+        async def publish(self, message):
+            await asyncio.Event().wait()
+
+    class StuckAndConfigured(Stuck):
+        @classmethod
+        def from_endpoint_config(cls, config):
+            broker = cls()
+            broker.given = config.kwargs
+            return broker
+
+    def file(path, **keys):
+        from tracker_store_async.brokers.file import FileEventBroker
+        return FileEventBroker(path, timeout_seconds=77.0, **keys)
 
     class RasaLike:
         def publish(self, event):
@@ -158,6 +185,55 @@ def test_from_endpoint_config():
     config = {"type": "other_brokers.Configured", "url": "u", "queue": "q"}
     broker = create_event_broker(config)
     assert (broker.url, broker.topic) == ("u", "q")
+
+
+MESSAGE = EventMessage("id", "alice", 0, {"event": "user"})
+
+
+@pytest.mark.parametrize("type_name", ["other_brokers.Plain", "plain", "recording"])
+def test_what_a_save_does_may_stand_with_any_broker(type_name):
+    section = {"type": type_name, "on_publish_error": "best_effort"}
+    assert create_event_broker(section).on_publish_error == "best_effort"
+    words = "event_broker.on_publish_error: must be"
+    assert words in problem(type=type_name, on_publish_error="drop")
+    assert "event_broker.timeout_seconds: must" in problem(
+        type=type_name, timeout_seconds=-1
+    )
+
+
+@pytest.mark.parametrize("name", ["Stuck", "StuckAndConfigured"])
+@pytest.mark.parametrize("method", ["publish", "publish_many"])
+async def test_a_class_that_knows_no_time_limit_has_one(name, method):
+    section = {"type": f"other_brokers.{name}", "timeout_seconds": 0.01}
+    broker = create_event_broker(section)
+    argument = MESSAGE if method == "publish" else [MESSAGE]
+    with pytest.raises(BrokerUnavailableError, match=f"{name} .* within 0.01 s"):
+        async with asyncio.timeout(5):
+            await getattr(broker, method)(argument)
+    assert type(broker).__name__ == name
+    if name == "StuckAndConfigured":
+        assert broker.given == {"timeout_seconds": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("section", "seconds"),
+    [
+        ({"type": "other_brokers.Stuck"}, 10.0),
+        ({"type": "other_brokers.Patient"}, 99.0),
+        ({"type": "other_brokers.Patient", "timeout_seconds": "5"}, 5.0),
+        ({"type": "other_brokers.file", "path": "e.log"}, 77.0),
+        ({"type": "other_brokers.file", "path": "e.log", "timeout_seconds": 5}, 5.0),
+    ],
+)
+def test_the_time_limit_of_a_class_of_ones_own(section, seconds):
+    assert create_event_broker(section).timeout_seconds == seconds
+
+
+def test_a_class_gets_the_keys_that_it_has_parameters_for():
+    section = {"type": "other_brokers.Patient", "on_publish_error": "raise", "x": 1}
+    broker = create_event_broker(section)
+    assert (broker.given, broker.on_publish_error) == ("raise", "raise")
+    assert broker.others == {"x": 1}
 
 
 @pytest.mark.parametrize("name", ["ConfiguredLater", "HiddenLater"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,10 @@ from tracker_store_async import (
     create_tracker_store,
     errors,
 )
+from tracker_store_async.brokers.file import FileEventBroker
+from tracker_store_async.brokers.recording import RecordingBroker
+from tracker_store_async.relay import Relay
+from tracker_store_async.rows import OutboxEntry, OutboxItem
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
 if TYPE_CHECKING:
@@ -90,3 +95,75 @@ def test_others_do_not_go_with_one(tmp_path: Path) -> None:
     ):
         with pytest.raises(errors.ConfigurationError, match="has an outbox"):
             wrap(with_outbox())
+
+
+class Waiting:
+    """An outbox with one event that notes for how long it is leased."""
+
+    def __init__(self) -> None:
+        self.items = [OutboxItem(1, "alice", OutboxEntry("id", 0, "{}"))]
+        self.leases: list[float] = []
+
+    async def lease(self, owner: str, seconds: float) -> bool:
+        self.leases.append(seconds)
+        return True
+
+    async def release(self, owner: str) -> None:
+        pass
+
+    async def read(self, limit: int, leave_out: Any = ()) -> Any:
+        return self.items
+
+    async def remove(self, items: Any) -> None:
+        self.items = []
+
+    async def count(self, limit: int) -> int:
+        return len(self.items)
+
+
+@pytest.mark.parametrize(
+    ("timeout_seconds", "publish", "lease"),
+    [(10.0, 15.0, 30.0), (40.0, 45.0, 90.0), (145.0, 150.0, 300.0)],
+)
+async def test_a_relay_waits_as_long_as_the_broker_does(
+    monkeypatch: pytest.MonkeyPatch,
+    timeout_seconds: float,
+    publish: float,
+    lease: float,
+) -> None:
+    limits: list[float | None] = []
+    timeout = asyncio.timeout
+
+    def noted(seconds: float | None) -> asyncio.Timeout:
+        limits.append(seconds)
+        return timeout(seconds)
+
+    monkeypatch.setattr(asyncio, "timeout", noted)
+    broker: Any = RecordingBroker()
+    broker.timeout_seconds = timeout_seconds
+    outbox: Any = Waiting()
+    relay = Relay(outbox, broker)
+    await relay.stop()
+    assert outbox.leases == [lease]
+    assert limits.count(publish) == 2  # to open the broker, and to publish
+    assert len(broker.messages) == 1
+
+
+def test_a_relay_cannot_wait_for_ever(tmp_path: Path) -> None:
+    broker = FileEventBroker(tmp_path / "events", timeout_seconds=146)
+    section = {"type": "sql", "db": str(tmp_path / "db"), "outbox": True}
+    with pytest.raises(errors.ConfigurationError, match="make it 145 or less"):
+        create_tracker_store(section, event_broker=broker)
+
+
+async def test_what_drops_events_is_refused_in_code_too(tmp_path: Path) -> None:
+    pytest.importorskip("aio_pika", reason="the extra pika is not installed")
+    from tracker_store_async.brokers.pika import PikaEventBroker
+
+    broker = PikaEventBroker(
+        raise_on_failure=False, should_keep_unpublished_messages=False
+    )
+    store = SQLTrackerStore(db=str(tmp_path / "db"), event_broker=broker, outbox=True)
+    with pytest.raises(errors.ConfigurationError, match="'raise_on_failure: false'"):
+        await store.open()
+    await store.close()

@@ -7,6 +7,8 @@ import socket
 import ssl
 import time
 from abc import abstractmethod
+from collections import defaultdict
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tracker_store_async import errors
@@ -42,9 +44,10 @@ PreparedT = TypeVar("PreparedT")
 class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
     """Publishes over one connection, which is made again when it is lost.
 
-    The events of one save are sent together, in order, and awaited together. What a
-    lost connection left without confirmation is sent again from the first such event
-    on, so that a consumer that drops repeats sees every event once and in order.
+    What is published at once is sent together, in order, and awaited together; with
+    `confirm_each_event` of each conversation one event at a time. What a lost
+    connection left without confirmation is sent again from the first such event on, so
+    that a consumer that drops repeats sees every event once and in order.
 
     Args:
         product: What people call the server, for errors.
@@ -53,12 +56,12 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
         connection_attempts: Attempts to connect before `open` gives up.
         retry_delay_in_seconds: Longest pause between two attempts.
         confirm_each_event: Whether an event is sent only once the one before it in
-            the same save is confirmed. False does so for a minute after a refusal.
+            its conversation is confirmed. False does so for a minute after a refusal.
 
     Attributes:
         repeats: Number of messages that were sent again after a lost connection.
         overtaken: Number of messages that the server took although it had refused an
-            earlier one of the same save: consumers see them too early.
+            earlier one of the same conversation: consumers see them too early.
         connections: Number of connections made so far.
         on_publish_error: What a store does about a failure unless it was told itself;
             None leaves it to the store.
@@ -112,6 +115,14 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
     @abstractmethod
     def _prepare(self, message: EventMessage) -> PreparedT:
         """Encode one message, once, however often it is sent."""
+
+    def _check(self, link: LinkT, batch: Sequence[PreparedT]) -> None:
+        """Refuse as a whole what is known not to be taken.
+
+        Raises:
+            BrokerRefusedError: A message is larger than the server takes.
+        """
+        return
 
     @abstractmethod
     async def _send(self, link: LinkT, batch: Sequence[PreparedT]) -> int:
@@ -174,49 +185,59 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
         Raises:
             PublishError: One was refused, or not confirmed within `timeout_seconds`.
         """
-        batch = [self._prepare(message) for message in messages]
+        batch = [(each.sender_id, self._prepare(each)) for each in messages]
+        careful = False
         link: LinkT | None = None
+        checked: LinkT | None = None
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 while batch:
                     link = await self._connected()
-                    together = batch[:1] if self._is_careful(link) else batch
-                    confirmed = await self._send(link, together)
+                    if checked is not link:  # before its beginning is on its way
+                        self._check(link, [each for _, each in batch])
+                        checked = link
+                    if not careful and self._is_careful(link):
+                        batch, careful = in_waves(batch), True
+                    length = wave_length(batch) if careful else len(batch)
+                    wave = [each for _, each in batch[:length]]
+                    confirmed = await self._send(link, wave)
                     batch = batch[confirmed:]
-                    if confirmed < len(together):
-                        self.repeats += len(together) - confirmed
+                    if confirmed < length:
+                        self.repeats += length - confirmed
                         await self._forget(link)
         except TimeoutError as error:
             if link is not None:
                 self._abandon_if_silent(link)
-            raise self._too_late() from error
+            raise self._too_late(len(messages) - len(batch), len(messages)) from error
 
     def _is_careful(self, link: LinkT) -> bool:
         """Whether an event waits for the confirmation of the one before it."""
         return self.confirm_each_event or time.monotonic() < self._careful_until
 
     def _note_refusal(self, overtaken: int) -> None:
-        """Be careful from now on: the server refused an event of a save.
+        """Be careful from now on: the server refused an event.
 
         Args:
-            overtaken: How many later ones of the save it took all the same.
+            overtaken: How many later ones of its conversation it took all the same.
         """
         self._careful_until = time.monotonic() + CAREFUL_SECONDS
         if not overtaken:
             return
         self.overtaken += overtaken
         logger.error(
-            "%s refused an event and took %d later ones of the same save (%d so far): "
-            "consumers see these too early. confirm_each_event prevents it.",
+            "%s refused an event and took %d later ones of the same conversation (%d "
+            "so far): consumers see these too early. 'confirm_each_event: true' "
+            "prevents it.",
             self._where,
             overtaken,
             self.overtaken,
         )
 
-    def _too_late(self) -> errors.PublishError:
+    def _too_late(self, confirmed: int, total: int) -> errors.PublishError:
         reason = "" if self._problem is None else f": {self._problem}"
+        much = f"only {confirmed} of {total} events" if confirmed else "nothing"
         return errors.BrokerUnavailableError(
-            f"{self._where} confirmed nothing within {self.timeout_seconds:g} s{reason}"
+            f"{self._where} confirmed {much} within {self.timeout_seconds:g} s{reason}"
         )
 
     # -- the connection ----------------------------------------------------------------
@@ -319,6 +340,35 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
 
 
 _goodbyes: set[asyncio.Task[None]] = set()
+
+
+def in_waves(batch: Sequence[tuple[str, PreparedT]]) -> list[tuple[str, PreparedT]]:
+    """Return messages so that of each conversation the first comes, then the second.
+
+    So the longest beginning without two of one conversation may be sent together, and
+    after it the next one.
+
+    Args:
+        batch: Sender id and message, each conversation's in order.
+    """
+    counts = defaultdict[str, int](int)
+    numbered: list[tuple[int, tuple[str, PreparedT]]] = []
+    for item in batch:
+        numbered.append((counts[item[0]], item))
+        counts[item[0]] += 1
+    if len(counts) == 1:
+        return list(batch)
+    return [item for _, item in sorted(numbered, key=itemgetter(0))]
+
+
+def wave_length(batch: Sequence[tuple[str, PreparedT]]) -> int:
+    """Return how many messages stand before the second one of any conversation."""
+    seen: set[str] = set()
+    for sender_id, _ in batch:
+        if sender_id in seen:
+            break
+        seen.add(sender_id)
+    return len(seen)
 
 
 def retrieve(task: asyncio.Future[Any]) -> None:

@@ -30,13 +30,20 @@ def environment() -> str | None:
     return os.environ.get(ENVIRONMENT) or None
 
 
-def headers_of(message: EventMessage) -> dict[str, str]:
-    """Return the headers: message id, position, type and, if set, the environment."""
+def headers_of(
+    message: EventMessage, environment_not_set: str | None = None
+) -> dict[str, str]:
+    """Return the headers: message id, position, type and, if set, the environment.
+
+    Args:
+        message: The message.
+        environment_not_set: What stands for an environment that is not set.
+    """
     headers = {
         MESSAGE_ID: message.message_id,
         POSITION: str(message.position),
         TYPE: message.type_name,
     }
-    if (name := environment()) is not None:
+    if name := os.environ.get(ENVIRONMENT, environment_not_set):
         headers[ENVIRONMENT] = name
     return headers

@@ -130,6 +130,9 @@ def append_whole(path: Path, data: bytes, fsync: bool) -> None:
     try:
         _lock(file)
         size_bytes = os.fstat(file).st_size
+        if fsync and data and not size_bytes:
+            # Before anything is written: were it to fail later, a retry would double it
+            _sync_directory(path.parent)
         if size_bytes and data and not _ends_with_newline(file, size_bytes):
             data = b"\n" + data  # a crash left half a line: what follows is not part
         try:
@@ -139,8 +142,6 @@ def append_whole(path: Path, data: bytes, fsync: bool) -> None:
         except OSError:
             os.ftruncate(file, size_bytes)
             raise
-        if fsync and data and not size_bytes:
-            _sync_directory(path.parent)
     finally:
         os.close(file)  # and so unlocks it
 
@@ -166,10 +167,15 @@ def _lock(file: int) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make the name of a new file as durable as what is in it."""
-    if os.name == "posix":
+    """Make the name of a new file as durable as what will be in it."""
+    if os.name != "posix":
+        return
+    try:
         handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    except PermissionError:  # it may be written to, but not read
+        os.sync()
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

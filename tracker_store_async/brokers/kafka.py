@@ -37,6 +37,10 @@ logger = get_logger(__name__)
 
 DEFAULT_TOPIC = "rasa_core_events"
 
+ENVIRONMENT_NOT_SET = "RASA_ENVIRONMENT_NOT_SET"
+"""What Rasa sends as header `RASA_ENVIRONMENT` where the variable is not set; only to
+Kafka, and nothing where it is empty (`rasa/core/brokers/kafka.py` of 3.6.21)."""
+
 BATCH_BYTES = 65_536
 """Size of a batch, after which another one is begun; a larger event has its own.
 
@@ -128,7 +132,8 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
         ssl_keyfile: Its private key.
         ssl_check_hostname: Whether the certificate must name the host.
         security_protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
-        queue_size: Most messages that wait for Kafka at a time; None is no limit.
+        queue_size: Most messages that wait for Kafka at a time; None is no limit. A
+            save of more goes alone.
         enable_idempotence: Whether Kafka drops repeats of one connection by itself;
             None does where it can.
         sasl_options: More arguments of `AIOKafkaProducer` whose names begin with
@@ -260,7 +265,8 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
     # -- messages ----------------------------------------------------------------------
 
     def _prepare(self, message: EventMessage) -> _Prepared:
-        headers = [(name, text.encode()) for name, text in headers_of(message).items()]
+        texts = headers_of(message, ENVIRONMENT_NOT_SET)
+        headers = [(name, text.encode()) for name, text in texts.items()]
         return _Prepared(message.sender_id.encode(), encode_body(message), headers)
 
     async def publish_many(self, messages: Sequence[EventMessage]) -> None:
@@ -268,11 +274,15 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
 
         Raises:
             PublishError: One was refused, or not confirmed within `timeout_seconds`, or
-                `queue_size` messages wait already.
+                more than `queue_size` messages would wait.
         """
-        if self.queue_size is not None and self._waiting >= self.queue_size:
+        waiting = self._waiting + len(messages)
+        # One save that is larger than the queue goes alone: it would never go else.
+        if self.queue_size and self._waiting and waiting > self.queue_size:
             raise errors.BrokerUnavailableError(
-                f"{self._waiting} messages wait for {self._where} already (queue_size)"
+                f"{self._waiting} messages wait for {self._where} already, and with "
+                f"{len(messages)} more they would be more than queue_size "
+                f"({self.queue_size})"
             )
         self._waiting += len(messages)
         try:
@@ -281,7 +291,6 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
             self._waiting -= len(messages)
 
     async def _send(self, link: _Link, batch: Sequence[_Prepared]) -> int:
-        self._check_size(batch)
         try:
             partitions = sorted(await link.producer.partitions_for(self.topic))
         except kafka_errors.KafkaError as error:
@@ -305,8 +314,8 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
                 raise problem
         return len(batch)
 
-    def _check_size(self, batch: Sequence[_Prepared]) -> None:
-        """Refuse a save as a whole, before its beginning is on its way."""
+    def _check(self, link: _Link, batch: Sequence[_Prepared]) -> None:
+        """Refuse as a whole what holds an event that is too large."""
         largest = max(prepared.size_bytes for prepared in batch)
         if largest > LARGEST_BYTES:
             raise errors.BrokerRefusedError(

@@ -50,7 +50,8 @@ class KafkaConfig(ConnectedBrokerConfig):
         ssl_keyfile: File with the client's private key.
         ssl_check_hostname: Whether the certificate must name the host.
         security_protocol: Whether to use TLS, and whether to log in.
-        queue_size: Most messages that wait for Kafka at a time.
+        queue_size: Most messages that wait for Kafka at a time; 0 is no limit, as in
+            Rasa.
         enable_idempotence: Whether Kafka drops repeats of one connection by itself;
             None does where it can.
     """
@@ -80,6 +81,12 @@ class KafkaConfig(ConnectedBrokerConfig):
     @classmethod
     def _check_url(cls, value: Any) -> Any:
         return tuple(_address(item) for item in split_addresses(value))
+
+    @field_validator("queue_size", mode="before")
+    @classmethod
+    def _zero_is_no_limit(cls, value: Any) -> Any:
+        is_zero = isinstance(value, int) and not isinstance(value, bool) and value == 0
+        return None if is_zero else value
 
     @field_validator("sasl_mechanism")
     @classmethod

@@ -40,6 +40,7 @@ HEADER_BYTES = 64
 class _Prepared:
     """One message, encoded."""
 
+    sender_id: str
     body: bytes
     headers: dict[str, str]
 
@@ -84,9 +85,8 @@ class _Link:
 class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
     """Publishes to a JetStream stream, and awaits its acknowledgements.
 
-    The events of one save are sent together. Each carries its id as `Nats-Msg-Id`: what
-    is sent again within the stream's duplicate window is stored once. Position, type
-    and `RASA_ENVIRONMENT` are headers.
+    Each event carries its id as `Nats-Msg-Id`: what is sent again within the stream's
+    duplicate window is stored once. Position, type and `RASA_ENVIRONMENT` are headers.
 
     Args:
         servers: URLs of servers of one cluster.
@@ -104,8 +104,8 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
         replicas: Number of servers that keep such a stream.
         duplicate_window_seconds: How long such a stream recognises a repeat.
         confirm_each_event: Whether an event is sent only once NATS has acknowledged the
-            one before it in the same save. False does so where the stream may be full
-            (`discard: new` with a limit).
+            one before it in its conversation. False sends all events of a save
+            together, unless the stream may be full (`discard: new` with a limit).
         timeout_seconds: Longest time that one publish takes, reconnecting included.
         connection_attempts: Attempts to connect before `open` gives up.
         retry_delay_in_seconds: Longest pause between two attempts.
@@ -128,7 +128,7 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
         storage: str = "file",
         replicas: int = 1,
         duplicate_window_seconds: float = 120.0,
-        confirm_each_event: bool = False,
+        confirm_each_event: bool = True,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         connection_attempts: int = 20,
         retry_delay_in_seconds: float = 5.0,
@@ -269,10 +269,9 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
 
     def _prepare(self, message: EventMessage) -> _Prepared:
         headers = {MESSAGE_ID_HEADER: message.message_id, **headers_of(message)}
-        return _Prepared(encode_body(message), headers)
+        return _Prepared(message.sender_id, encode_body(message), headers)
 
     async def _send(self, link: _Link, batch: Sequence[_Prepared]) -> int:
-        self._check_size(link, batch)
         futures: list[asyncio.Future[Msg]] = []
         tokens: list[str] = []
         try:
@@ -297,18 +296,32 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
         finally:
             for token in tokens:
                 link.waiting.pop(token, None)
-        return self._count_confirmed(futures)
+        return self._count_confirmed(batch, futures)
 
-    def _count_confirmed(self, futures: Sequence[asyncio.Future[Msg]]) -> int:
+    def _count_confirmed(
+        self, batch: Sequence[_Prepared], futures: Sequence[asyncio.Future[Msg]]
+    ) -> int:
         for confirmed, future in enumerate(futures):
             if future.cancelled():
                 return confirmed
             if (refusal := self._refusal(future.result())) is not None:
-                later = [each for each in futures[confirmed:] if not each.cancelled()]
-                taken = [each for each in later if not self._refusal(each.result())]
-                self._note_refusal(len(taken))
+                self._note_refusal(self._taken_after(batch, futures, confirmed))
                 raise refusal
         return len(futures)
+
+    def _taken_after(
+        self,
+        batch: Sequence[_Prepared],
+        futures: Sequence[asyncio.Future[Msg]],
+        refused: int,
+    ) -> int:
+        """Return how many later events of a refused one's conversation were taken."""
+        later = [
+            future
+            for each, future in zip(batch[refused:], futures[refused:], strict=False)
+            if each.sender_id == batch[refused].sender_id and not future.cancelled()
+        ]
+        return sum(self._refusal(each.result()) is None for each in later)
 
     def _refusal(self, reply: Msg) -> errors.BrokerRefusedError | None:
         """Return what an answer says is wrong, or None for an acknowledgement."""
@@ -326,8 +339,8 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
             )
         return None
 
-    def _check_size(self, link: _Link, batch: Sequence[_Prepared]) -> None:
-        """Refuse a batch as a whole, before its beginning is on its way."""
+    def _check(self, link: _Link, batch: Sequence[_Prepared]) -> None:
+        """Refuse as a whole what holds an event that is too large."""
         limit, setting = link.client.max_payload, "max_payload there"
         if link.largest_bytes is not None and link.largest_bytes < limit:
             limit, setting = link.largest_bytes, "the stream's max_msg_size"

@@ -41,7 +41,7 @@ class NatsConfig(ConnectedBrokerConfig):
         replicas: Number of servers that keep them.
         duplicate_window_seconds: How long such a stream recognises a repeat.
         confirm_each_event: Whether an event waits for the acknowledgement of the one
-            before it in the same save.
+            before it in its conversation.
     """
 
     aliases: ClassVar = {"url": "servers", "host": "servers", "user": "username"}
@@ -60,7 +60,7 @@ class NatsConfig(ConnectedBrokerConfig):
     storage: Literal["file", "memory"] = "file"
     replicas: Count = 1
     duplicate_window_seconds: Seconds = 120.0
-    confirm_each_event: bool = False
+    confirm_each_event: bool = True
 
     def required_driver(self) -> RequiredDriver:
         """Return nats-py."""

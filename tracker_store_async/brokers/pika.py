@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from aio_pika import Connection, DeliveryMode, ExchangeType, Message, exceptions
 from aio_pika.connection import make_url
-from aiormq.exceptions import ConnectionNotAllowed
+from aiormq.exceptions import ChannelAccessRefused, ConnectionNotAllowed
 
 from tracker_store_async import errors
 from tracker_store_async.brokers.connected import (
@@ -19,10 +18,12 @@ from tracker_store_async.brokers.connected import (
     retrieve,
 )
 from tracker_store_async.brokers.envelope import (
+    ENVIRONMENT,
     POSITION,
     encode_body,
     environment,
 )
+from tracker_store_async.brokers.pika_tls import Files, key_password, tls_of
 from tracker_store_async.brokers.tls import client_context
 from tracker_store_async.redaction import get_logger
 
@@ -39,22 +40,39 @@ logger = get_logger(__name__)
 
 DEFAULT_EXCHANGE = "rasa-exchange"
 DEFAULT_QUEUE = "rasa_core_events"
-CLIENT_CERTIFICATE = "RABBITMQ_SSL_CLIENT_CERTIFICATE"
-CLIENT_KEY = "RABBITMQ_SSL_CLIENT_KEY"
-CA_FILE = "RABBITMQ_SSL_CA_FILE"
-KEY_PASSWORD = "RABBITMQ_SSL_KEY_PASSWORD"  # noqa: S105  its name, not a password
+SHORT_TEXT_BYTES = 255
+"""Most bytes of a property such as `type`: the length of AMQP's short string."""
 
 
 @dataclass(frozen=True, slots=True)
+class _Prepared:
+    """One message, encoded."""
+
+    sender_id: str
+    message: Message
+
+
+@dataclass(slots=True)
 class _Link:
-    """One connection, and the channel on which everything is published."""
+    """One connection, and the channel on which everything is published.
+
+    Attributes:
+        connection: The connection.
+        channel: The channel.
+        lost: Done once the channel is closed.
+        lacks_rights: Whether RabbitMQ closed it for want of rights: the connection is
+            as good as before.
+        turn: Held while another channel is opened in its place.
+    """
 
     connection: AbstractConnection
     channel: UnderlayChannel
     lost: asyncio.Future[Any]
+    lacks_rights: bool = False
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class PikaEventBroker(ConnectedBroker[_Link, Message]):
+class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
     """Publishes to a fanout exchange that copies every event into each queue.
 
     Exchange, queues and body are Rasa's (`rasa/core/brokers/pika.py` of 3.6.21). A
@@ -85,17 +103,25 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         use_ssl: Whether to use TLS. None does if `RABBITMQ_SSL_CLIENT_CERTIFICATE` and
             `RABBITMQ_SSL_CLIENT_KEY` are set, as in Rasa.
         ssl_cafile: Certificates to check the server against; `RABBITMQ_SSL_CA_FILE`.
-        ssl_certfile: The client's certificate.
-        ssl_keyfile: Its private key; its password is in `RABBITMQ_SSL_KEY_PASSWORD`.
+        ssl_certfile: The client's certificate; `RABBITMQ_SSL_CLIENT_CERTIFICATE`.
+        ssl_keyfile: Its private key; `RABBITMQ_SSL_CLIENT_KEY`. Its password is in
+            `RABBITMQ_SSL_KEY_PASSWORD`.
         ssl_check_hostname: Whether the certificate must name the host.
         ssl_verify: Whether the certificate is checked at all.
         confirm_each_event: Whether an event is sent only once RabbitMQ has confirmed
-            the one before it in the same save: for queues that may be full and refuse
-            one (`reject-publish`), and take the next.
+            the one before it in its conversation. False sends all events of a save
+            together: a queue that is full and refuses one (`reject-publish`) may then
+            take the next, which consumers see too early.
         timeout_seconds: Longest time that one publish takes, reconnecting included.
 
     Attributes:
-        dropped: Number of messages that were dropped as configured.
+        drops_unpublished: Whether what is not confirmed is dropped, as in Rasa where
+            both keys about failures are False: a publish then raises nothing.
+        dropped: Number of messages that were dropped so.
+
+    Raises:
+        ConfigurationError: TLS keys, or Rasa's environment variables, contradict each
+            other.
     """
 
     def __init__(
@@ -119,14 +145,12 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         ssl_keyfile: str | None = None,
         ssl_check_hostname: bool = True,
         ssl_verify: bool = True,
-        confirm_each_event: bool = False,
+        confirm_each_event: bool = True,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> None:
-        if use_ssl is None:
-            use_ssl = all(
-                os.environ.get(name) for name in (CLIENT_CERTIFICATE, CLIENT_KEY)
-            )
-        port = port or (5671 if use_ssl else 5672)
+        files = Files(ssl_cafile, ssl_certfile, ssl_keyfile)
+        self._use_ssl, self._ssl_files = tls_of(use_ssl, files)
+        port = port or (5671 if self._use_ssl else 5672)
         super().__init__(
             "RabbitMQ",
             f"{host}:{port}",
@@ -141,15 +165,9 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         self.dropped = 0
         self._server = (host, port, virtual_host)
         self._login = (username, "guest" if password is None else password)
-        self._use_ssl = use_ssl
-        self._ssl_files = (
-            ssl_cafile or os.environ.get(CA_FILE),
-            ssl_certfile or os.environ.get(CLIENT_CERTIFICATE),
-            ssl_keyfile or os.environ.get(CLIENT_KEY),
-        )
         self._ssl_check_hostname = ssl_check_hostname
         self._ssl_verify = ssl_verify
-        self._drops = False
+        self.drops_unpublished = False
         self._set_policy(should_keep_unpublished_messages, raise_on_failure)
 
     def _set_policy(self, keep: bool | None, raises: bool | None) -> None:
@@ -161,7 +179,7 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         elif keep is None or keep:
             self.on_publish_error = "best_effort"
         else:
-            self._drops = True
+            self.drops_unpublished = True
 
     async def publish_many(self, messages: Sequence[EventMessage]) -> None:
         """Send the events of one save together, and wait for all confirmations.
@@ -173,7 +191,7 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         try:
             await super().publish_many(messages)
         except errors.PublishError as error:
-            if not self._drops:
+            if not self.drops_unpublished:
                 raise
             self.dropped += len(messages)
             logger.error(
@@ -204,17 +222,23 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         try:
             await connection.connect()
             await self._declare(connection)
-            channel = await connection.channel(
-                publisher_confirms=True, on_return_raises=True
-            )
-            underlay = cast("UnderlayChannel", await channel.get_underlay_channel())
-            lost: asyncio.Future[Any] = asyncio.ensure_future(underlay.closing)
-            lost.add_done_callback(retrieve)
-            return _Link(connection, underlay, lost)
+            return _Link(connection, *await self._open_channel(connection))
         except BaseException:
             # even where there is none yet: a forgotten one closes itself with a warning
             await connection.close()
             raise
+
+    async def _open_channel(
+        self, connection: AbstractConnection
+    ) -> tuple[UnderlayChannel, asyncio.Future[Any]]:
+        """Return a channel to publish on, and what is done once it is closed."""
+        channel = await connection.channel(
+            publisher_confirms=True, on_return_raises=True
+        )
+        underlay = cast("UnderlayChannel", await channel.get_underlay_channel())
+        lost: asyncio.Future[Any] = asyncio.ensure_future(underlay.closing)
+        lost.add_done_callback(retrieve)
+        return underlay, lost
 
     async def _tls_context(self) -> ssl.SSLContext | None:
         if not self._use_ssl:
@@ -224,7 +248,7 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
             *self._ssl_files,
             check_hostname=self._ssl_check_hostname,
             verify=self._ssl_verify,
-            key_password=os.environ.get(KEY_PASSWORD),
+            key_password=key_password(),
         )
 
     async def _declare(self, connection: AbstractConnection) -> None:
@@ -259,7 +283,9 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         await link.connection.close()
 
     def _is_alive(self, link: _Link) -> bool:
-        return not (link.connection.is_closed or link.channel.is_closed)
+        if link.connection.is_closed:
+            return False
+        return link.lacks_rights or not link.channel.is_closed
 
     def _explain(self, error: Exception) -> errors.PublishError:
         refused = (
@@ -292,40 +318,78 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
 
     # -- messages ----------------------------------------------------------------------
 
-    def _prepare(self, message: EventMessage) -> Message:
+    def _prepare(self, message: EventMessage) -> _Prepared:
+        """Encode one message.
+
+        Raises:
+            BrokerRefusedError: One of its properties is longer than AMQP's.
+        """
         headers: dict[str, Any] = {POSITION: message.position}
-        return Message(
+        prepared = Message(
             encode_body(message),
             headers=headers,
-            message_id=message.message_id,
-            type=message.type_name,
-            app_id=environment(),
+            message_id=_short("message id", message.message_id),
+            type=_short("type", message.type_name),
+            app_id=_short(ENVIRONMENT, environment() or ""),
             content_type="application/json",
             delivery_mode=DeliveryMode.PERSISTENT,
         )
+        return _Prepared(message.sender_id, prepared)
 
-    async def _send(self, link: _Link, batch: Sequence[Message]) -> int:
+    async def _send(self, link: _Link, batch: Sequence[_Prepared]) -> int:
+        channel, lost = await self._usable_channel(link)
         # Tasks start, and so reach the channel's lock, in the order of their creation.
         sending = [
-            asyncio.create_task(self._send_one(link, message)) for message in batch
+            asyncio.create_task(self._send_one(channel, prepared.message))
+            for prepared in batch
         ]
         for task in sending:
             task.add_done_callback(retrieve)
         try:
             waiting = set(sending)
-            while waiting and not link.lost.done():
+            while waiting and not lost.done():
                 done, _ = await asyncio.wait(
-                    {*waiting, link.lost}, return_when=asyncio.FIRST_COMPLETED
+                    {*waiting, lost}, return_when=asyncio.FIRST_COMPLETED
                 )
                 waiting -= done
         finally:
             # What begins on a connection that has just ended would wait for ever.
             for task in sending:
                 task.cancel()
-        return await self._count_confirmed(link, sending)
+        self._check_rights(link, channel, lost)
+        return await self._count_confirmed(link, batch, sending)
 
-    async def _send_one(self, link: _Link, message: Message) -> None:
-        await link.channel.basic_publish(
+    async def _usable_channel(
+        self, link: _Link
+    ) -> tuple[UnderlayChannel, asyncio.Future[Any]]:
+        """Return the channel, or another one if it was closed for want of rights."""
+        async with link.turn:
+            if link.lacks_rights and link.channel.is_closed:
+                link.channel, link.lost = await self._open_channel(link.connection)
+                link.lacks_rights = False
+            return link.channel, link.lost
+
+    def _check_rights(
+        self, link: _Link, channel: UnderlayChannel, lost: asyncio.Future[Any]
+    ) -> None:
+        """Say that the user has no rights, if that is why the channel was closed.
+
+        Raises:
+            BrokerAccessError: It is.
+        """
+        if not lost.done() or lost.cancelled():
+            return
+        if not isinstance(lost.exception(), ChannelAccessRefused):
+            return
+        if link.channel is channel:
+            link.lacks_rights = True
+        raise errors.BrokerAccessError(
+            f"{self._where}: this user may not write to the exchange "
+            f"{self.exchange_name!r}: grant the right, by rabbitmqctl set_permissions"
+        )
+
+    async def _send_one(self, channel: UnderlayChannel, message: Message) -> None:
+        await channel.basic_publish(
             message.body,
             exchange=self.exchange_name,
             properties=message.properties,
@@ -334,14 +398,17 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         )
 
     async def _count_confirmed(
-        self, link: _Link, sending: Sequence[asyncio.Task[None]]
+        self,
+        link: _Link,
+        batch: Sequence[_Prepared],
+        sending: Sequence[asyncio.Task[None]],
     ) -> int:
         for confirmed, task in enumerate(sending):
             if not task.done() or task.cancelled():
                 return confirmed
             error = task.exception()
             if isinstance(error, exceptions.PublishError | exceptions.DeliveryError):
-                self._note_refusal(sum(map(_is_confirmed, sending[confirmed:])))
+                self._note_refusal(_taken_after(batch, sending, confirmed))
                 if isinstance(error, exceptions.PublishError):
                     await self._forget(link)  # so that the next declares the queues
                 raise self._refusal(error)
@@ -360,5 +427,37 @@ class PikaEventBroker(ConnectedBroker[_Link, Message]):
         )
 
 
+def _taken_after(
+    batch: Sequence[_Prepared], sending: Sequence[asyncio.Task[None]], refused: int
+) -> int:
+    """Return how many later events of a refused one's conversation were confirmed."""
+    sender_id = batch[refused].sender_id
+    later = zip(batch[refused:], sending[refused:], strict=True)
+    return sum(
+        _is_confirmed(task) for each, task in later if each.sender_id == sender_id
+    )
+
+
 def _is_confirmed(task: asyncio.Task[None]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _short(name: str, text: str) -> str | None:
+    """Return the text of a property, or None if it is empty.
+
+    Raises:
+        BrokerRefusedError: It is longer than AMQP's short string, or no Unicode text.
+    """
+    try:
+        length = len(text.encode())
+    except UnicodeEncodeError:
+        raise errors.BrokerRefusedError(
+            f"the {name} of an event holds half a surrogate pair, which RabbitMQ does "
+            "not take: nothing of it was sent"
+        ) from None
+    if length > SHORT_TEXT_BYTES:
+        raise errors.BrokerRefusedError(
+            f"the {name} of an event has {length} bytes and RabbitMQ takes "
+            f"{SHORT_TEXT_BYTES} at most: shorten it; nothing of it was sent"
+        )
+    return text or None

@@ -48,11 +48,12 @@ class PikaConfig(ConnectedBrokerConfig):
         use_ssl: Whether to use TLS.
         ssl_cafile: File with the certificates that the server is checked against.
         ssl_certfile: File with the client's certificate.
-        ssl_keyfile: File with the client's private key.
+        ssl_keyfile: File with the client's private key. These three may also stand in
+            Rasa's environment variables: see `pika_tls.py`.
         ssl_check_hostname: Whether the certificate must name the host.
         ssl_verify: Whether the certificate is checked at all.
         confirm_each_event: Whether an event waits for the confirmation of the one
-            before it in the same save.
+            before it in its conversation.
     """
 
     aliases: ClassVar = {"url": "host"}
@@ -73,7 +74,7 @@ class PikaConfig(ConnectedBrokerConfig):
     ssl_keyfile: Name | None = None
     ssl_check_hostname: bool = True
     ssl_verify: bool = True
-    confirm_each_event: bool = False
+    confirm_each_event: bool = True
 
     def required_driver(self) -> RequiredDriver:
         """Return aio-pika."""
@@ -95,13 +96,31 @@ class PikaConfig(ConnectedBrokerConfig):
         return split_addresses([value] if isinstance(value, str) else value)
 
     @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
-        files = (self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
-        if any(files) and not self.use_ssl:
-            raise ValueError("the ssl_ files need 'use_ssl: true' or an amqps:// url")
-        if self.ssl_keyfile and not self.ssl_certfile:
-            raise ValueError("'ssl_keyfile' needs 'ssl_certfile'")
+    def _policies_agree(self) -> Self:
+        keep, raises = self.should_keep_unpublished_messages, self.raise_on_failure
+        wish = self.on_publish_error
+        key = None
+        if raises is not None and raises != (wish == "raise"):
+            key = f"raise_on_failure: {str(raises).lower()}"
+        elif not raises and keep is not None and keep != (wish == "best_effort"):
+            key = f"should_keep_unpublished_messages: {str(keep).lower()}"
+        if wish is not None and key is not None:
+            raise ValueError(
+                f"'{key}' and 'on_publish_error: {wish}' contradict each other: keep "
+                "one of them"
+            )
         return self
+
+    def constructor_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of the constructor.
+
+        Where `on_publish_error` is given, Rasa's keys agree with it and say no more.
+        """
+        arguments = super().constructor_kwargs()
+        if self.on_publish_error is not None:
+            for name in ("should_keep_unpublished_messages", "raise_on_failure"):
+                arguments.pop(name, None)
+        return arguments
 
 
 def _url_parts(url: str) -> dict[str, Any]:

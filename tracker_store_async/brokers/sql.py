@@ -223,7 +223,12 @@ def _find_or_create(connection: Connection) -> Table:
     ours = _table(connection, ())
     inspector = inspect(connection)
     if not inspector.has_table(TABLE):
-        ours.metadata.create_all(connection)
+        try:
+            ours.metadata.create_all(connection)
+        except DBAPIError:
+            # Another process was faster: each database says so in its own words.
+            if not inspect(connection).has_table(TABLE):
+                raise
     present = {column["name"] for column in inspect(connection).get_columns(TABLE)}
     lacking = set(RASA_COLUMNS) - present
     if lacking or "type_name" in present:

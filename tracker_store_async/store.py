@@ -324,10 +324,11 @@ class TrackerStore(Lifecycle, Protocol):
     async def save_many(self, trackers: Iterable[DialogueStateTracker]) -> None:
         """Save several trackers, each all or nothing, in batches.
 
-        A batch takes one round trip on Redis, one transaction on PostgreSQL and SQLite;
-        elsewhere, and with retries or a fail-safe, some appends are under way at a
-        time. The events of each tracker are published before, as `save` does it. Two
-        trackers of one conversation are saved one after the other, in the order given.
+        A batch takes one transaction on SQL, one round trip on Redis (to each node of a
+        cluster) and one bulk write on MongoDB. DynamoDB, Oracle and legacy stores get
+        some appends at a time. The events of each tracker are published before, as
+        `save` does it. Two trackers of one conversation are saved one after the other,
+        in the order given.
 
         Raises:
             InvalidInputError: One of them is no tracker, or has an id that cannot be

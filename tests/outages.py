@@ -88,8 +88,8 @@ async def caught_up(store: FailSafeTrackerStore, seconds: float = 20.0) -> None:
     """Wait until the primary is back and has everything."""
     async with asyncio.timeout(seconds):
         while store._breaker.state != "closed" or store._backlog.entries:
-            if store._recovery is not None and store._recovery.done():
-                assert store._recovery.exception() is None
+            if store._recovery.task is not None and store._recovery.task.done():
+                assert store._recovery.task.exception() is None
             await asyncio.sleep(0.002)
 
 

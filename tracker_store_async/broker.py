@@ -5,6 +5,7 @@ A broker of your own is ten lines: subclass :class:`EventBroker` and write `publ
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,6 +37,10 @@ class EventMessage:
     def type_name(self) -> str:
         """Type of the event, such as `user` or `slot`."""
         return str(self.body.get("event"))
+
+    def encoded(self) -> bytes:
+        """Return the body as JSON in ASCII."""
+        return json.dumps(self.body).encode("ascii")
 
 
 class EventBroker(Protocol):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import deque
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async import errors
 from tracker_store_async.broker import EventMessage
+from tracker_store_async.encoded_message import encoded_message
 from tracker_store_async.locks import LoopLock
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import OutboxEntry
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.cursor import PendingEvent
     from tracker_store_async.options import OnPublishError
+    from tracker_store_async.rows import NewRow
     from tracker_store_async.tracker import DialogueStateTracker
 
 logger = get_logger(__name__)
@@ -115,6 +116,7 @@ class Publisher:
         version: int,
         pending: Sequence[PendingEvent],
         user_id: str | None = None,
+        rows: Sequence[NewRow] = (),
     ) -> None:
         """Publish the events that this publisher has not published yet.
 
@@ -123,11 +125,12 @@ class Publisher:
             version: Position where the first pending event is going to be stored.
             pending: The unsaved events, oldest first, each with its id.
             user_id: The user whom the conversation belongs to, or None.
+            rows: The first of the events as they are stored: encoded already.
 
         Raises:
             PublishError: The broker failed and the policy is `raise`.
         """
-        found = self.unpublished(sender_id, version, pending, user_id)
+        found = self.unpublished(sender_id, version, pending, user_id, rows)
         if not found:
             return
         messages = [message for message, _ in found]
@@ -145,11 +148,12 @@ class Publisher:
         version: int,
         pending: Sequence[PendingEvent],
         user_id: str | None = None,
+        rows: Sequence[NewRow] = (),
     ) -> list[tuple[EventMessage, PendingEvent]]:
         """Return what this publisher has not published; the arguments of `publish`."""
         return [
-            (message_of(sender_id, version + offset, entry, user_id), entry)
-            for offset, entry in enumerate(pending)
+            (message_of(sender_id, version + offset, entry, user_id, row), entry)
+            for offset, (entry, row) in enumerate(zip_longest(pending, rows))
             if entry.published_by is not self
         ]
 
@@ -297,7 +301,11 @@ class Publisher:
 
 
 def message_of(
-    sender_id: str, position: int, entry: PendingEvent, user_id: str | None
+    sender_id: str,
+    position: int,
+    entry: PendingEvent,
+    user_id: str | None,
+    row: NewRow | None = None,
 ) -> EventMessage:
     """Return the message of an event: Rasa's body, and whose conversation it is.
 
@@ -306,7 +314,12 @@ def message_of(
         position: Where the event is going to be stored.
         entry: The event and its id.
         user_id: The user whom the conversation belongs to, or None.
+        row: The event as it is stored, if it is encoded already.
     """
+    if row is not None:
+        encoded = encoded_message(sender_id, position, row, user_id)
+        if encoded is not None:
+            return encoded
     body = {"sender_id": sender_id, **entry.event.as_dict()}
     if user_id is not None:
         body.setdefault("user_id", user_id)
@@ -314,19 +327,24 @@ def message_of(
 
 
 def outbox_entries(
-    tracker: DialogueStateTracker, publisher: Publisher | None, *, with_bodies: bool
+    tracker: DialogueStateTracker,
+    publisher: Publisher | None,
+    rows: Sequence[NewRow],
+    *,
+    with_bodies: bool,
 ) -> list[OutboxEntry]:
     """Return what an outbox is to keep of a tracker's unsaved events.
 
     Args:
         tracker: The tracker.
         publisher: What it has published already is left out.
+        rows: The first of the events as they are stored: encoded already.
         with_bodies: Whether the messages are stored, or only where they stand.
     """
     messages = [
-        message_of(tracker.sender_id, position, entry, tracker.user_id)
-        for position, entry in enumerate(
-            tracker._log.pending, tracker._log.version or 0
+        message_of(tracker.sender_id, position, entry, tracker.user_id, row)
+        for position, (entry, row) in enumerate(
+            zip_longest(tracker._log.pending, rows), tracker._log.version or 0
         )
         if publisher is None or entry.published_by is not publisher
     ]
@@ -334,7 +352,7 @@ def outbox_entries(
         OutboxEntry(
             each.message_id,
             each.position,
-            json.dumps(each.body) if with_bodies else "",
+            each.encoded().decode("ascii") if with_bodies else "",
         )
         for each in messages
     ]

@@ -10,33 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tracker_store_async import errors
-from tracker_store_async.cursor import (
-    identify_all,
-    is_session_action,
-    is_session_start,
-)
 from tracker_store_async.events import UserUttered
 from tracker_store_async.observation import noted, observed
 from tracker_store_async.overlap import adds_entities, keys_of, overlap
+from tracker_store_async.publishing import outbox_entries
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Append
-from tracker_store_async.serialization import (
-    check_tracker,
-    encode_row,
-    encode_snapshot,
+from tracker_store_async.serialization import check_tracker
+from tracker_store_async.unsaved import (
+    Batch,
+    encode_batch,
+    encoded_rows,
+    names_user,
+    session_start_after,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tracker_store_async.cursor import LogCursor, PendingEvent
+    from tracker_store_async.cursor import LogCursor
     from tracker_store_async.events import Event
-    from tracker_store_async.rows import NewRow, StoredConversation
+    from tracker_store_async.rows import NewRow, OutboxEntry, StoredConversation
     from tracker_store_async.store import TrackerStore
     from tracker_store_async.tracker import DialogueStateTracker
 
@@ -49,21 +46,6 @@ LONGEST_PAUSE_SECONDS = 0.05
 
 EVENTS_PER_TURN = 256
 """Most events encoded before others get their turn: 1 to 2 ms of work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The unsaved events of one tracker, encoded, as they were when a save began."""
-
-    version: int
-    rows: list[NewRow]
-    session_start: int
-    snapshot: str
-
-    @property
-    def event_ids(self) -> list[str]:
-        """The ids of the events in it, in order."""
-        return [row.event_id for row in self.rows]
 
 
 class Prepared(NamedTuple):
@@ -171,7 +153,7 @@ class Saver:
         if not cursor.pending and not names_user(tracker):
             return None
         batch = await self.encode(tracker)
-        outbox = await store._publish_or_collect(tracker)
+        outbox = await self._publish_or_collect(tracker, batch.rows)
         now = store._now()
         request = Append(
             sender_id=tracker.sender_id,
@@ -187,6 +169,37 @@ class Saver:
             outbox=outbox,
         )
         return Prepared(batch, request)
+
+    async def publish(
+        self, tracker: DialogueStateTracker, rows: Sequence[NewRow]
+    ) -> None:
+        """Publish the unsaved events, the first of which are encoded already.
+
+        Raises:
+            PublishError: The broker did not confirm an event.
+        """
+        store, cursor = self._store, tracker._log
+        if store._publisher is None:
+            return
+        publishing = store._publisher.publish(
+            *(tracker.sender_id, cursor.version or 0, cursor.pending),
+            *(tracker.user_id, rows),
+        )
+        await observed(store, "publish", publishing, tracker.sender_id)
+
+    async def _publish_or_collect(
+        self, tracker: DialogueStateTracker, rows: Sequence[NewRow]
+    ) -> Sequence[OutboxEntry]:
+        """Publish, or return what is to be stored with the append and published then.
+
+        The second where the store has an outbox.
+        """
+        store = self._store
+        if not store.outbox:
+            await self.publish(tracker, rows)
+            return ()
+        bodies = store._stores_message_bodies
+        return outbox_entries(tracker, store._publisher, rows, with_bodies=bodies)
 
     async def _append(self, request: Append) -> bool:
         store = self._store
@@ -225,7 +238,7 @@ class Saver:
             batch = encode_batch(tracker, most_rows=EVENTS_PER_TURN)
         for offset in range(EVENTS_PER_TURN, len(pending), EVENTS_PER_TURN):
             async with store._loop_turns:
-                batch.rows.extend(_encoded(pending[offset:][:EVENTS_PER_TURN]))
+                batch.rows.extend(encoded_rows(pending[offset:][:EVENTS_PER_TURN]))
         store._check_size(tracker.sender_id, batch.rows, batch.snapshot)
         return batch
 
@@ -411,89 +424,6 @@ class Saver:
             fresh.update(entry.event)
         fresh._log.pending = pending
         tracker.adopt(fresh, max_event_history=history)
-
-
-def names_user(tracker: DialogueStateTracker, *, begins: bool = False) -> bool:
-    """Whether a tracker was given another user than is stored with its conversation.
-
-    Args:
-        tracker: The tracker.
-        begins: Whether a conversation that does not exist yet counts, too.
-    """
-    cursor = tracker._log
-    if tracker.user_id is None or not (cursor.version or begins):
-        return False
-    return not cursor.version or tracker.user_id != cursor.user_id
-
-
-def encode_batch(
-    tracker: DialogueStateTracker, *, most_rows: int | None = None
-) -> Batch:
-    """Encode the unsaved events and the state after them at once.
-
-    Args:
-        tracker: The tracker.
-        most_rows: Most events to encode; None for all.
-
-    Raises:
-        EventSerialisationError: An event holds what JSON cannot represent.
-    """
-    cursor = tracker._log
-    version, count = cursor.version or 0, len(cursor.pending)
-    session_start = session_start_after(cursor, count)
-    rows = _encoded(cursor.pending[:most_rows])
-    try:
-        state = session_state(tracker, session_start)
-        snapshot = encode_snapshot(state, version + count, session_start)
-    except errors.EventSerialisationError:
-        _encoded(cursor.pending)  # says which event it is
-        raise
-    return Batch(version, rows, session_start, snapshot)
-
-
-def _encoded(pending: Sequence[PendingEvent]) -> list[NewRow]:
-    identify_all(pending)
-    return [
-        encode_row(entry.event, entry.event_id or entry.identify()) for entry in pending
-    ]
-
-
-def session_start_after(cursor: LogCursor, count: int) -> int:
-    """Return where the latest session starts once `count` pending events are stored.
-
-    A session starts at the `session_started` event, or at the `action_session_start`
-    action right before it where there is one.
-    """
-    start = cursor.session_start
-    for offset, entry in enumerate(cursor.pending[:count]):
-        if is_session_start(entry.event):
-            after_action = (
-                is_session_action(cursor.pending[offset - 1].event)
-                if offset
-                else cursor.ends_with_session_action
-            )
-            start = (cursor.version or 0) + offset - (1 if after_action else 0)
-    return start
-
-
-def session_state(tracker: DialogueStateTracker, session_start: int) -> dict[str, Any]:
-    """Return the state that a replay of the latest session alone would give.
-
-    `session_started` resets the state, so a tracker that holds earlier sessions too has
-    the same one; only what reverts events, or looks for a message, can reach across.
-    """
-    cursor = tracker._log
-    state = tracker.state_snapshot()
-    if cursor.base == session_start:
-        return state
-    first_held = (cursor.version or 0) + len(cursor.pending) - len(tracker.events)
-    if cursor.has_reverts and first_held <= session_start:
-        session = list(islice(tracker.events, session_start - first_held, None))
-        replayed = type(tracker)(tracker.sender_id, None)
-        replayed.load_events(session)
-        return replayed.state_snapshot()
-    state["latest_input_channel"] = cursor.channel_after(cursor.pending)
-    return state
 
 
 def as_uttered(message: UserUttered) -> UserUttered:

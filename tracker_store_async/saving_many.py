@@ -18,6 +18,7 @@ from tracker_store_async.observation import observed
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
+    from tracker_store_async.rows import Append
     from tracker_store_async.saving import Prepared
     from tracker_store_async.store import TrackerStore
     from tracker_store_async.tracker import DialogueStateTracker
@@ -96,9 +97,7 @@ async def _save_batch(
                 prepared.append((tracker, each))
         refused = []
         if prepared:
-            requests = [each.request for _, each in prepared]
-            appending = store._append_many(requests)
-            answers = await observed(store, "append", appending, None, requests)
+            answers = await _appended(store, [each.request for _, each in prepared])
             for (tracker, each), answer in zip(prepared, answers, strict=True):
                 results[id(tracker)] = answer if answer is not True else None
                 if answer is True:
@@ -112,6 +111,17 @@ async def _save_batch(
     alone = await _each(busy, lambda tracker: saver.save(tracker, rebase=rebase))
     results |= zip(map(id, busy), alone, strict=True)
     return [results[id(tracker)] for tracker in batch]
+
+
+async def _appended(
+    store: TrackerStore, requests: Sequence[Append]
+) -> Sequence[bool | BaseException]:
+    """Return what a store answers, or what it raises, to each append of a batch."""
+    appending = store._append_many(requests)
+    try:
+        return await observed(store, "append", appending, None, requests)
+    except Exception as error:  # noqa: BLE001  it is handed over
+        return [error] * len(requests)
 
 
 async def _each(
@@ -140,6 +150,29 @@ async def one_by_one(
         The answers or errors, in order.
     """
     return await _each(requests, send)
+
+
+async def settled_alone(
+    answers: Sequence[R | None],
+    send: Callable[[T], Awaitable[R]],
+    requests: Sequence[T],
+) -> list[R | BaseException]:
+    """Send the requests of a batch that got no answer in it each by itself.
+
+    Args:
+        answers: The answers of the batch, or None.
+        send: Sends one of them.
+        requests: The requests.
+
+    Returns:
+        All answers or errors, in order.
+    """
+    left = [at for at, answer in enumerate(answers) if answer is None]
+    alone = await one_by_one(send, [requests[at] for at in left])
+    found = dict(zip(left, alone, strict=True))
+    return [
+        found[at] if answer is None else answer for at, answer in enumerate(answers)
+    ]
 
 
 def all_of(answers: Iterable[R | BaseException]) -> list[R]:

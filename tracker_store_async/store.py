@@ -39,8 +39,8 @@ from tracker_store_async.options import (
     check_record_exp,
     check_time,
 )
-from tracker_store_async.publishing import Publisher, outbox_entries
-from tracker_store_async.rows import Health, Listing, OutboxEntry, Read, Upkeep
+from tracker_store_async.publishing import Publisher
+from tracker_store_async.rows import Health, Listing, Read, Upkeep
 from tracker_store_async.saving import Saver
 from tracker_store_async.saving_many import all_of, one_by_one, save_many
 from tracker_store_async.serialization import (
@@ -324,10 +324,11 @@ class TrackerStore(Lifecycle, Protocol):
     async def save_many(self, trackers: Iterable[DialogueStateTracker]) -> None:
         """Save several trackers, each all or nothing, in batches.
 
-        A batch takes one round trip on Redis, one transaction on PostgreSQL and SQLite;
-        elsewhere, and with retries or a fail-safe, some appends are under way at a
-        time. The events of each tracker are published before, as `save` does it. Two
-        trackers of one conversation are saved one after the other, in the order given.
+        A batch takes one transaction on SQL, one round trip on Redis (to each node of a
+        cluster) and one bulk write on MongoDB. DynamoDB, Oracle and legacy stores get
+        some appends at a time. The events of each tracker are published before, as
+        `save` does it. Two trackers of one conversation are saved one after the other,
+        in the order given.
 
         Raises:
             InvalidInputError: One of them is no tracker, or has an id that cannot be
@@ -494,8 +495,8 @@ class TrackerStore(Lifecycle, Protocol):
         async with self._saver.turn(tracker):
             await self._saver.prepare(tracker, rebase=self.on_conflict == "rebase")
             if tracker._log.pending:
-                await self._saver.encode(tracker)  # what cannot be stored is not sent
-                await self._publish(tracker)
+                batch = await self._saver.encode(tracker)  # or it is not sent
+                await self._saver.publish(tracker, batch.rows)
 
     def deserialise_tracker(
         self, sender_id: str, serialised_tracker: str | bytes | Mapping[str, Any]
@@ -531,27 +532,6 @@ class TrackerStore(Lifecycle, Protocol):
     def _now(self) -> float:
         """Return the time that stamps and expires conversations, in s since 1970."""
         return time.time()
-
-    async def _publish(self, tracker: DialogueStateTracker) -> None:
-        if self._publisher is not None:
-            cursor = tracker._log
-            publishing = self._publisher.publish(
-                tracker.sender_id, cursor.version or 0, cursor.pending, tracker.user_id
-            )
-            await observed(self, "publish", publishing, tracker.sender_id)
-
-    async def _publish_or_collect(
-        self, tracker: DialogueStateTracker
-    ) -> Sequence[OutboxEntry]:
-        """Publish, or return what is to be stored with the append and published then.
-
-        The second where the store has an outbox.
-        """
-        if not self.outbox:
-            await self._publish(tracker)
-            return ()
-        bodies = self._stores_message_bodies
-        return outbox_entries(tracker, self._publisher, with_bodies=bodies)
 
     async def _fetch(
         self, sender_id: str, *, start: int | None, last: int | None, ids: bool = True

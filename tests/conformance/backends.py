@@ -654,6 +654,7 @@ BEYOND_LEGACY_STORES: Mapping[str, tuple[str, ...]] = {
     ),
     "a save gives the legacy store the whole tracker, not rows": (
         "test_copying::*",
+        "test_save_many::test_rows_are_stored_as_one_by_one",
         "test_log::test_rows_come_back_byte_for_byte",
         "test_log::test_the_header_says_what_the_append_said",
         "test_log::test_an_append_at_another_version_changes_nothing",

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import pickle
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.conformance.backends import BACKENDS
 from tests.conformance.kit import SENDER, has, held, said, turn, update, user, version
 from tracker_store_async import DialogueStateTracker, errors
+from tracker_store_async.rows import Append, NewRow, Read
 from tracker_store_async.saving_many import BATCH_SIZE, one_by_one
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tests.conformance.backends import Storage
     from tracker_store_async import TrackerStore
-    from tracker_store_async.rows import Append
+
+NOW = 1_000_000.0
 
 
 def built(count: int) -> list[DialogueStateTracker]:
@@ -177,7 +179,11 @@ async def test_who_may_not_rebase_is_named(storage: Storage) -> None:
     "name",
     [
         pytest.param(name, marks=pytest.mark.backend(BACKENDS[name].server))
-        for name in ("sqlite", "postgresql", "pgbouncer", "cached_postgresql", "redis")
+        for name in (
+            *("sqlite", "postgresql", "pgbouncer", "mariadb", "redis", "redis_cluster"),
+            *("mongo", "mongo_pymongo", "cached_postgresql", "encrypted-sqlite"),
+            *("failsafe-sqlite", "failsafe-postgresql"),
+        )
     ],
 )
 async def test_a_batch_is_not_sent_one_by_one(
@@ -201,3 +207,114 @@ async def test_a_batch_is_not_sent_one_by_one(
     for n in range(5):
         assert said(await has(store, f"user-{n}")) == [str(n), "more"]
     await storage.close()
+
+
+# -- rows ------------------------------------------------------------------------------
+
+
+def row(number: int, size: int = 0) -> NewRow:
+    data = f'{{"event":"x","n":{number},"text":"{size * "é"}"}}'
+    return NewRow(f"id-{number}", data, "x", 1.5, None, None)
+
+
+def appends_to(prefix: str, began: float) -> list[Append]:
+    """Return appends of every kind to the conversations of `begin`."""
+
+    def append(name: str, version: int, *rows: NewRow, **more: Any) -> Append:
+        return Append(f"{prefix}-{name}", version, rows, 0, f'"{name}"', NOW, **more)
+
+    return [
+        append("new", 0, row(0), row(1)),
+        append("old", 1, row(1), user_id="u", created_at=began),
+        append("there", 0, row(7)),
+        append("ahead", 3, row(3)),
+        append("absent", 3, row(3)),
+        append("other log", 1, row(1), created_at=began - 1),
+        append("expired", 0, row(5), row(6), expires_at=NOW + 9),
+        append("gone", 1, row(1)),
+        append("landed", 1, *(row(n) for n in range(1, 41))),
+        append("large", 1, row(1, 60_000), row(2, 400_000)),
+        append("full", 2, row(2)),
+        append("new and large", 0, row(0, 300_000), expires_at=NOW + 9),
+    ]
+
+
+async def begin(store: TrackerStore, prefix: str) -> float:
+    """Store what `appends_to` goes on with; return when the logs began."""
+    for name in ("old", "there", "ahead", "other log", "landed", "large"):
+        assert await store._append(
+            Append(f"{prefix}-{name}", 0, [row(0)], 0, "{}", NOW, user_id="v")
+        )
+    for name in ("expired", "gone"):
+        assert await store._append(
+            Append(f"{prefix}-{name}", 0, [row(0)], 0, "{}", NOW - 9, NOW - 5)
+        )
+    full = [row(0, 40_000), row(1)]
+    assert await store._append(Append(f"{prefix}-full", 0, full, 0, "{}", NOW))
+    found = await store._read(Read(f"{prefix}-old", NOW))
+    assert found is not None
+    return found.created_at
+
+
+async def rows_of(store: TrackerStore, prefix: str) -> list[Any]:
+    """Return what is stored under the names of `appends_to`."""
+    answers = []
+    for each in appends_to(prefix, 0.0):
+        found = await store._read(Read(each.sender_id, NOW, start=0))
+        answers.append(
+            found
+            and (
+                *(found.version, found.session_start, as_text(found.snapshot)),
+                *(found.expires_at, found.user_id, found.first_position),
+                [(event_id, as_text(data)) for event_id, data in found.rows],
+            )
+        )
+    return answers
+
+
+def as_text(data: str | bytes | None) -> str | None:
+    return data.decode() if isinstance(data, bytes) else data
+
+
+async def test_rows_are_stored_as_one_by_one(store: TrackerStore) -> None:
+    await store.open()
+    began = await begin(store, "batch")
+    assert await store._append_many(appends_to("batch", began)) == [
+        *(True, True, False, False, False, False),
+        *(True, False, True, True, True, True),
+    ]
+    found = await rows_of(store, "batch")
+    began = await begin(store, "single")
+    for each in appends_to("single", began):
+        await store._append(each)
+    assert found == await rows_of(store, "single")
+    # Repeated, as after an answer that was lost, it stores nothing twice.
+    again = await store._append_many(appends_to("batch", began))
+    assert again == [False] * len(again)
+    assert await rows_of(store, "batch") == found
+
+
+async def test_a_batch_whose_answer_was_lost(store: TrackerStore) -> None:
+    await store.open()
+    trackers = built(6)
+    append_many = store._append_many
+
+    async def losing(appends: Sequence[Append]) -> list[bool | BaseException]:
+        await append_many(appends)
+        return [errors.StoreUnavailableError("the answer was lost")] * len(appends)
+
+    for text in ("one", "two"):
+        for tracker in trackers:
+            update(tracker, turn(text))
+        store._append_many = losing  # type: ignore[method-assign]
+        with pytest.raises(errors.SaveManyError) as raised:
+            await store.save_many(trackers)
+        assert len(raised.value.failures) == len(trackers)
+        trackers[3].update(user("and more"))
+        store._append_many = append_many  # type: ignore[method-assign]
+        await store.save_many(trackers)
+    assert store.conflict_count == 0
+    for n, tracker in enumerate(trackers):
+        more = ["and more"] if n == 3 else []
+        expected = [str(n), "one", *more, "two", *more]
+        assert said(await has(store, f"user-{n}")) == said(tracker) == expected

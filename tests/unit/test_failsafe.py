@@ -543,7 +543,7 @@ async def test_a_refused_replay_is_told_and_kept(
     primary.refuses = errors.StoreDataError("too large")
     primary.is_down = False
     async with asyncio.timeout(5):
-        await asyncio.wait({store._recovery})  # type: ignore[arg-type]
+        await asyncio.wait({store._recovery.task})  # type: ignore[arg-type]
     assert "stay in the fallback: too large" in caplog.text
     with pytest.raises(errors.StoreDataError):  # never masked
         await store.retrieve(SENDER)
@@ -725,7 +725,7 @@ async def test_a_journal_in_no_directory(primary: SwitchedStore) -> None:
 
 async def test_the_probe_waits_for_nobody(store: FailSafeTrackerStore) -> None:
     """Closing in an outage ends at once, whatever pause the probe is in."""
-    store._probe_pauses = (60.0, 60.0)
+    store._recovery.pauses = (60.0, 60.0)
     store._wrapped.is_down = True  # type: ignore[attr-defined]
     await add(store, SENDER, *turn())
     await is_open(store)

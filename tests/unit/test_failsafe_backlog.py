@@ -178,8 +178,8 @@ async def test_what_an_earlier_process_left_is_told_when_it_is_replayed(
     primary._append = refuse  # type: ignore[method-assign]
     caplog.clear()
     async with FailSafeTrackerStore(primary, journal=journal, **FAST) as store:
-        assert store._recovery is not None
-        await store._recovery
+        assert store._recovery.task is not None
+        await store._recovery.task
         told = [one for one in caplog.records if one.levelno >= logging.WARNING]
         lines = [record.getMessage() for record in told]
         assert len(lines) == 3

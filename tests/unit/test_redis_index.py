@@ -9,11 +9,13 @@ import pytest
 
 from tests.conformance.backends import RedisStorage, redis_storage
 from tests.sql_databases import NOW, append
+from tracker_store_async import errors
 from tracker_store_async.backends.redis.keys import SHARDS, Keys
 
 pytest.importorskip("redis", reason="the extra redis is not installed")
 
 from tracker_store_async.backends.redis import operations
+from tracker_store_async.backends.redis.scripts import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +48,39 @@ def indexed(storage: RedisStorage) -> int:
     keys = Keys(storage.prefix)
     client: Any = storage.client
     return sum(client.zcard(keys.shard(number)) for number in range(SHARDS))
+
+
+async def test_a_batch_on_a_server_that_does_not_know_the_script(
+    storage: RedisStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = Script(f"{operations.APPEND.text}\n-- {storage.prefix}")
+    monkeypatch.setattr(operations, "APPEND", fresh)
+    async with storage.store() as store:
+        alone = cast(Any, store)._opened.append
+        monkeypatch.setattr(cast(Any, store)._opened, "append", None)
+        begun = [append(0, sender_id=f"a{n}") for n in range(9)]
+        assert await store._append_many(begun) == [True] * 9
+        assert indexed(storage) == 9
+        monkeypatch.setattr(cast(Any, store)._opened, "append", alone)
+        assert await store._append_many(begun) == [False] * 9
+
+
+async def test_a_batch_that_gets_no_answer(
+    storage: RedisStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with storage.store() as store:
+        commands: Any = cast(Any, store)._opened.commands
+
+        async def lost(*_: Any, **__: Any) -> Any:
+            raise ConnectionError
+
+        monkeypatch.setattr(commands, "_pipeline", lost)
+        begun = [append(0, sender_id=f"a{n}") for n in range(3)]
+        answers = await store._append_many(begun)
+        if commands.is_cluster:  # a node that is away is not the others' fault
+            assert answers == [True] * 3
+        else:
+            assert {*map(type, answers)} == {errors.StoreUnavailableError}
 
 
 async def test_ids_of_what_has_expired_are_swept_away(

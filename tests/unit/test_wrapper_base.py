@@ -63,7 +63,7 @@ OWN = {
     *("create_tracker", "_create", "save", "save_many", "retrieve"),
     *("retrieve_full_tracker", "exists", "delete", "keys", "conversations"),
     *("stream_events", "deserialise_tracker", "health", "create"),
-    *("_publish", "_publish_or_collect", "_fetch", "_load"),
+    *("_fetch", "_load"),
     # one after the other of the wrapper's own primitives
     "_read_many",
     # what each store object has for itself

@@ -6,7 +6,6 @@ drop repeats and to see the order (`message_id`, `position`) never touches the b
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,8 @@ ENVIRONMENT = "RASA_ENVIRONMENT"
 
 
 def encode_body(message: EventMessage) -> bytes:
-    """Return the body as Rasa writes it: JSON in ASCII."""
-    return json.dumps(message.body).encode("ascii")
+    """Return the body as JSON in ASCII, with Rasa's keys in Rasa's order."""
+    return message.encoded()
 
 
 def environment() -> str | None:

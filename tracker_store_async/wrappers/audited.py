@@ -9,11 +9,12 @@ from uuid import uuid4
 
 from tracker_store_async.auditing import UNKNOWN_ACTOR, Actor, current_actor
 from tracker_store_async.auditing.trail import Trail
+from tracker_store_async.saving_many import one_by_one
 from tracker_store_async.settling import settled
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
     from tracker_store_async.auditing.sinks import Sink
     from tracker_store_async.rows import (
@@ -39,8 +40,9 @@ class AuditedTrackerStore(WrapperTrackerStore):
     said.
 
     It belongs around encryption, retries and the fail-safe, and within a cache. A batch
-    of `save_many` is recorded, and appended, one conversation after the other. Upkeep
-    and health are not recorded: they say nothing of what was said, and change nothing.
+    of `save_many` gets a record for each conversation, all of which are durable before
+    the batch is sent. Upkeep and health are not recorded: they say nothing of what was
+    said, and change nothing.
 
     Args:
         wrapped: The store; it is owned, opened and closed.
@@ -80,14 +82,44 @@ class AuditedTrackerStore(WrapperTrackerStore):
             await settled(self._trail.close())
 
     async def _append(self, append: Append) -> bool:
-        position, events = append.position, len(append.rows)
-        record = self._record(
-            "change", append.sender_id, position=position, events=events
-        )
+        record = self._record_of(append)
         landed = await self._recorded(record, super()._append(append))
         if not landed:
             self._note(record, "refused")
         return landed
+
+    async def _append_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        if self._appends_otherwise_than(AuditedTrackerStore):
+            return await one_by_one(self._append, appends)
+        records = [self._record_of(append) for append in appends]
+        writing = await asyncio.gather(
+            *map(self._trail.write, records), return_exceptions=True
+        )
+        answers: list[bool | BaseException] = [
+            False if error is None else error for error in writing
+        ]
+        sent = [at for at, error in enumerate(writing) if error is None]
+        try:
+            found = await self._forward_many([appends[at] for at in sent])
+        except BaseException as error:
+            for at in sent:
+                self._note(records[at], type(error).__name__)
+            raise
+        for at, answer in zip(sent, found, strict=True):
+            answers[at] = answer
+            if answer is not True:
+                refused = answer is False
+                outcome = "refused" if refused else type(answer).__name__
+                self._note(records[at], outcome)
+        return answers
+
+    def _record_of(self, append: Append) -> dict[str, Any]:
+        position, events = append.position, len(append.rows)
+        return self._record(
+            "change", append.sender_id, position=position, events=events
+        )
 
     async def _rewrite(self, rewrite: Rewrite) -> bool:
         record = self._record(

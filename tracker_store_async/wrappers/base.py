@@ -20,6 +20,7 @@ from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.loading import TrackerLoader
 from tracker_store_async.locks import LoopLock
 from tracker_store_async.saving import Saver
+from tracker_store_async.saving_many import one_by_one
 from tracker_store_async.store import TrackerStore, is_tracker_store
 from tracker_store_async.turns import Turns
 
@@ -159,10 +160,25 @@ class WrapperTrackerStore(TrackerStore):
     async def _append_many(
         self, appends: Sequence[Append]
     ) -> list[bool | BaseException]:
-        if type(self)._append is not WrapperTrackerStore._append:
-            return await super()._append_many(appends)  # each through the subclass
-        await self._wrapped._ensure_open()
-        return await self._wrapped._append_many(appends)
+        if self._appends_otherwise_than(WrapperTrackerStore):
+            return await one_by_one(self._append, appends)
+        return await self._forward_many(appends)
+
+    def _appends_otherwise_than(self, wrapper: type[WrapperTrackerStore]) -> bool:
+        """Whether a subclass of a wrapper overrides `_append`, and so a batch, too."""
+        return type(self)._append is not wrapper._append
+
+    async def _forward_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        """Have the wrapped store append; an error of its own is that of each."""
+        if not appends:
+            return []
+        try:
+            await self._wrapped._ensure_open()
+            return await self._wrapped._append_many(appends)
+        except Exception as error:  # noqa: BLE001  it is handed over
+            return [error] * len(appends)
 
     async def _read(self, read: Read) -> StoredConversation | None:
         await self._wrapped._ensure_open()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from tracker_store_async.encryption.conversation_keys import ConversationKeys, HeldKey
 from tracker_store_async.encryption.data_keys import SQLDataKeys
 from tracker_store_async.encryption.keyring import KeyRing
 from tracker_store_async.encryption.log_rows import (
     COLUMNS,
-    does_not_open,
     open_rows,
     open_state,
     seal_rows,
@@ -20,13 +19,13 @@ from tracker_store_async.encryption.sealing import (
     DataKey,
     DoesNotOpenError,
     Envelope,
-    new_secret,
     read_envelope,
     sealed_length,
 )
 from tracker_store_async.errors import ConfigurationError, EncryptionKeyError
 from tracker_store_async.options import check_choice
 from tracker_store_async.rows import Append, Read
+from tracker_store_async.saving_many import one_by_one
 from tracker_store_async.settling import settled
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
@@ -46,16 +45,14 @@ if TYPE_CHECKING:
 ROWS_PER_TURN = 128
 """Most rows sealed or opened before others get their turn: under 1 ms of work."""
 
-MAX_REMEMBERED_KEYS = 10_000
-"""Most data keys that stay in memory, of some 500 bytes each."""
-
 ALWAYS = 0.0
 """A time at which nothing had expired."""
 
 
-class _Held(NamedTuple):
-    created_at: float
-    key: DataKey
+class _Sealed(NamedTuple):
+    append: Append
+    held: HeldKey
+    is_new: bool  # the key, made for this append
 
 
 class EncryptedTrackerStore(WrapperTrackerStore):
@@ -110,7 +107,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         self._plaintext = plaintext
         self._hidden = [name for name in COLUMNS if name not in keep_columns]
         self._data_keys = None if data_keys is None else SQLDataKeys(data_keys)
-        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._keys = ConversationKeys(self._key_ring, self._data_keys)
 
     # -- lifecycle ---------------------------------------------------------------------
 
@@ -126,7 +123,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
             raise
 
     async def _close(self) -> None:
-        self._held.clear()
+        self._keys.clear()
         try:
             await super()._close()
         finally:
@@ -156,9 +153,31 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         super()._check_size(sender_id, sealed, text)
 
     async def _append(self, append: Append) -> bool:
+        sealed = await self._seal(append)
+        if sealed is None:
+            return False
+        return await self._noted((sealed, await super()._append(sealed.append)))
+
+    async def _append_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        if self._appends_otherwise_than(EncryptedTrackerStore):
+            return await one_by_one(self._append, appends)
+        sealed = await one_by_one(self._seal, appends)
+        ready = [each for each in sealed if isinstance(each, _Sealed)]
+        found = await self._forward_many([each.append for each in ready])
+        noted = await one_by_one(self._noted, list(zip(ready, found, strict=True)))
+        rest = iter(noted)
+        return [
+            next(rest) if isinstance(each, _Sealed) else each or False
+            for each in sealed
+        ]
+
+    async def _seal(self, append: Append) -> _Sealed | None:
+        """Return an append as it is stored, or None if it would be refused."""
         found = await self._key_for(append)
         if found is None:
-            return False
+            return None
         key, created_at, is_new = found
         rows = await self._sealed(key, append.sender_id, append.position, append.rows)
         snapshot = key.seal_snapshot(
@@ -166,12 +185,18 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         )
         # A log begun anew under the same name has another key: it is named, always.
         sealed = replace(append, rows=rows, snapshot=snapshot, created_at=created_at)
-        landed = await super()._append(sealed)
+        began = append.begun_at if created_at is None else created_at
+        return _Sealed(sealed, HeldKey(began, key), is_new)
+
+    async def _noted(self, outcome: tuple[_Sealed, bool | BaseException]) -> bool:
+        """Remember the key of what has landed; erase a new one of what has not."""
+        sealed, landed = outcome
+        if isinstance(landed, BaseException):
+            raise landed  # it may have landed
         if landed:
-            began = append.begun_at if created_at is None else created_at
-            self._hold(append.sender_id, _Held(began, key))
-        elif is_new:
-            await self._forget(key)
+            self._keys.hold(sealed.append.sender_id, sealed.held)
+        elif sealed.is_new:
+            await self._keys.drop(sealed.held.key)
         return landed
 
     async def _key_for(
@@ -183,34 +208,34 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         """
         sender_id = append.sender_id
         if append.expected_version == 0:
-            return await self._new_key(sender_id), append.created_at, True
-        held = self._held.get(sender_id)
+            return await self._keys.new(sender_id), append.created_at, True
+        held = self._keys.held(sender_id)
         if held is None or append.created_at not in (None, held.created_at):
             header = await super()._read(Read(sender_id, append.now, last=0))
             if header is None:
                 return None
-            key = await self._key_of(sender_id, header)
+            key = await self._keys.of(sender_id, header)
             if key is None:  # it was plain so far
-                return await self._new_key(sender_id), header.created_at, True
-            held = _Held(header.created_at, key)
+                return await self._keys.new(sender_id), header.created_at, True
+            held = HeldKey(header.created_at, key)
             if append.created_at not in (None, held.created_at):
                 return None
-        return self._rewrapped(sender_id, held.key), held.created_at, False
+        return self._keys.rewrap(sender_id, held.key), held.created_at, False
 
     async def _rewrite(self, rewrite: Rewrite) -> bool:
         sender_id = rewrite.sender_id
         header = await super()._read(Read(sender_id, rewrite.now, last=0))
         if header is None or header.created_at != rewrite.created_at:
             return False
-        key, changed = await self._key_of(sender_id, header), rewrite.changed
+        key, changed = await self._keys.of(sender_id, header), rewrite.changed
         if not changed and key is None:
             return await super()._rewrite(rewrite)
         was_plain = key is None
         if key is None:  # then all of it is sealed
             first = rewrite.first_position
             changed = frozenset(range(first, first + len(rewrite.rows)))
-            key = await self._new_key(sender_id)
-        key = self._rewrapped(sender_id, key)
+            key = await self._keys.new(sender_id)
+        key = self._keys.rewrap(sender_id, key)
         rows = await self._sealed(key, sender_id, rewrite.first_position, rewrite.rows)
         snapshot = key.seal_snapshot(
             rewrite.snapshot, sender_id, rewrite.expected_version, header.session_start
@@ -218,7 +243,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         sealed = replace(rewrite, rows=rows, changed=changed, snapshot=snapshot)
         landed = await super()._rewrite(sealed)
         if was_plain and not landed:
-            await self._forget(key)
+            await self._keys.drop(key)
         return landed
 
     async def _sealed(
@@ -240,7 +265,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
             return None
         sender_id = read.sender_id
         try:
-            key = await self._key_of(sender_id, stored)
+            key = await self._keys.of(sender_id, stored)
         except EncryptionKeyError:
             if read.last == 0:  # there is one, and it can be deleted
                 stored.snapshot = None
@@ -264,69 +289,6 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         stored.rows = opened
         return stored
 
-    # -- keys --------------------------------------------------------------------------
-
-    def _hold(self, sender_id: str, held: _Held) -> None:
-        self._held[sender_id] = held
-        self._held.move_to_end(sender_id)
-        if len(self._held) > MAX_REMEMBERED_KEYS:
-            self._held.popitem(last=False)
-
-    async def _key_of(
-        self, sender_id: str, stored: StoredConversation
-    ) -> DataKey | None:
-        """Return the key of a conversation as it is stored; None if it is plain.
-
-        Raises:
-            EncryptionKeyError: The key cannot be had, or was erased.
-        """
-        try:
-            envelope = read_envelope(stored.snapshot)
-        except DoesNotOpenError:
-            raise does_not_open(sender_id, stored.version) from None
-        if envelope is None:
-            return None
-        held = self._held.get(sender_id)
-        if held is not None and held.key.reference == envelope.reference:
-            key = held.key
-        else:
-            key = await self._unwrapped(sender_id, envelope)
-        self._hold(sender_id, _Held(stored.created_at, key))
-        return key
-
-    async def _unwrapped(self, sender_id: str, envelope: Envelope) -> DataKey:
-        wrapped = envelope.reference[1]
-        if envelope.reference[0] == "data_key_id":
-            if self._data_keys is None:
-                raise EncryptionKeyError(
-                    f"the data key of conversation {sender_id!r} is kept in a database "
-                    "of its own: name it as `encryption.data_keys`"
-                )
-            wrapped = await self._data_keys.get(wrapped) or ""
-            if not wrapped:
-                raise EncryptionKeyError(
-                    f"the data key of conversation {sender_id!r} was erased: nobody "
-                    "can read it any more; delete() removes the rest"
-                )
-        key_id, _, sealed = wrapped.partition(".")
-        master = await self._key_ring.find(key_id)
-        return DataKey(master.unwrap(sealed, sender_id), envelope.reference)
-
-    async def _new_key(self, sender_id: str) -> DataKey:
-        secret = new_secret()
-        wrapped = self._key_ring.active.wrap(secret, sender_id)
-        if self._data_keys is None:
-            return DataKey(secret, ("data_key", wrapped))
-        return DataKey(secret, ("data_key_id", await self._data_keys.add(wrapped)))
-
-    def _rewrapped(self, sender_id: str, key: DataKey) -> DataKey:
-        """Return the key as the active master key wraps it."""
-        name, wrapped = key.reference
-        active = self._key_ring.active
-        if name != "data_key" or wrapped.startswith(f"{active.key_id}."):
-            return key
-        return DataKey(key.secret, (name, active.wrap(key.secret, sender_id)))
-
     # -- erasing and rotating ----------------------------------------------------------
 
     async def _delete(
@@ -338,7 +300,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
     ) -> bool:
         if before is not None:
             return await super()._delete(sender_id, before, now, version)
-        self._held.pop(sender_id, None)
+        self._keys.forget(sender_id)
         if self._data_keys is None:
             return await super()._delete(sender_id, None, now, version)
         # Whoever is cancelled between the two would leave what nobody can read.
@@ -350,12 +312,12 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         key_id = await self._key_id_of(sender_id)
         if version is None:
             # First the key: whatever happens then, the conversation is forgotten.
-            await self._erase(key_id)
+            await self._keys.erase(key_id)
             return await super()._delete(sender_id, None, now)
         erased = await super()._delete(sender_id, None, now, version)
         # What is refused stays, and what is still there needs its key.
         if erased or await self._key_id_of(sender_id) != key_id:
-            await self._erase(key_id)
+            await self._keys.erase(key_id)
         return erased
 
     async def _key_id_of(self, sender_id: str) -> str | None:
@@ -368,15 +330,6 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         if envelope is None or envelope.reference[0] != "data_key_id":
             return None
         return envelope.reference[1]
-
-    async def _forget(self, key: DataKey) -> None:
-        """Erase a key that was made for what is not stored after all."""
-        if key.reference[0] == "data_key_id":
-            await self._erase(key.reference[1])
-
-    async def _erase(self, key_id: str | None) -> None:
-        if key_id is not None and self._data_keys is not None:
-            await self._data_keys.erase(key_id)
 
     async def reseal(self, sender_id: str) -> bool:
         """Wrap the conversation's data key with the active master key.
@@ -400,7 +353,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
             envelope = None if stored is None else read_envelope(stored.snapshot)
             if stored is None or envelope is None:
                 return False
-            key = await self._unwrapped(sender_id, envelope)
+            key = await self._keys.unwrap(sender_id, envelope)
             if envelope.reference[0] == "data_key_id":
                 assert self._data_keys is not None  # noqa: S101 - `_unwrapped` has used it
                 wrapped = active.wrap(key.secret, sender_id)
@@ -422,7 +375,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         """Append nothing, with another snapshot, at the version that was read."""
         version, start = stored.version, stored.session_start
         plain = open_state(key, envelope, sender_id, stored)
-        fresh = self._rewrapped(sender_id, key)
+        fresh = self._keys.rewrap(sender_id, key)
         return await super()._append(
             Append(
                 sender_id,

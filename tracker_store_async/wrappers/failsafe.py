@@ -10,16 +10,17 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
-from tracker_store_async.observation import noted, observed
+from tracker_store_async.errors import StoreUnavailableError
+from tracker_store_async.observation import noted
 from tracker_store_async.options import check_count, check_seconds
 from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import Health, Read
+from tracker_store_async.saving_many import one_by_one
 from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 from tracker_store_async.wrappers.failsafe_backlog import Backlog
-from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker, pause_seconds
+from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker
 from tracker_store_async.wrappers.failsafe_journal import (
     JournalFile,
     claim_files,
@@ -27,9 +28,7 @@ from tracker_store_async.wrappers.failsafe_journal import (
 )
 from tracker_store_async.wrappers.failsafe_log import (
     details_of,
-    tell_left_over,
     tell_outage,
-    tell_recovery,
     tell_what_is_left,
     tell_what_waits,
 )
@@ -40,11 +39,12 @@ from tracker_store_async.wrappers.failsafe_options import (
     in_order,
     one_of,
 )
+from tracker_store_async.wrappers.failsafe_recovery import Recovery
 from tracker_store_async.wrappers.failsafe_replay import Replayed, Replayer
 from tracker_store_async.wrappers.legacy_calls import ConversationTurns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from tracker_store_async.rows import (
         Append,
@@ -56,10 +56,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 T = TypeVar("T")
-
-REPLAYS_AT_ONCE = 8
-"""Conversations that are replayed at a time once the primary is back: few, so that each
-of them waits for its own replay alone, and others are served meanwhile."""
 
 PROBE_SENDER_ID = "tracker-store-fail-safe-probe"
 """A conversation that does not exist; a probe asks for it."""
@@ -151,7 +147,6 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         self._on_error = on_error
         self._journal = None if journal is None else str(journal)
         self._timeout_seconds = timeout_seconds
-        self._probe_pauses = (probe_min_seconds, probe_max_seconds)
         self._files: list[JournalFile] = []
         self._fallbacks: list[TrackerStore] = []
         if journal is None:
@@ -164,9 +159,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         is_in_memory = journal is None and store is None
         self._backlog = Backlog(backlog_bound(max_backlog_bytes, is_in_memory))
         self._turns = ConversationTurns()
-        self._recovery: asyncio.Task[None] | None = None
-        self._is_replaying = False
-        self._has_left_over = False  # an earlier process has, and it is not replayed
+        self._recovery = Recovery(self, (probe_min_seconds, probe_max_seconds))
 
     @property
     def fallback_tracker_store(self) -> TrackerStore | None:
@@ -198,8 +191,55 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                     continue
                 seen = self._seen.find(append.sender_id, append.now)
                 kept = await self._backlog.append(append, seen, self._fallbacks[0])
-            self._recover_soon()
+            self._recovery.soon()
             return kept
+
+    async def _append_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        if self._appends_otherwise_than(FailSafeTrackerStore):
+            return await one_by_one(self._append, appends)
+        if all(append.origin is not None for append in appends):
+            for append in appends:
+                self._seen.forget(append.sender_id)
+            return await self._forward_many(appends)
+        sent = [at for at, each in enumerate(appends) if self._may_be_sent(each)]
+        found = await self._send([appends[at] for at in sent])
+        answers = {
+            at: answer
+            for at, answer in zip(sent, found, strict=True)
+            if not isinstance(answer, StoreUnavailableError)
+        }
+        # What the primary had no answer for goes to the fallback like any other save:
+        # what had landed after all is recognised when it is replayed.
+        left = [at for at in range(len(appends)) if at not in answers]
+        alone = await one_by_one(self._append, [appends[at] for at in left])
+        answers |= zip(left, alone, strict=True)
+        return [answers[at] for at in range(len(appends))]
+
+    def _may_be_sent(self, append: Append) -> bool:
+        """Whether the primary is asked, and has all of the conversation."""
+        if append.origin is not None or self._breaker.is_open:
+            return False
+        return append.sender_id not in self._backlog.entries
+
+    async def _send(self, appends: Sequence[Append]) -> list[bool | BaseException]:
+        """Have the primary append several; it is unavailable if it is for one."""
+        erasures = self._seen.erasures
+        if not appends:
+            return []
+        try:
+            found = await self._ask(partial(self._forward_many, appends))
+        except StoreUnavailableError as error:
+            return [error] * len(appends)
+        for append, answer in zip(appends, found, strict=True):
+            if answer is True:
+                self._seen.note_append(append, erasures)
+            elif isinstance(answer, StoreUnavailableError) and self._note_outage(
+                answer
+            ):
+                await self._report(answer)
+        return found
 
     async def _read(self, read: Read) -> StoredConversation | None:
         if read.limit is not None:
@@ -289,18 +329,21 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         try:
             return await self._breaker.call(work)
         except StoreUnavailableError as error:
-            if not self._breaker.is_open:
-                self._note_outage(error)
+            if self._note_outage(error):
                 await self._report(error)
             raise
 
-    def _note_outage(self, error: StoreUnavailableError) -> None:
+    def _note_outage(self, error: StoreUnavailableError) -> bool:
+        """Open the breaker; return whether it was not open."""
+        if self._breaker.is_open:
+            return False
         if self._breaker.open(error):
             self._replayer.replayed = Replayed()
             noted(self, "opened")
             fallback = self._fallbacks[0].backend_name
             tell_outage(self.backend_name, fallback, error)
-        self._recover_soon()
+        self._recovery.soon()
+        return True
 
     async def _report(self, error: StoreUnavailableError) -> None:
         if self._on_error is None:
@@ -325,13 +368,12 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             TrackerStoreError: The primary refuses what is replayed.
         """
         while sender_id in self._backlog.entries:
-            if self._breaker.is_open or (self._is_replaying and not at_once):
+            if self._breaker.is_open or (self._recovery.is_replaying and not at_once):
                 return False  # its turn comes: all at once would keep each waiting
             try:
                 await self._replay(sender_id)
             except StoreUnavailableError as error:
-                if not self._breaker.is_open:
-                    self._note_outage(error)
+                self._note_outage(error)
                 return False
         return not self._breaker.is_open
 
@@ -340,41 +382,6 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             entry = self._backlog.entries.get(sender_id)
             if entry is not None:
                 noted(self, "replayed", await self._replayer.replay(entry))
-
-    # -- coming back -------------------------------------------------------------------
-
-    def _recover_soon(self) -> None:
-        """See to it that somebody waits for the primary and replays what is left."""
-        if self._recovery is not None and not self._recovery.done():
-            return
-        if self._breaker.state != "closed" or self._backlog.entries:
-            self._recovery = asyncio.create_task(self._recover())
-
-    async def _recover(self) -> None:
-        attempt = 0
-        while True:
-            if self._breaker.is_open:
-                await asyncio.sleep(pause_seconds(attempt, *self._probe_pauses))
-                attempt += 1
-                if not await self._answers():
-                    continue
-                self._breaker.half_open()
-            refused = await observed(self, "replay", self._replay_all())
-            if self._breaker.is_open or self._backlog.entries.keys() - refused.keys():
-                continue
-            # A password may be in the middle of its rotation: it is tried again.
-            is_locked_out = StoreAccessError in map(type, refused.values())
-            if self._breaker.state == "half_open":
-                noted(self, "closed")
-                done = self._replayer.replayed
-                tell_recovery(self._breaker.close(), done, refused)
-            elif self._has_left_over and not is_locked_out:
-                tell_left_over(self._replayer.replayed, refused)
-            self._has_left_over = is_locked_out
-            if not is_locked_out:
-                return
-            await asyncio.sleep(pause_seconds(attempt, *self._probe_pauses))
-            attempt += 1
 
     async def _answers(self) -> bool:
         """Ask the primary for anything."""
@@ -388,29 +395,6 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             # It is there; what is wrong, it tells the next caller.
             logger.debug("The probe of the tracker store failed", exc_info=True)
         return True
-
-    async def _replay_all(self) -> dict[str, Exception]:
-        """Replay what is left; return the errors of what the primary refuses."""
-        refused: dict[str, Exception] = {}
-        todo = iter(list(self._backlog.entries))
-
-        async def work() -> None:
-            for sender_id in todo:
-                if self._breaker.is_open:
-                    return
-                try:
-                    await self._replay(sender_id)
-                except StoreUnavailableError as error:
-                    self._note_outage(error)
-                except Exception as error:  # noqa: BLE001  the others go on
-                    refused[sender_id] = error
-
-        self._is_replaying = True
-        try:
-            await asyncio.gather(*(work() for _ in range(REPLAYS_AT_ONCE)))
-        finally:
-            self._is_replaying = False
-        return refused
 
     # -- opening and closing -----------------------------------------------------------
 
@@ -428,9 +412,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         except BaseException:
             await self._close_all()
             raise
-        self._has_left_over = bool(self._backlog.entries)
+        self._recovery.has_left_over = bool(self._backlog.entries)
         tell_what_waits(self._backlog, self._fallbacks[0].backend_name)
-        self._recover_soon()
+        self._recovery.soon()
 
     async def _open_fallbacks(self) -> None:
         if self._journal is not None:
@@ -447,12 +431,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         self._files = await asyncio.to_thread(claim_files, journal)
 
     async def _close(self) -> None:
-        if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.wait({self._recovery})
-            self._recovery = None
+        await self._recovery.stop()
         if self._backlog.entries and not self._breaker.is_open:
-            await observed(self, "replay", self._replay_all())
+            await self._recovery.replay_all()
         fallback = self._fallbacks[0].backend_name
         tell_what_is_left(self._backlog, fallback, self._journal)
         await self._close_all()

@@ -15,10 +15,9 @@ from tracker_store_async.rows import Append, Read
 from tracker_store_async.saving import (
     LONGEST_PAUSE_SECONDS,
     MAX_ATTEMPTS,
-    encode_batch,
     landed_run,
-    session_start_after,
 )
+from tracker_store_async.unsaved import encode_batch, session_start_after
 from tracker_store_async.wrappers.failsafe_backlog import ALWAYS, new_rows
 from tracker_store_async.wrappers.failsafe_pieces import in_pieces, remaining
 

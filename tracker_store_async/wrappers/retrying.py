@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,10 +17,11 @@ from tenacity import (
 from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
 from tracker_store_async.observation import noted
 from tracker_store_async.options import check_count, check_seconds
+from tracker_store_async.saving_many import one_by_one
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tenacity import RetryCallState
 
@@ -86,7 +88,7 @@ class RetryingTrackerStore(WrapperTrackerStore):
         )
         return await retrying(work)
 
-    def _may_pass(self, error: BaseException) -> bool:
+    def _may_pass(self, error: object) -> bool:
         if isinstance(error, StoreAccessError):
             return bool(self._renews_credentials)
         return isinstance(error, StoreUnavailableError)
@@ -99,6 +101,27 @@ class RetryingTrackerStore(WrapperTrackerStore):
 
     async def _append(self, append: Append) -> bool:
         return await self._retried(partial(super()._append, append))
+
+    async def _append_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        if self._appends_otherwise_than(RetryingTrackerStore):
+            return await one_by_one(self._append, appends)
+        answers: dict[int, bool | BaseException] = {}
+        left = list(range(len(appends)))
+
+        async def attempt() -> None:
+            nonlocal left
+            found = await self._forward_many([appends[at] for at in left])
+            answers.update(zip(left, found, strict=True))
+            left = [at for at in left if self._may_pass(answers[at])]
+            if left:
+                raise answers[left[0]]  # type: ignore[misc]  # it is an error
+
+        # What is left after the last attempt has its error among the answers.
+        with suppress(StoreUnavailableError, StoreAccessError):
+            await self._retried(attempt)
+        return [answers[at] for at in range(len(appends))]
 
     async def _read(self, read: Read) -> StoredConversation | None:
         return await self._retried(partial(super()._read, read))

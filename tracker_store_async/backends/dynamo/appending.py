@@ -2,6 +2,11 @@
 
 The head alone decides. A put at the expected position could not see that a log was
 deleted and begun again with saves of other sizes: it would leave a gap or an overlap.
+
+Many conversations get a transaction each, some at a time, and never share one: DynamoDB
+cancels a transaction whole, so a conflict of one conversation, or its being written by
+somebody else at that moment, would undo the appends of all others. It saves nothing
+either, since each item is charged by itself; and `BatchWriteItem` knows no conditions.
 """
 
 from __future__ import annotations

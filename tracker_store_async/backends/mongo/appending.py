@@ -136,23 +136,7 @@ class Appender:
             values: What to write to the header; given where the buckets are known to
                 be kept long enough.
         """
-        known = [] if values is not None else [kept_long_enough(append)]
-        found: Document = {
-            "_id": append.sender_id,
-            "version": append.expected_version,
-            "pending": None,
-            "tail_bytes": {"$lt": TAIL_BYTES},
-            "$and": [alive(append.now), *known],
-        }
-        if append.created_at is not None:
-            found["created_at"] = append.created_at
-        update: Document = {
-            "$set": append_values(append) if values is None else values,
-            "$push": {"tail": {"$each": list(rows)}},
-            "$inc": {"tail_bytes": sum(map(row_bytes, rows))},
-        }
-        update = with_ttl(update, ttl_date(append.expires_at, append.now))
-        update = with_outbox(update, append)
+        found, update = pushed(append, rows, values)
         return bool((await self._log.update_one(found, update)).matched_count)
 
     # -- a full tail, or a large append ------------------------------------------------
@@ -205,14 +189,7 @@ class Appender:
             return False
         if found is not None or not is_small:
             return await self.claim(append, rows, delete_rasa=self._delete_rasa_data)
-        header = begun_values(append, new_log())
-        header |= tail_values(append.position, rows)
-        ttl = ttl_date(append.expires_at, append.now)
-        if ttl is not None:
-            header["ttl"] = ttl
-        if append.outbox:
-            header[OUTBOX_MARK] = outbox_mark(append)
-        return await self._insert({"_id": append.sender_id, **header}) or None
+        return await self._insert(begun(append, rows)) or None
 
     async def _insert(self, header: Document) -> bool:
         try:
@@ -300,6 +277,48 @@ class Appender:
         await self._collections.events.update_many(filled, longer)
         kept = {"$set": {"buckets_until": buckets_until(append)}}
         await self._log.update_one(same_header(header), kept)
+
+
+def pushed(
+    append: Append, rows: Sequence[Document], values: Document | None = None
+) -> tuple[Document, Document]:
+    """Return the filter and the update that add rows to the tail of a header.
+
+    Args:
+        append: The request.
+        rows: Its rows as they are stored.
+        values: What to write to the header; given where the buckets are known to be
+            kept long enough.
+    """
+    known = [] if values is not None else [kept_long_enough(append)]
+    found: Document = {
+        "_id": append.sender_id,
+        "version": append.expected_version,
+        "pending": None,
+        "tail_bytes": {"$lt": TAIL_BYTES},
+        "$and": [alive(append.now), *known],
+    }
+    if append.created_at is not None:
+        found["created_at"] = append.created_at
+    update: Document = {
+        "$set": append_values(append) if values is None else values,
+        "$push": {"tail": {"$each": list(rows)}},
+        "$inc": {"tail_bytes": sum(map(row_bytes, rows))},
+    }
+    update = with_ttl(update, ttl_date(append.expires_at, append.now))
+    return found, with_outbox(update, append)
+
+
+def begun(append: Append, rows: Sequence[Document]) -> Document:
+    """Return the header of a conversation that begins, with all its rows in it."""
+    header = begun_values(append, new_log())
+    header |= tail_values(append.position, rows)
+    ttl = ttl_date(append.expires_at, append.now)
+    if ttl is not None:
+        header["ttl"] = ttl
+    if append.outbox:
+        header[OUTBOX_MARK] = outbox_mark(append)
+    return {"_id": append.sender_id, **header}
 
 
 def _continues(found: StoredConversation | None, append: Append) -> bool:

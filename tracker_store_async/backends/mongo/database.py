@@ -11,6 +11,7 @@ from pymongo import ReadPreference, WriteConcern
 
 from tracker_store_async.backends.mongo import errors as error_table
 from tracker_store_async.backends.mongo.appending import Appender
+from tracker_store_async.backends.mongo.batching import BatchAppender
 from tracker_store_async.backends.mongo.client import (
     DEFAULT_COMMAND_TIMEOUT_SECONDS,
     ClientOptions,
@@ -38,7 +39,7 @@ from tracker_store_async.stored_layout import check_version, climb
 from tracker_store_async.translation import Translated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tracker_store_async.relay import Outbox
     from tracker_store_async.rows import (
@@ -117,6 +118,7 @@ class MongoDatabase:
         self._appender = Appender(
             collections, rasa, self._eraser, delete_rasa_data=delete_rasa_data
         )
+        self._batches = BatchAppender(collections)
         self._cutter = Cutter(collections, rasa, self._eraser, self._appender)
         self._rewriter = Rewriter(collections, rasa, self._eraser, self._cutter)
         self._reader = Reader(collections, rasa)
@@ -182,6 +184,10 @@ class MongoDatabase:
         """Store everything if the version is the expected one; False if it is not."""
         # A thread of Motor's goes on after a cancellation: its outcome is awaited.
         return await self.bounded(settled(self._appender.append(append)))
+
+    async def append_many(self, appends: Sequence[Append]) -> list[bool | None]:
+        """Append to many conversations; None for those that have to be sent alone."""
+        return await self.bounded(settled(self._batches.append(appends)))
 
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None."""

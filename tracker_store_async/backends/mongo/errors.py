@@ -90,8 +90,10 @@ def driver_error(error: BaseException) -> BaseException:
 def code_of(error: BaseException) -> str | int | None:
     """Return the server's error code, or None."""
     if isinstance(error, driver.BulkWriteError):
-        failed = (error.details or {}).get("writeErrors") or [{}]
-        return failed[0].get("code") or error.code
+        details = error.details or {}
+        kinds = ("writeErrors", "writeConcernErrors")
+        failed = [each for kind in kinds for each in details.get(kind, ())]
+        return (failed[0].get("code") if failed else None) or error.code
     if isinstance(error, driver.OperationFailure):
         return error.code
     return None

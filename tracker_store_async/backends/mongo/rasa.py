@@ -63,10 +63,16 @@ def taken_over_id(sender_id: str) -> Document:
 
 
 def rasa_filter(sender_id: str) -> Document:
-    """Return the filter for Rasa's document; Rasa once wrote some ids as numbers."""
+    """Return the filter for Rasa's document."""
+    keys = keys_of(sender_id)
+    return {"sender_id": keys[0] if len(keys) == 1 else {"$in": keys}}
+
+
+def keys_of(sender_id: str) -> list[Any]:
+    """Return what Rasa may have written as an id: once some were numbers."""
     keys: list[Any] = [sender_id]
     is_number = sender_id.isascii() and sender_id.isdigit()
     if is_number and len(sender_id) < 20 and str(int(sender_id)) == sender_id:
         number = int(sender_id)
         keys += [number] if number <= _LARGEST_INT else []
-    return {"sender_id": keys[0] if len(keys) == 1 else {"$in": keys}}
+    return keys

@@ -86,6 +86,10 @@ class RotatingDatabase:
         """Store everything if the version is the expected one; False if it is not."""
         return await self.run(lambda database: database.append(append))
 
+    async def append_many(self, appends: Sequence[Append]) -> list[bool | None]:
+        """Append to many conversations; None for those that have to be sent alone."""
+        return await self.run(lambda database: database.append_many(appends))
+
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None."""
         return await self.run(lambda database: database.read(read))

@@ -25,7 +25,9 @@ from tracker_store_async.errors import (
     InvalidInputError,
     MissingExtraError,
     StoreClosedError,
+    StoreUnavailableError,
 )
+from tracker_store_async.saving_many import settled_alone
 from tracker_store_async.serialization import SerializedTrackerAsDict
 from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
@@ -267,6 +269,17 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
 
     async def _append(self, append: Append) -> bool:
         return await self._opened.append(append)
+
+    async def _append_many(
+        self, appends: Sequence[Append]
+    ) -> list[bool | BaseException]:
+        try:
+            answers = await self._opened.append_many(appends)
+        except StoreUnavailableError as error:
+            return [error] * len(appends)  # any of them may have landed
+        except Exception:  # noqa: BLE001  one of them is to blame, which is told below
+            answers = [None] * len(appends)
+        return await settled_alone(answers, self._append, appends)
 
     async def _read(self, read: Read) -> StoredConversation | None:
         return await self._opened.read(read)

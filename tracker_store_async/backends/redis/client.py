@@ -190,7 +190,7 @@ class Commands:
     async def run_many(
         self, script: Script, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]
     ) -> list[Any]:
-        """Run a script several times: one round trip.
+        """Run a script several times: one round trip, to each node of a cluster.
 
         Args:
             script: The script.
@@ -199,12 +199,10 @@ class Commands:
         Returns:
             The answers; an error that the server gave stands in its place.
         """
-        commands = [
-            ("EVALSHA", script.sha, len(keys), *keys, *arguments)
-            for keys, arguments in calls
-        ]
-        answers = self._pipeline(commands, raise_on_error=False)
-        return list(await self._whole(answers))
+        if not calls:
+            return []
+        commands = [(len(keys), *keys, *arguments) for keys, arguments in calls]
+        return list(await self._whole(self._scripts(script, commands)))
 
     async def send(self, *command: Any, **options: Any) -> Any:
         """Send one command and return the answer."""
@@ -236,6 +234,22 @@ class Commands:
             return await self.client.execute_command("EVALSHA", script.sha, *rest)
         except NoScriptError:
             return await self.client.execute_command("EVAL", script.text, *rest)
+
+    async def _scripts(
+        self, script: Script, commands: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        sent = [("EVALSHA", script.sha, *command) for command in commands]
+        answers = list(await self._pipeline(sent, raise_on_error=False))
+        unknown = [
+            at for at, each in enumerate(answers) if isinstance(each, NoScriptError)
+        ]
+        if unknown:
+            # Rare: the server, or a node, was started a moment ago.
+            sent = [("EVAL", script.text, *commands[at]) for at in unknown]
+            again = await self._pipeline(sent, raise_on_error=False)
+            for at, answer in zip(unknown, again, strict=True):
+                answers[at] = answer
+        return answers
 
     async def _pipeline(
         self, commands: Sequence[Sequence[Any]], *, raise_on_error: bool = True

@@ -73,9 +73,17 @@ class Index:
         by_shard: dict[int, list[str]] = {}
         for sender_id in sender_ids:
             by_shard.setdefault(shard_of(sender_id), []).append(sender_id)
-        for number, ids in by_shard.items():
-            keys = (self._keys.shard(number), self._keys.removals(number))
+        calls = [
+            ((self._keys.shard(number), self._keys.removals(number)), ids)
+            for number, ids in by_shard.items()
+        ]
+        if len(calls) == 1:
+            [(keys, ids)] = calls
             await self._commands.run(INDEX_ADD, keys, *ids)
+            return
+        for answer in await self._commands.run_many(INDEX_ADD, calls):
+            if isinstance(answer, Exception):
+                raise answer
 
     async def announce_removal(self, sender_id: str) -> int:
         """Announce that an id will be removed; return the number to end it with."""

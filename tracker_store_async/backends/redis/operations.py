@@ -126,12 +126,15 @@ class Operations:
         return stored
 
     async def append_many(self, appends: Sequence[Append]) -> list[bool | None]:
-        """Append to several conversations on one server: one round trip.
+        """Append to several conversations: one round trip, to each node of a cluster.
 
         Returns:
             For each what `append` does, or None for one that has to be sent alone: Rasa
             wrote the conversation, or the server has refused the command.
         """
+        begun = [each.sender_id for each in appends if not each.expected_version]
+        if begun and self.commands.is_cluster:
+            await self.index.add(begun)
         answers = await self.commands.run_many(
             APPEND,
             [
@@ -139,10 +142,18 @@ class Operations:
                 for append in appends
             ],
         )
-        return [
+        found = [
             None if isinstance(answer, Exception | list) else bool(answer)
             for answer in answers
         ]
+        if begun and self.commands.is_cluster:
+            stored = {
+                each.sender_id
+                for each, is_stored in zip(appends, found, strict=True)
+                if is_stored
+            }
+            await self.index.add(each for each in begun if each in stored)
+        return found
 
     async def _append(
         self,

@@ -20,6 +20,7 @@ from tracker_store_async.errors import (
     StoreUnavailableError,
 )
 from tracker_store_async.rows import Health
+from tracker_store_async.saving_many import settled_alone
 from tracker_store_async.serialization import SerializedTrackerAsText
 from tracker_store_async.settling import settled
 from tracker_store_async.store import TrackerStore
@@ -287,18 +288,15 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
     async def _append_many(
         self, appends: Sequence[Append]
     ) -> list[bool | BaseException]:
-        if self._opened.commands.is_cluster:  # each conversation is somewhere else
-            return await super()._append_many(appends)
         try:
             with self._translated:
                 answers = await self._opened.append_many(appends)
         except StoreUnavailableError as error:
+            if self._opened.commands.is_cluster:  # it may be one node of many
+                return await super()._append_many(appends)
             return [error] * len(appends)  # any of them may have landed
         # One that has to look closer, or that the server refused, goes alone.
-        again = [at for at, answer in enumerate(answers) if answer is None]
-        alone = await super()._append_many([appends[at] for at in again])
-        found = dict(zip(again, alone, strict=True))
-        return [found.get(at, bool(answer)) for at, answer in enumerate(answers)]
+        return await settled_alone(answers, self._append, appends)
 
     async def _read(self, read: Read) -> StoredConversation | None:
         with self._translated:

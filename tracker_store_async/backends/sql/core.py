@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import BigInteger, and_, case, func, literal, null, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from tracker_store_async.backends.sql.schema import Tables
     from tracker_store_async.rows import Append, Listing, NewRow, Read, Rewrite
+
+T = TypeVar("T")
 
 MAX_POSITION = 2**31 - 1
 """The largest number that the columns of positions and versions hold."""
@@ -121,11 +123,7 @@ class CoreOperations:
 
     async def _begin(self, conn: AsyncConnection, append: Append) -> bool:
         """Insert the conversation unless it is there; an expired one is replaced."""
-        values = header_values(append) | {
-            "sender_id": append.sender_id,
-            "first_position": append.position,
-            "created_at": append.begun_at,
-        }
+        values = begun_header_values(append)
         if await self._insert_header(conn, values):
             return True
         # Looked at without a lock: MySQL's writers who met a row that is there share a
@@ -344,10 +342,10 @@ class CoreOperations:
 
     async def _in_transaction(
         self,
-        work: Callable[[AsyncConnection], Awaitable[bool]],
+        work: Callable[[AsyncConnection], Awaitable[T]],
         *,
         undo_refused: bool = False,
-    ) -> bool:
+    ) -> T:
         """Run a transaction to its end even if the caller is cancelled meanwhile.
 
         Args:
@@ -357,7 +355,7 @@ class CoreOperations:
                 erased what had expired.
         """
 
-        async def run() -> bool:
+        async def run() -> T:
             async with self.connection() as conn, conn.begin() as transaction:
                 is_done = await work(conn)
                 if undo_refused and not is_done:
@@ -409,6 +407,15 @@ def header_values(append: Append) -> dict[str, Any]:
         "updated_at": append.stamp,
         "expires_at": append.expires_at,
         "user_id": append.user_id,
+    }
+
+
+def begun_header_values(append: Append) -> dict[str, Any]:
+    """Return the conversation's row as the append that begins it writes it."""
+    return header_values(append) | {
+        "sender_id": append.sender_id,
+        "first_position": append.position,
+        "created_at": append.begun_at,
     }
 
 

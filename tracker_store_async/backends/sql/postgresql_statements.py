@@ -68,7 +68,7 @@ WITH head AS ({head}), new AS (
     SELECT $1::varchar, $2::int + n - 1, event_id, body
     FROM head, new WHERE body IS NOT NULL ORDER BY n
 )
-SELECT 1 FROM head
+SELECT sender_id FROM head
 """
 
 # The header comes with the first row, as one value: a UNION of header and rows, one

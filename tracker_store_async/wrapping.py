@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.settings import (
@@ -109,12 +109,17 @@ class EncryptionConfig(Section):
         return self
 
 
+MIN_FILE_BYTES = 64 * 1024
+"""Smallest size at which an audit file may be told to begin a new one."""
+
+
 class AuditConfig(Section):
     """The keys of `audit`.
 
     Attributes:
         sink: Where records go.
         path: The file, for the sink `file`.
+        max_bytes: Size from which on that begins a new file.
         url: URL of the database, for the sink `sql`.
         key: Secret for the hash chain.
         reads: Whether reads and lists are recorded too.
@@ -123,6 +128,7 @@ class AuditConfig(Section):
 
     sink: Literal["file", "sql", "logger"]
     path: Name | None = None
+    max_bytes: Annotated[int, Field(ge=MIN_FILE_BYTES)] | None = None
     url: Secret | None = None
     key: Secret | None = None
     reads: bool | None = None
@@ -138,6 +144,8 @@ class AuditConfig(Section):
                     if name == needed
                     else f"sink {self.sink} has no {name}"
                 )
+        if self.max_bytes is not None and self.sink != "file":
+            raise ValueError(f"sink {self.sink} has no max_bytes")
         return self
 
 
@@ -261,7 +269,7 @@ def make_sink(config: AuditConfig) -> Sink:
 
     chain = Chain(None if config.key is None else config.key.get_secret_value())
     if config.path is not None:
-        return sinks.FileSink(config.path, chain)
+        return sinks.FileSink(config.path, chain, config.max_bytes)
     if config.url is not None:
         from tracker_store_async.auditing.sql import SQLSink
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.canaries import SECRET
 from tests.servers import ServerMissingError
 from tests.servers.process import (
     ServerProcess,
@@ -21,7 +22,7 @@ from tests.servers.tls import Certificates
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PASSWORD = "p@ss: w/ord%"  # what a URL must quote
+PASSWORD = f"p@ss: w/ord%{SECRET}"  # what a URL must quote
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.brokers.channels import Channel, Delivery
+from tests.canaries import SECRET
 from tests.servers.base import run_now
 from tests.servers.kafka import private_kafka
 from tests.servers.nats import private_nats
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tracker_store_async import EventBroker
 
 USERNAME = "tester"
-PASSWORD = "p@ss: w/ord%"  # what a URL must quote
+PASSWORD = f"p@ss: w/ord%{SECRET}"  # what a URL must quote
 END = "the end of what a test reads"
 
 

@@ -91,7 +91,7 @@ async def test_wrong_authority(private: PrivateMongo, driver: Any) -> None:
 @each_driver
 async def test_another_host_name(private: PrivateMongo, driver: Any) -> None:
     assert private.certificates is not None
-    options = {"driver": driver, "tls": True}
+    options: dict[str, Any] = {"driver": driver, "tls": True}
     options["tls_ca_file"] = str(private.certificates.ca)
     proxy = FaultProxy(private.server.host, private.server.port)
     proxy.host = "127.0.0.2"  # not in the server's certificate
@@ -99,7 +99,7 @@ async def test_another_host_name(private: PrivateMongo, driver: Any) -> None:
         options["host"] = f"mongodb://{proxy.host}:{proxy.port}"
         sentence = await refused(store_on(private, **options))
         assert "do not agree on TLS" in sentence
-        options["tls_allow_invalid_hostnames"] = True
+        options |= {"tls_allow_invalid_hostnames": True, "connect_timeout_seconds": 10}
         async with store_on(private, **options) as store:
             assert (await store.health()).reachable
 

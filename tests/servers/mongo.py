@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
+from tests.canaries import SECRET
 from tests.servers.base import (
     CONNECT_TIMEOUT_SECONDS,
     Server,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 NAME = "MongoDB"
 COMPATIBLE_NAME = "MongoDB-compatible SecantusDB"
-USERNAME, PASSWORD = "rasa@bot", "p@ss: w/ord%"  # what a URL must quote
+USERNAME, PASSWORD = "rasa@bot", f"p@ss: w/ord%{SECRET}"  # what a URL must quote
 
 
 @dataclass(frozen=True, slots=True)

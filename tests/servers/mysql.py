@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tests.canaries import SECRET
 from tests.servers.base import (
     COMPOSE_PASSWORD,
     CONNECT_TIMEOUT_SECONDS,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 NAME = "MariaDB or MySQL"
 USERNAME = "tester"
-PASSWORD = "p@ss: w/ord%"  # what a URL must quote
+PASSWORD = f"p@ss: w/ord%{SECRET}"  # what a URL must quote
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tests.canaries import SECRET
 from tests.servers.base import (
     COMPOSE_PASSWORD,
     CONNECT_TIMEOUT_SECONDS,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from tests.servers.base import Servers
 
 NAME = "PostgreSQL"
-PASSWORD = "p@ss: w/ord%"  # what a URL must quote
+PASSWORD = f"p@ss: w/ord%{SECRET}"  # what a URL must quote
 INSTALLED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin")
 
 

@@ -20,6 +20,7 @@ from tests.servers import ServerMissingError, fresh_database, private_mongo
 from tests.unit.command import run
 from tracker_store_async import create_tracker_store, errors
 from tracker_store_async.brokers.recording import RecordingBroker
+from tracker_store_async.secrets_manager import VaultConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,13 @@ def block(heading: str, label: str) -> str:
     blocks = re.findall(r"^```\w+\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     [found] = [b for b in blocks if b.splitlines()[0].lstrip("-/# ") == label]
     return found.partition("\n")[2]
+
+
+def test_the_keys_of_the_secrets_manager_are_documented() -> None:
+    table = PAGE.split("| key of `secrets_manager` |")[1].split("\n\n")[0]
+    cells = " ".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
+    named = set(re.findall(r"`([a-z_]+)`", cells))
+    assert named - {"url"} == set(VaultConfig.model_fields)
 
 
 def statements(heading: str, label: str) -> list[str]:

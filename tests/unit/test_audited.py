@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,13 +24,18 @@ from tracker_store_async import (
 )
 from tracker_store_async.auditing import acting_as
 from tracker_store_async.auditing.chain import Chain, parse_head, verify
-from tracker_store_async.auditing.sinks import FileSink, LoggerSink, Sink, read_file
+from tracker_store_async.auditing.sinks import (
+    FileSink,
+    LoggerSink,
+    Sink,
+    archives,
+    read_file,
+)
 from tracker_store_async.auditing.sql import SQLSink
 from tracker_store_async.wrappers.audited import AuditedTrackerStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 KEY = "a key of the chain"
 
@@ -288,6 +295,89 @@ async def test_a_torn_line_of_a_crash_is_removed_and_the_chain_goes_on(
     await file_trail(path)
     found = verify(read_file(path), Chain())
     assert (found.problems, found.records) == ([], 22)
+
+
+def record(number: int) -> dict[str, Any]:
+    return {"id": f"r{number}", "time": 1.5, "actor": "us", "action": "read"}
+
+
+async def test_a_file_that_has_grown_is_continued_in_another(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    sinks = [FileSink(str(path), Chain(KEY), max_bytes=600) for _ in range(2)]
+    for number in range(12):  # two that write by turns
+        await sinks[number % 2].write([record(number)])
+    kept = archives(path)
+    assert len(kept) >= 2
+    assert all(each.stat().st_mode & 0o077 == 0 for each in [path, *kept])
+    found = verify(read_file(path), Chain(KEY))
+    written = [json.loads(line) for line in read_file(path)]
+    assert found.problems == []
+    ids = [each["id"] for each in written if each["action"] != "rotate"]
+    assert ids == [f"r{number}" for number in range(12)]
+    assert len(written) == 12 + len(kept) == found.head.seq
+    # what was put away is missed, unless one says what it was
+    first = verify(kept[0].read_bytes().splitlines(), Chain(KEY)).head
+    assert kept[0].name.endswith(f".{first.seq:012}")
+    kept[0].unlink()
+    assert not verify(read_file(path), Chain(KEY)).is_intact
+    assert verify(read_file(path), Chain(KEY), found.head, first).is_intact
+    kept[1].unlink()  # in the middle
+    assert not verify(read_file(path), Chain(KEY), None, first).is_intact
+
+
+@pytest.mark.parametrize("step", ["unlink", "replace"])
+async def test_a_rotation_that_is_cut_off_loses_and_doubles_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    step: str,
+) -> None:
+    """The old file has both names by then; the new one is not there, or not named."""
+    path = tmp_path / "audit.jsonl"
+    sink = FileSink(str(path), Chain(), max_bytes=1)
+    with monkeypatch.context() as patched:
+
+        def crash(*_: Any, **__: Any) -> None:
+            raise OSError(5, "crashed")
+
+        patched.setattr(Path, step, crash)
+        await sink.write([record(0)])  # the record stands, and the log tells
+    assert [getattr(each, "event", None) for each in caplog.records] == [
+        "audit_not_rotated"
+    ]
+    assert sink.head.seq == 1
+    assert len(archives(path)) == 1
+    assert verify(read_file(path), Chain()).records == 1
+    sink = FileSink(str(path), Chain(), max_bytes=1)
+    await sink.write([record(1)])
+    found = verify(read_file(path), Chain())
+    assert found.problems == []
+    assert [json.loads(line)["id"] for line in read_file(path)][:2] == ["r0", "r1"]
+    assert found.records == 3  # with the record of the rotation
+
+
+async def test_a_file_that_was_moved_away_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    sink = FileSink(str(path), Chain())
+    await sink.write([record(0)])
+    lock = FileSink._locked
+
+    def moved(sink: FileSink) -> int:
+        """Have it moved away between the opening and the lock."""
+        flock = fcntl.flock
+
+        def flock_once(file: int, how: int) -> None:
+            fcntl.flock = flock
+            path.rename(tmp_path / "moved")
+            flock(file, how)
+
+        fcntl.flock = flock_once
+        return lock(sink)
+
+    sink._locked = lambda: moved(sink)  # type: ignore[method-assign]
+    await sink.write([record(1)])
+    assert json.loads(path.read_text())["id"] == "r1"
+    assert json.loads((tmp_path / "moved").read_text())["id"] == "r0"
 
 
 async def test_a_file_that_somebody_spoilt_is_not_written_to(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("botocore")
 import botocore.auth
 import botocore.session
 
+from tests import canaries
 from tests.servers import fresh_database
 from tests.sql_databases import append, ids, read
 from tracker_store_async import SQLTrackerStore, create_tracker_store, errors
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOST = "chats.abc123.eu-west-1.rds.amazonaws.com"
-KEY, SECRET, SESSION = "AKIDEXAMPLE", "s3cret/key", "s3ssion+token=="
+KEY, SECRET, SESSION = "AKIDEXAMPLE", f"{canaries.SECRET}/key", "s3ssion+token=="
 VARIABLES = (
     *("IAM_CLOUD_PROVIDER", "RDS_SQL_DB_AWS_IAM_ENABLED", "SQL_TRACKER_STORE_SSL_MODE"),
     *("ELASTICACHE_REDIS_AWS_IAM_ENABLED", "AWS_ELASTICACHE_CLUSTER_NAME"),

@@ -19,6 +19,7 @@ from tests.conformance.kit import SENDER, add, turn, user
 from tracker_store_async import (
     FailSafeTrackerStore,
     InMemoryTrackerStore,
+    TrackerStore,
     errors,
     redaction,
 )
@@ -210,3 +211,25 @@ def test_the_watcher_looks_at_errors_too() -> None:
     watcher.look("raised", "InvalidInputError: fine")
     assert len(watcher.findings) == 1
     assert watcher.seen["raised"] == 2
+
+
+async def test_the_watcher_looks_at_traces_and_metrics_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    pytest.importorskip("opentelemetry.exporter.prometheus")
+    monkeypatch.setattr(TrackerStore, "_observer", None)  # put back at the end
+    watcher = Watcher()
+    watcher._watch_telemetry()
+    store = InMemoryTrackerStore()
+    await add(store, SENDER, *turn(TEXT))
+    watcher.finish()
+    assert watcher.findings == []
+    monkeypatch.setattr(InMemoryTrackerStore, "backend_name", TEXT)  # a label gives it
+    await add(store, SENDER, *turn(TEXT))
+    traced = len(watcher.findings)
+    assert traced
+    assert all(finding.startswith("traced") for finding in watcher.findings)
+    watcher.finish()
+    assert watcher.findings[traced].startswith("measured")
+    watcher.metrics.close()

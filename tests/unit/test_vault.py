@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("hvac")
 
+from tests.canaries import SECRET
 from tests.servers import fresh_database
 from tests.servers.tls import Certificates
 from tests.sql_databases import append, ids, read
@@ -42,6 +43,7 @@ VARIABLES = (
     *("SECRET_MANAGER", "VAULT_HOST", "VAULT_URL", "VAULT_TOKEN", "VAULT_NAMESPACE"),
     *("VAULT_RASA_SECRETS_PATH", "VAULT_TRANSIT_MOUNT_POINT"),
 )
+PASSWORD = f"s3same-{SECRET}"
 FROM_VAULT = {
     name: {"source": "secrets_manager.vault", "secret_key": f"sales_{name}"}
     for name in ("username", "password")
@@ -59,7 +61,7 @@ def server() -> Iterator[FakeVault]:
     with fake_vault() as vault:
         vault.secrets["secret/rasa-secrets"] = {
             "sales_username": "sales",
-            "sales_password": "s3same",
+            "sales_password": PASSWORD,
         }
         yield vault
 
@@ -125,8 +127,8 @@ def test_the_file_that_rasa_documents(
         MongoTrackerStore: lambda: store._password_source,
     }[type(store)]()
     assert server.asked == []  # nothing is connected to before the store is used
-    assert source() == Login("s3same", "sales")
-    assert "s3same" not in repr(source) + repr(store) + repr(source())
+    assert source() == Login(PASSWORD, "sales")
+    assert PASSWORD not in repr(source) + repr(store) + repr(source())
     endpoints = AvailableEndpoints.read_endpoints(path)
     assert endpoints.tracker_store is not None
     assert "root" not in repr(endpoints)
@@ -150,7 +152,7 @@ def test_a_store_in_wrappers_and_its_fallback(
     fallback = store._fallbacks[0]
     while isinstance(fallback, WrapperTrackerStore):
         fallback = fallback._wrapped
-    assert fallback._connector.options.password_source().password == "s3same"
+    assert fallback._connector.options.password_source().password == PASSWORD
 
 
 def test_one_of_the_two_may_be_configured(server: FakeVault, tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_one_of_the_two_may_be_configured(server: FakeVault, tmp_path: Path) -> 
         return found.arguments()["password"]
 
     password = FROM_VAULT["password"]
-    assert source_of(username="us", password=password)() == Login("s3same")
+    assert source_of(username="us", password=password)() == Login(PASSWORD)
     user = FROM_VAULT["username"]
     assert source_of(username=user, password=123)() == Login("123", "sales")
     file = tmp_path / "password"
@@ -251,7 +253,7 @@ def test_the_namespace_is_named(server: FakeVault) -> None:
     server.namespace = "team-a"
     with pytest.raises(errors.StoreAccessError):
         login(client(server))()
-    assert login(client(server, namespace="team-a"))().password == "s3same"
+    assert login(client(server, namespace="team-a"))().password == PASSWORD
 
 
 def test_a_value_that_transit_has_sealed_is_opened(server: FakeVault) -> None:
@@ -266,7 +268,7 @@ def test_a_value_that_transit_has_sealed_is_opened(server: FakeVault) -> None:
 
 def test_a_secret_is_read_again_each_time(server: FakeVault) -> None:
     source = login(client(server))
-    assert source().password == "s3same"
+    assert source().password == PASSWORD
     server.secrets["secret/rasa-secrets"]["sales_password"] = "changed"
     assert source().password == "changed"
 
@@ -292,7 +294,7 @@ def test_those_who_ask_together_share_one_answer(server: FakeVault) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [Login("s3same", "sales")] * together
+    assert found == [Login(PASSWORD, "sales")] * together
     assert server.asked.count("secret/data/rasa-secrets") == 2
 
 
@@ -313,7 +315,7 @@ async def test_what_vault_refuses_is_one_sentence(
         await ask(source, "password")
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
-    assert "s3same" not in str(caught.value)
+    assert PASSWORD not in str(caught.value)
 
 
 def test_a_sealed_vault_and_a_missing_key(server: FakeVault) -> None:
@@ -354,7 +356,7 @@ async def test_the_loop_goes_on_while_vault_is_asked(server: FakeVault) -> None:
         await asyncio.sleep(0)
     assert not asking.done()
     released.set()
-    assert (await asking).password == "s3same"
+    assert (await asking).password == PASSWORD
 
 
 # -- leases ----------------------------------------------------------------------------
@@ -399,7 +401,7 @@ def test_a_lease_that_was_revoked_is_replaced(server: FakeVault) -> None:
 def test_a_token_is_renewed_before_it_expires(server: FakeVault) -> None:
     server.tokens["root"] = 0.3
     source = login(client(server))
-    assert source().password == "s3same"
+    assert source().password == PASSWORD
     for _ in range(2):
         assert server.renewed.wait(10)
         server.renewed.clear()
@@ -468,10 +470,10 @@ def test_a_token_in_a_file_is_read_again(server: FakeVault, tmp_path: Path) -> N
     file.write_text("root\n")
     config = VaultConfig(host=server.url, token_file=str(file))
     source = VaultLogin(Vault(config), None, "sales_password")
-    assert source().password == "s3same"
+    assert source().password == PASSWORD
     server.tokens = {"next": 60}
     file.write_text("next\n")
-    assert source().password == "s3same"
+    assert source().password == PASSWORD
     assert "auth/token/lookup-self" not in server.asked
 
 

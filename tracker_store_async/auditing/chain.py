@@ -107,7 +107,10 @@ class Verdict:
 
 
 def verify(
-    lines: Iterable[str | bytes], chain: Chain, known: Head | None = None
+    lines: Iterable[str | bytes],
+    chain: Chain,
+    known: Head | None = None,
+    after: Head | None = None,
 ) -> Verdict:
     """Return whether records are whole and as they were written.
 
@@ -115,8 +118,10 @@ def verify(
         lines: The JSON of each record, in order.
         chain: The chain, with its key.
         known: A head that was kept elsewhere: the trail must hold that record.
+        after: The head that the first record follows, where what comes before it was
+            put away; None for a trail that is there from its beginning.
     """
-    verdict = Verdict()
+    verdict = Verdict(head=after or Head())
     saw_known = known is None or known.seq == 0
     for line in lines:
         verdict.records += 1

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import json
 import os
+import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from tracker_store_async.auditing.chain import Chain, Head, head_of
 from tracker_store_async.errors import AuditError, ConfigurationError
@@ -78,13 +82,16 @@ class FileSink(Sink):
     Args:
         path: The file. It is made so that its owner alone can read it.
         chain: Links the records.
+        max_bytes: Size from which on the file is kept under another name, and a new
+            one continues its chain; None for one file that grows.
     """
 
     name = "file"
 
-    def __init__(self, path: str, chain: Chain) -> None:
+    def __init__(self, path: str, chain: Chain, max_bytes: int | None = None) -> None:
         super().__init__(chain)
         self.path = Path(path)
+        self._max_bytes = max_bytes
 
     async def open(self) -> None:
         """Make the file where there is none, and look at its end."""
@@ -95,19 +102,14 @@ class FileSink(Sink):
         await asyncio.to_thread(self._write, records)
 
     def _write(self, records: Sequence[dict[str, Any]]) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         try:
-            file = os.open(self.path, flags, 0o600)
+            file = self._locked()
             try:
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-                head = self._last(file)
-                lines = self._linked(records, head)
+                lines = self._linked(records, self._last(file))
                 if lines:
-                    data = "".join(f"{line}\n" for line in lines).encode()
-                    while data:
-                        data = data[os.write(file, data) :]
-                    os.fsync(file)
+                    _write_through(file, lines)
+                if self._max_bytes and os.fstat(file).st_size >= self._max_bytes:
+                    self._rotate_if_possible()
             finally:
                 os.close(file)
         except OSError as error:
@@ -115,6 +117,55 @@ class FileSink(Sink):
                 f"the audit trail {str(self.path)!r} cannot be written: "
                 f"{error.strerror or type(error).__name__}"
             ) from error
+
+    def _locked(self) -> int:
+        """Open the file that has the name now, for us alone until it is closed."""
+        while True:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever had the lock may have moved the file away.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), self.path.stat()):
+                    return file
+            os.close(file)
+
+    def _rotate_if_possible(self) -> None:
+        """Begin a new file; if that fails the records stand, and the old one grows."""
+        head = self.head
+        try:
+            self._rotate()
+        except OSError as error:
+            self.head = head
+            logger.error(
+                "The audit trail %r cannot be continued in a new file, and grows: %s",
+                str(self.path),
+                error.strerror or type(error).__name__,
+                extra=fields("audit_not_rotated"),
+            )
+
+    def _rotate(self) -> None:
+        """Keep the file under another name; begin one that continues its chain.
+
+        The name always leads to a file: at first to the old one, under both names, and
+        from one moment to the next to the new one, whose first record says what it
+        continues.
+        """
+        for kept in archives(self.path):  # of a rotation that was cut off here
+            if kept.samefile(self.path):
+                kept.unlink()
+        self.path.with_name(f"{self.path.name}.{self.head.seq:012}").hardlink_to(
+            self.path
+        )
+        new = self.path.with_name(f"{self.path.name}.new")
+        new.unlink(missing_ok=True)
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            first = {"id": uuid4().hex, "time": time.time(), "action": "rotate"}
+            _write_through(file, self._linked([first], self.head))
+        finally:
+            os.close(file)
+        new.replace(self.path)
 
     def _last(self, file: int) -> Head:
         """Return the head, after removing half a line that a crash has left."""
@@ -136,14 +187,36 @@ class FileSink(Sink):
             ) from error
 
 
+def _write_through(file: int, lines: Sequence[str]) -> None:
+    data = "".join(f"{line}\n" for line in lines).encode()
+    while data:
+        data = data[os.write(file, data) :]
+    os.fsync(file)
+
+
+def archives(path: Path) -> list[Path]:
+    """Return the files that a trail was in before, the oldest first.
+
+    Args:
+        path: The file that it is in now.
+    """
+    found = path.parent.glob(f"{glob.escape(path.name)}.*")
+    return sorted(each for each in found if each.suffix[1:].isdecimal())
+
+
 def read_file(path: str | Path) -> Iterator[bytes]:
-    """Return the records in a file.
+    """Return the records in a file, and before them those that it continues.
 
     Raises:
         ConfigurationError: It cannot be read.
     """
+    path = Path(path)
     try:
-        with Path(path).open("rb") as file:
+        for kept in archives(path):
+            if not kept.samefile(path):
+                with kept.open("rb") as file:
+                    yield from file
+        with path.open("rb") as file:
             yield from file
     except OSError as error:
         raise ConfigurationError(

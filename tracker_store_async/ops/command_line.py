@@ -76,6 +76,14 @@ def verify_trail(
             help="What `audit head` printed before: shows what was cut off since.",
         ),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="NUMBER:HASH",
+            help="The last record before the first one that is still here.",
+        ),
+    ] = None,
 ) -> None:
     """Find what was edited, removed, added or reordered in the trail.
 
@@ -84,7 +92,7 @@ def verify_trail(
     """
     from tracker_store_async.ops import trails
 
-    found = trails.verify_trail(trails.find_trail(file, endpoints), head)
+    found = trails.verify_trail(trails.find_trail(file, endpoints), head, after)
     for problem in found.problems:
         typer.echo(problem)
     typer.echo(f"{found.records} records, the last is {found.head}")

@@ -48,17 +48,21 @@ def find_trail(file: Path | None, endpoints: Path | None) -> Sink:
     return make_sink(wrapping.audit)
 
 
-def verify_trail(sink: Sink, head: str | None = None) -> Verdict:
+def verify_trail(
+    sink: Sink, head: str | None = None, after: str | None = None
+) -> Verdict:
     """Return whether a trail is intact.
 
     Args:
         sink: Its sink.
         head: A head that was kept elsewhere, or None.
+        after: The head that its first record follows, or None.
 
     Raises:
         ConfigurationError: The head is none, or the trail cannot be read.
     """
     known = None if head is None else parse_head(head)
+    before = None if after is None else parse_head(after)
     lines: Iterable[str | bytes]
     if isinstance(sink, FileSink):
         lines = read_file(sink.path)
@@ -66,7 +70,7 @@ def verify_trail(sink: Sink, head: str | None = None) -> Verdict:
         lines = asyncio.run(_rows(sink))
     else:
         raise ConfigurationError("only a file or a database can be verified")
-    return verify(lines, sink.chain, known)
+    return verify(lines, sink.chain, known, before)
 
 
 async def _rows(sink: SQLSink) -> list[str]:

@@ -83,7 +83,7 @@ async def test_many_conversations_at_once(channel: Channel) -> None:
 
 
 async def test_many_and_large_events(channel: Channel) -> None:
-    broker = channel.broker()
+    broker = channel.broker(timeout_seconds=60)  # some confirm each of 1500
     many = batch("alice", 0, 1500)
     await broker.publish_many(many)
     await broker.publish(message("alice", 1500, text="x" * 300_000))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from tracker_store_async.applied import types_in
@@ -14,15 +13,14 @@ from tracker_store_async.packed_rows import PackedRows, packed
 from tracker_store_async.refreshing import refresh
 from tracker_store_async.row_types import (
     has_type,
-    kind_of_row,
     needs_replay,
-    types_with_own_state,
 )
 from tracker_store_async.serialization import (
     check_sender_id,
     decode_rows,
     decode_snapshot,
 )
+from tracker_store_async.told_state import tells_everything
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,7 +140,7 @@ class TrackerLoader:
             await turns.wait()
         with turns:
             rows = packed(stored.rows) if texts is None else texts
-            if not (is_window or _tells_everything(state, stored, rows)):
+            if not (is_window or tells_everything(state, stored, rows)):
                 return False
             events = LazyEvents.of_rows(
                 tracker.sender_id,
@@ -318,41 +316,6 @@ class TrackerLoader:
                 position = stored.first_position + offset
                 events += decode_rows(sender_id, position, piece)
         return events
-
-
-def _tells_everything(
-    state: Mapping[str, Any], stored: StoredConversation, rows: Sequence[str | bytes]
-) -> bool:
-    """Whether the state is that of a tracker which applied all rows that were read."""
-    if stored.first_position < stored.session_start and needs_replay(rows):
-        return False  # a revert reaches into an earlier session
-    own = types_with_own_state()
-    if own and any(has_type(data, own) for data in rows):
-        return False
-    message = state["latest_message"]
-    if message is not None:
-        return _is_as_stored(message, rows)
-    # The state does not say which message it is that says nothing.
-    return not any(kind_of_row(data) in ("user", None) for data in rows)
-
-
-def _is_as_stored(message: Mapping[str, Any], rows: Sequence[str | bytes]) -> bool:
-    """Whether the latest message, as it was made, is what is loaded from its row.
-
-    Not all that can be given to its constructor is stored, and what events add to its
-    entities counts as understood once it is loaded.
-    """
-    fields = message["event"]
-    parse_data = fields["parse_data"]
-    if message.get("entities", parse_data["entities"]) != parse_data["entities"]:
-        return False
-    text, intent = fields.get("text"), parse_data["intent"] or {}
-    has_text, has_intent = bool(text), bool(intent.get("name"))
-    stored = has_text if has_text != has_intent else None
-    if message["use_text_for_featurization"] is stored:
-        return True
-    kinds = takewhile(lambda kind: kind != "user", map(kind_of_row, reversed(rows)))
-    return "featurisation" in kinds
 
 
 def _is_session_action(row: str | bytes) -> bool:

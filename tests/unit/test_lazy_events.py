@@ -9,6 +9,7 @@ import pickle
 import tracemalloc
 import weakref
 from collections import deque
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,8 @@ from tracker_store_async import InMemoryTrackerStore
 from tracker_store_async.errors import CorruptEventError
 from tracker_store_async.events import (
     ActionExecuted,
+    ActiveLoop,
+    DefinePrevUserUtteredFeaturization,
     EntitiesAdded,
     SlotSet,
     UserUttered,
@@ -31,7 +34,10 @@ from tracker_store_async.events.codec import decode_event
 from tracker_store_async.lazy_events import LazyEvents
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from tracker_store_async import DialogueStateTracker
+    from tracker_store_async.events import Event
 
 
 class Counter:
@@ -48,7 +54,7 @@ class Counter:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter:
     counter = Counter()
-    for module in ("lazy_events", "loading", "serialization"):
+    for module in ("lazy_events", "loading", "serialization", "told_state"):
         name = f"tracker_store_async.{module}.decode_event"
         monkeypatch.setattr(name, counter)
     return counter
@@ -69,12 +75,57 @@ async def found_in(store: InMemoryTrackerStore) -> DialogueStateTracker:
 # -- the same answers ------------------------------------------------------------------
 
 
-async def compare(parts: list[list[Row]], bound: int | None) -> None:
+def built(rows: list[Row]) -> list[Event]:
+    """Return events as an assistant makes them: not all of it is stored."""
+    events = events_of(rows)
+    for place, event in enumerate(events):
+        if isinstance(event, UserUttered):
+            events[place] = UserUttered(
+                event.text,
+                event.intent,
+                event.entities,
+                timestamp=event.timestamp,
+                input_channel=event.input_channel,
+                use_text_for_featurization=[None, True, False][place % 3],
+            )
+    return events
+
+
+def spoil(tracker: DialogueStateTracker, how: str) -> None:
+    """Change in place what is stored already."""
+    loop, message = tracker.active_loop, tracker.latest_message
+    trigger = None if loop is None else loop.trigger_message
+    if how == "trigger" and trigger is not None:
+        trigger["changed"] = True
+    elif how == "entities" and message is not None:
+        message.entities.append({"entity": "c", "value": 3})
+    elif how == "intent" and message is not None:
+        message.parse_data["intent"] = {"name": "changed"}
+    elif how == "text":
+        tracker.latest_bot_utterance.text = "changed"
+        if message is not None:
+            message.text = "changed"
+    elif how == "featurisation" and message is not None:
+        message.use_text_for_featurization = True
+
+
+HOW = ("", "", "trigger", "entities", "intent", "text", "featurisation")
+
+
+async def compare(
+    parts: list[list[Row]],
+    bound: int | None,
+    hows: Sequence[str] = (),
+    make: Callable[[list[Row]], list[Event]] = events_of,
+) -> None:
     """Compare both ways to load, whatever is touched first."""
     store = InMemoryTrackerStore(domain())
-    for part in parts:
-        writer = await store.get_or_create_tracker(SENDER, None, False)
-        for event in events_of(part):
+    writer = None
+    for part, how in zip_longest(parts, hows[: len(parts)], fillvalue=""):
+        if writer is None or not hows:
+            writer = await store.get_or_create_tracker(SENDER, None, False)
+        spoil(writer, str(how))
+        for event in make(list(part)):
             writer.update(event)
         await store.save(writer)
     for full in (False, True):
@@ -128,6 +179,61 @@ def test_the_results_are_those_of_decoding_all(
     parts: list[list[Row]], bound: int | None
 ) -> None:
     asyncio.run(compare(parts, bound))
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(histories(max_size=12), min_size=1, max_size=4),
+    st.lists(st.sampled_from(HOW), min_size=4, max_size=4),
+    st.booleans(),
+)
+def test_so_they_are_whatever_was_not_stored(
+    parts: list[list[Row]], hows: list[str], is_built: bool
+) -> None:
+    asyncio.run(compare(parts, None, hows, built if is_built else events_of))
+
+
+LISTEN = {"event": "action", "name": "action_listen", "timestamp": 1.0}
+A, B = {"entity": "a", "value": 1}, {"entity": "b", "value": 2}
+SAID = {"event": "user", "text": "x", "parse_data": {"entities": [A]}, "timestamp": 2.0}
+LOOP = {"event": "active_loop", "name": "f", "timestamp": 3.0}
+MORE = {"event": "entities", "entities": [B], "timestamp": 4.0}
+NEXT = {**SAID, "text": "y", "timestamp": 5.0}
+DECIDED = {"event": "user_featurization", "use_text_for_featurization": False}
+RAN = {"event": "action", "name": "utter_x", "timestamp": 6.0}
+UNHEARD = {**DECIDED, "timestamp": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("parts", "hows"),
+    [
+        # Entities that were added after a loop has begun are its message's once loaded.
+        pytest.param([[LISTEN, SAID, LOOP, MORE, NEXT]], [], id="trigger message"),
+        pytest.param([[LISTEN, SAID, LOOP], [MORE, NEXT]], ["", ""], id="in two saves"),
+        pytest.param([[SAID, LOOP], [NEXT]], ["", "trigger"], id="changed trigger"),
+        pytest.param([[SAID], [RAN]], ["", "intent"], id="changed intent"),
+        pytest.param([[SAID], [RAN]], ["", "entities"], id="changed entities"),
+        pytest.param([[SAID], [RAN]], ["", "text"], id="changed text"),
+        # It was said, and nobody listened: what is in memory is not what is stored.
+        pytest.param([[LISTEN, SAID, RAN, UNHEARD]], [], id="no effect"),
+        pytest.param([[SAID], [RAN, UNHEARD]], ["", "featurisation"], id="changed"),
+    ],
+)
+@pytest.mark.parametrize("make", [events_of, built])
+async def test_what_was_not_stored_is_not_loaded(
+    parts: list[list[Row]], hows: list[str], make: Callable[[list[Row]], list[Event]]
+) -> None:
+    await compare(parts, None, hows, make)
+
+
+async def test_what_is_as_stored_is_not_decoded(decoded: Counter) -> None:
+    listen = ActionExecuted("action_listen")
+    for extra in ([], [DefinePrevUserUtteredFeaturization(True)], [ActiveLoop("f")]):
+        store = await stored(*(SlotSet("name", n) for n in range(50)))
+        await add(store, SENDER, listen, *turn("one"), *turn("two"), *extra, listen)
+        decoded.count = 0
+        await found_in(store)
+        assert decoded.count <= 5
 
 
 def test_golden_conversations_are_the_same() -> None:

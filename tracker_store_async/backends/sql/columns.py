@@ -28,6 +28,29 @@ def event_values(append: Append) -> list[dict[str, Any]]:
     ]
 
 
+def event_tuples(append: Append) -> list[tuple[Any, ...]]:
+    """Return the rows that an append inserts, as tuples in the order of `INSERTED`."""
+    return [
+        (
+            append.sender_id,
+            position,
+            row.event_id,
+            row.data,
+            column_text(row.type_name),
+            column_time(row.timestamp),
+            column_text(row.intent_name),
+            column_text(row.action_name),
+        )
+        for position, row in enumerate(append.rows, append.position)
+    ]
+
+
+INSERTED = (
+    *("sender_id", "position", "event_id", "data"),
+    *("type_name", "timestamp", "intent_name", "action_name"),
+)
+"""The columns of an event that are inserted."""
+
 CONTENT = ("data", "type_name", "timestamp", "intent_name", "action_name")
 """The columns of an event that a rewrite replaces."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.backends.sql.columns import column_text, column_time
+from tracker_store_async.backends.sql.columns import INSERTED, event_tuples
 from tracker_store_async.backends.sql.core import MAX_POSITION
 from tracker_store_async.backends.sql.paging import check_whole, page_end
 from tracker_store_async.rows import NewRow, StoredConversation
@@ -60,17 +60,6 @@ JOIN {events} e ON e.sender_id = w.sender_id
 ORDER BY e.sender_id, e.position
 """
 
-_COLUMNS = (
-    "sender_id",
-    "position",
-    "event_id",
-    "data",
-    "type_name",
-    "timestamp",
-    "intent_name",
-    "action_name",
-)
-
 
 class Bulk:
     """Appends to and reads many conversations at once.
@@ -119,14 +108,14 @@ class Bulk:
                 record
                 for append in ordered
                 if append.sender_id in stored
-                for record in _records(append)
+                for record in event_tuples(append)
             ]
             if records:
                 await driver.copy_records_to_table(
                     self._events.name,
                     schema_name=self._events.schema,
                     records=records,
-                    columns=_COLUMNS,
+                    columns=INSERTED,
                 )
         return stored
 
@@ -190,22 +179,6 @@ def _advanced(append: Append) -> tuple[Any, ...]:
         append.user_id,
         append.now,
     )
-
-
-def _records(append: Append) -> list[tuple[Any, ...]]:
-    return [
-        (
-            append.sender_id,
-            position,
-            row.event_id,
-            row.data,
-            column_text(row.type_name),
-            column_time(row.timestamp),
-            column_text(row.intent_name),
-            column_text(row.action_name),
-        )
-        for position, row in enumerate(append.rows, append.position)
-    ]
 
 
 def _first(read: Read, header: Any) -> int:

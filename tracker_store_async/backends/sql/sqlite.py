@@ -19,10 +19,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from tracker_store_async.backends.sql import sqlite_statements as sql
-from tracker_store_async.backends.sql.columns import (
-    column_text,
-    column_time,
-)
+from tracker_store_async.backends.sql.columns import event_tuples
 from tracker_store_async.backends.sql.outbox import outbox_values
 from tracker_store_async.backends.sql.paging import check_whole, page_end
 from tracker_store_async.backends.sql.sqlite_rewriting import is_same, rewrite_within
@@ -259,7 +256,7 @@ def _append_within(conn: sqlite3.Connection, append: Append, with_outbox: bool) 
     else:
         is_mine = _begin(conn, append, with_outbox)
     if is_mine:
-        conn.executemany(sql.INSERT_EVENT, _event_rows(append))
+        conn.executemany(sql.INSERT_EVENT, event_tuples(append))
         if append.outbox:
             conn.executemany(sql.INSERT_MESSAGE, outbox_values(append))
     return is_mine
@@ -306,22 +303,6 @@ def _begin(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool:
 def _erase(conn: sqlite3.Connection, values: dict[str, Any], with_outbox: bool) -> None:
     for statement in (*sql.ERASE, sql.ERASE_MESSAGES) if with_outbox else sql.ERASE:
         conn.execute(statement, values)
-
-
-def _event_rows(append: Append) -> list[tuple[Any, ...]]:
-    return [
-        (
-            append.sender_id,
-            position,
-            row.event_id,
-            row.data,
-            column_text(row.type_name),
-            column_time(row.timestamp),
-            column_text(row.intent_name),
-            column_text(row.action_name),
-        )
-        for position, row in enumerate(append.rows, append.position)
-    ]
 
 
 def _read(

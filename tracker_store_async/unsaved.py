@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_store_async import errors
 from tracker_store_async.cursor import (
+    SESSION_START,
     identify_all,
     is_session_action,
-    is_session_start,
 )
+from tracker_store_async.encoded_events import EncodedEvents
 from tracker_store_async.serialization import encode_row, encode_snapshot
 
 if TYPE_CHECKING:
@@ -65,10 +66,14 @@ def encode_batch(
     cursor = tracker._log
     version, count = cursor.version or 0, len(cursor.pending)
     session_start = session_start_after(cursor, count)
-    rows = encoded_rows(cursor.pending[:most_rows])
+    pending = cursor.pending[:most_rows]
+    rows = encoded_rows(pending)
+    texts = EncodedEvents(
+        (entry.event, row.data) for entry, row in zip(pending, rows, strict=True)
+    )
     try:
-        state = session_state(tracker, session_start)
-        snapshot = encode_snapshot(state, version + count, session_start)
+        state = session_state(tracker, session_start, texts)
+        snapshot = encode_snapshot(state, version + count, session_start, texts)
     except errors.EventSerialisationError:
         encoded_rows(cursor.pending)  # says which event it is
         raise
@@ -95,7 +100,7 @@ def session_start_after(cursor: LogCursor, count: int) -> int:
     """
     start = cursor.session_start
     for offset, entry in enumerate(cursor.pending[:count]):
-        if is_session_start(entry.event):
+        if entry.event.type_name == SESSION_START:
             after_action = (
                 is_session_action(cursor.pending[offset - 1].event)
                 if offset
@@ -105,14 +110,18 @@ def session_start_after(cursor: LogCursor, count: int) -> int:
     return start
 
 
-def session_state(tracker: DialogueStateTracker, session_start: int) -> dict[str, Any]:
+def session_state(
+    tracker: DialogueStateTracker,
+    session_start: int,
+    texts: EncodedEvents | None = None,
+) -> dict[str, Any]:
     """Return the state that a replay of the latest session alone would give.
 
     `session_started` resets the state, so a tracker that holds earlier sessions too has
     the same one; only what reverts events, or looks for a message, can reach across.
     """
     cursor = tracker._log
-    state = tracker.state_snapshot()
+    state = tracker.state_snapshot(texts)
     if cursor.base == session_start:
         return state
     first_held = (cursor.version or 0) + len(cursor.pending) - len(tracker.events)

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from redis.asyncio import ConnectionPool
 
@@ -148,14 +148,11 @@ def encoded(arguments: Sequence[Any], *, head: bytes = b"", given: int = 0) -> b
 
     Args:
         arguments: Its words: bytes, or what is written as its `str`.
-        head: The first words, encoded already by `word`.
+        head: The first words, encoded already.
         given: How many these are.
     """
-    words: Iterable[bytes] = map(word, arguments)
-    return b"*%d\r\n%b%b" % (len(arguments) + given, head, b"".join(words))
-
-
-def word(argument: Any) -> bytes:
-    """Return one word of a command as it is sent."""
-    data = argument if type(argument) is bytes else str(argument).encode()
-    return b"$%d\r\n%b\r\n" % (len(data), data)
+    words = [b"*%d\r\n%b" % (len(arguments) + given, head)]
+    for argument in arguments:
+        data = argument if type(argument) is bytes else str(argument).encode()
+        words.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(words)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,14 +21,14 @@ from starlette.routing import Mount
 
 from tests.canaries import TEXT
 from tests.conformance.kit import SENDER, FailingBroker, add, turn
-from tests.unit.command import command_line, environment, error_of
+from tests.unit.command import error_of, serving
 from tracker_store_async import FailSafeTrackerStore, InMemoryTrackerStore, errors
 from tracker_store_async.ops.asgi import create_app
 from tracker_store_async.ops.endpoints import Endpoints
 from tracker_store_async.ops.serving import check_binding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tracker_store_async import Health, TrackerStore
@@ -266,31 +262,6 @@ async def test_a_real_server_answers_and_closes_the_store(
         assert ready.json()["backend"] == "in_memory"
         assert (await client.post("/health/ready", headers=BEARER)).status_code == 405
     assert store._loop is not None
-
-
-@contextmanager
-def serving(cwd: Path, *arguments: str, **variables: str) -> Iterator[str]:
-    """Run `tracker-store serve` in a process of its own; give its URL."""
-    process = subprocess.Popen(
-        [*command_line(), "serve", "--port", "0", *arguments],
-        cwd=cwd,
-        env=environment(PYTHONPATH=os.pathsep.join(sys.path), **variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("listening on http://127.0.0.1:"), process.communicate()
-        yield line.split()[-1]
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
-        assert said == ""
-        assert process.returncode in (0, 130)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_the_command_serves_and_ends(tmp_path: Path) -> None:

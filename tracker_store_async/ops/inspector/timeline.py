@@ -82,20 +82,35 @@ class Divider:
     def __init__(self) -> None:
         self._last_time: float | None = None
         self._date = ""
+        self._is_after_action = False
 
     def follow(self, fields: Mapping[str, Any]) -> tuple[str, str]:
         """Return the title of the division before the next event, and a shorter gap.
 
         Args:
-            fields: The event. The one that begins a session begins a division.
+            fields: The event; the one that begins a session begins a division.
+
+        Returns:
+            The two; each is empty where there is nothing to say.
         """
         parts = list(self._parts(fields))
+        if self._begins_session(fields):
+            parts.insert(0, "Session")
         gap = parts.pop() if parts and parts[-1].startswith("+") else ""
         return ", ".join(parts), gap
 
+    def _begins_session(self, fields: Mapping[str, Any]) -> bool:
+        """Whether a session begins here: the rule of `tracker_store_async.sessions`.
+
+        An `action_session_start` that nothing follows is taken for a beginning, too.
+        """
+        is_within, self._is_after_action = self._is_after_action, False
+        if fields.get("event") == "action":
+            self._is_after_action = fields.get("name") == "action_session_start"
+            return self._is_after_action
+        return fields.get("event") == "session_started" and not is_within
+
     def _parts(self, fields: Mapping[str, Any]) -> Iterator[str]:
-        if fields.get("event") == "session_started":
-            yield "Session"
         timestamp: Any = fields.get("timestamp")
         when = moment(timestamp)
         if when is None:
@@ -131,6 +146,6 @@ def _item(position: int, fields: Mapping[str, Any], gap: str) -> Item:
         clock="" if when is None else f"{when:%H:%M:%S}",
         iso="" if when is None else when.isoformat(timespec="milliseconds"),
         gap=gap,
-        is_quiet=entry.quiet,
+        is_quiet=entry.quiet or kind == "session_started",
         cut=len(text) if is_cut else 0,
     )

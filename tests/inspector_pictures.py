@@ -46,8 +46,10 @@ SIZE = {"width": 1280, "height": 900}
 def booking(start: float, *, first: bool = True) -> list[Event]:
     """Return a session in which a table is booked."""
     times = iter(
-        [0, 0.1, 0.4, 1.9, 2.0, 2.4, 2.5, 3.1, 3.2, 16, 16.4, 16.5, 17.2]
-        + [17.3, 51, 51.3, 51.4, 51.9, 52.6, 52.7]
+        [
+            *(0, 0.1, 0.4, 1.9, 2.0, 2.4, 2.5, 3.1, 3.2, 16, 16.4, 16.5, 17.2),
+            *(17.3, 51, 51.3, 51.4, 51.9, 52.6, 52.7),
+        ]
     )
 
     def at() -> float:

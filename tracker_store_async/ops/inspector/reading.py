@@ -165,13 +165,15 @@ class Reader:
         while end > 0:
             start = max(0, end - CHUNK_EVENTS)
             stored = await self._read(sender_id, start, limit=end - start)
-            if stored is None or stored.first_position + len(stored.rows) < end:
-                return []
+            if stored is None or stored.first_position + len(stored.rows) != end:
+                return []  # there is no such event, or not any more
             piece = await self._events(stored)
             kinds = ["other" if each is None else kind_of(each) for each in piece]
             has_reverts = has_reverts or "undo" in kinds or "rewind" in kinds
             if not has_reverts:
-                for place in reversed(range(len(kinds))):
+                # Not at the last event itself: the state before it is wanted too.
+                last = len(kinds) if found else len(kinds) - 1
+                for place in reversed(range(last)):
                     if kinds[place] in ("session", "restart"):
                         return piece[place:] + found
             found = piece + found

@@ -114,6 +114,10 @@
 
   function add(events, panel, told) {
     const follow = isAtEnd();
+    const count = told.next - events.dataset.after;
+    // for who does not see them come
+    document.getElementById("news").textContent =
+      count === 1 ? "1 new event" : `${count} new events`;
     events.insertAdjacentHTML("beforeend", told.html);
     events.dataset.after = told.next;
     while (events.children.length > MOST_ITEMS) {

@@ -223,14 +223,32 @@ async def test_it_is_a_blueprint_of_sanic() -> None:
     sanic = pytest.importorskip("sanic")
     from tracker_store_async.ops.sanic import create_blueprint
 
+    # one for all that is tested: Sanic can be started once in a process
     app = sanic.Sanic("tracker_store_test", configure_logging=False)
-    blueprint = create_blueprint(InMemoryTrackerStore(), token=TOKEN)
+    store = InMemoryTrackerStore()
+    await add(store, "a/b c", *turn("hello there"))
+    blueprint = create_blueprint(store, token=TOKEN)
     app.blueprint(blueprint, url_prefix="/ts")
     async with alive(app), client_of(app) as client:
         assert (await client.get("/ts/health/live")).json() == {"status": "alive"}
         assert (await client.get("/ts/health/ready")).status_code == 401
         ready = await client.get("/ts/health/ready", headers=BEARER)
         assert ready.json()["status"] == "ready"
+        await look_at_the_inspector(client)
+
+
+async def look_at_the_inspector(client: httpx.AsyncClient) -> None:
+    """Sign in and read, in an app that is mounted at `/ts`."""
+    lead = await client.get("/ts/inspector")
+    assert (lead.status_code, lead.headers["location"]) == (303, "inspector/")
+    form = {"name": "maria", "token": TOKEN, "next": "conversation?id=a%2Fb+c"}
+    answer = await client.post("/ts/inspector/sign-in", data=form)
+    assert answer.status_code == 303
+    page = await client.get(answer.url.join(answer.headers["location"]))
+    assert page.url.path == "/ts/inspector/conversation"
+    assert "hello there" in page.text
+    assert (await client.put("/ts/inspector/")).status_code == 405
+    assert (await client.get("/ts/inspector/inspector.css")).status_code == 200
 
 
 # -- by a real server ------------------------------------------------------------------

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
+from tracker_store_async.auditing import acting_as
 from tracker_store_async.errors import ConfigurationError, EncryptionKeyError
 from tracker_store_async.inspection.invocation import Db, Endpoints, Url, command, run
 from tracker_store_async.inspection.targets import find_target
@@ -70,7 +72,9 @@ def serve(
     if mask_slot:
         redaction.configure(slots=mask_slot)
     options = InspectorOptions(unmasked=unmasked, loopback_only=token is None)
-    with command("health"):
+    # who has the token is not who has started this
+    behind_token = acting_as("tracker-store serve") if token else nullcontext()
+    with command("health"), behind_token:
         serving.serve(
             store, host, port, token, typer.echo, None if no_inspector else options
         )

@@ -12,12 +12,11 @@ import hmac
 import json
 import re
 import time
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tracker_store_async.ops.access import Gate
 
@@ -55,17 +54,28 @@ class Entry:
         Args:
             cookies: The header `Cookie`, or None.
         """
-        try:
-            found = SimpleCookie(cookies or "").get(COOKIE)
-        except CookieError:
-            return None
-        text, _, signature = ("" if found is None else found.value).partition(".")
+        found = map(self._name_in_one, _values(cookies or ""))
+        return next(filter(None, found), None)
+
+    def _name_in_one(self, value: str) -> str | None:
+        text, _, signature = value.partition(".")
         expected = self._gate.signature(f"inspector {text}")
         if not text or not hmac.compare_digest(signature.encode(), expected.encode()):
             return None
         padding = "=" * (-len(text) % 4)
         name, expires = json.loads(base64.urlsafe_b64decode(text + padding))
         return str(name) if expires > self._now() else None
+
+
+def _values(cookies: str) -> Iterator[str]:
+    """Yield the values of our cookie; the standard library gives up at odd ones.
+
+    Whatever else runs on this host, at any port, sends its cookies here too.
+    """
+    for part in cookies.split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE:
+            yield value
 
 
 def forget_cookie(*, is_https: bool) -> str:

@@ -63,6 +63,12 @@ class Search:
         )
 
     @property
+    def is_for_ids_alone(self) -> bool:
+        """Whether an id of exactly the text would be found."""
+        others = (self.user_id, self.updated_from, self.updated_before, self.after)
+        return bool(self.text) and not any(others)
+
+    @property
     def is_narrow(self) -> bool:
         """Whether anything is asked for but the next page."""
         return bool(
@@ -110,7 +116,7 @@ async def search(store: TrackerStore, reader: Reader, wanted: Search) -> Found:
         InvalidInputError: A time or the cursor is wrong.
     """
     found = Found()
-    if wanted.text and not wanted.after:
+    if wanted.is_for_ids_alone:
         found.exact = await _exactly(reader, wanted.text)
     folded = wanted.text.casefold()
     started = time.monotonic()

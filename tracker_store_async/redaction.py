@@ -76,7 +76,12 @@ class Redactor:
             return text
         for secret in self._secrets:
             text = text.replace(secret, MASK)
-        return _ASSIGNMENT.sub(rf"\1{MASK}", _URL_LOGIN.sub(rf"\1{MASK}@", text))
+        # Looking for what either needs is many times faster than looking for either.
+        if "://" in text:
+            text = _URL_LOGIN.sub(rf"\1{MASK}@", text)
+        if "=" in text or ":" in text:
+            text = _ASSIGNMENT.sub(rf"\1{MASK}", text)
+        return text
 
     def field(self, name: str, value: Any) -> Any:
         """Return a named value, or the mask if its name says that it is secret."""

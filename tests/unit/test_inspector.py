@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -28,7 +29,7 @@ from tests.conformance.kit import (
 from tests.inspecting import PACKAGE, Client, Seen, tail_of
 from tracker_store_async import InMemoryTrackerStore
 from tracker_store_async.events import SlotSet, UserUttered, event_from_dict
-from tracker_store_async.ops.inspector import searching
+from tracker_store_async.ops.inspector import rendering, searching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -266,6 +267,25 @@ async def test_a_long_conversation_is_read_and_shown_in_pages() -> None:
         for wrong in ("-1", "x", "9" * 20, "1e3"):
             await client.page("conversation", 400, id=SENDER, at=wrong)
         await client.page("conversation", 404, id=SENDER, at=10_000)
+
+
+async def test_pages_are_made_beside_the_loop(
+    client: Client, store: TrackerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are answered while a page of 200 events, a lot of work, is made."""
+    threads = set()
+    render = rendering.render
+
+    def noted(*arguments: Any, **values: Any) -> str:
+        threads.add(threading.get_ident())
+        return render(*arguments, **values)
+
+    monkeypatch.setattr(inspecting, "render", noted)
+    await add(store, SENDER, *turn())
+    await client.show()
+    await client.page()
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_long_text_is_cut_and_whole_in_its_own_fields(

@@ -218,7 +218,8 @@ class Inspector:
         view = ConversationView(self._reader, unmasked=self._options.unmasked)
         if asked.page == "conversation":
             shown = await view.page(query)
-            return _page(200, "conversation.html", **shown, **self._about(name))
+            shown |= self._about(name)
+            return await asyncio.to_thread(_page, 200, "conversation.html", **shown)
         if asked.page == "state":
             return _json(200, {"state": await view.state(query)})
         if asked.page == "tail":
@@ -230,7 +231,8 @@ class Inspector:
 
     async def _list(self, wanted: Search, name: str) -> Answer:
         found = await search(self._store, self._reader, wanted)
-        return _page(200, "list.html", wanted=wanted, found=found, **self._about(name))
+        shown = {"wanted": wanted, "found": found, **self._about(name)}
+        return await asyncio.to_thread(_page, 200, "list.html", **shown)
 
     def _about(self, name: str) -> dict[str, Any]:
         is_named = not self._gate.is_open and name.startswith("inspector: ")

@@ -36,6 +36,7 @@ class Mask:
         self._shown = shown or not redactor.enabled
         self._values: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._secret_names: dict[str, bool] = {}
 
     def learn_events(self, events: Iterable[Mapping[str, Any] | None]) -> None:
         """Note the values of masked slots in events, so that texts lose them."""
@@ -57,8 +58,12 @@ class Mask:
 
     def is_secret(self, name: Any) -> bool:
         """Whether a slot, entity or field of this name is masked."""
-        is_text = isinstance(name, str)
-        return is_text and not self._shown and self._redactor.is_secret(name)
+        if self._shown or not isinstance(name, str):
+            return False
+        known = self._secret_names.get(name)
+        if known is None:
+            known = self._secret_names[name] = self._redactor.is_secret(name)
+        return known
 
     def slot(self, name: str, value: Any) -> Any:
         """Return the value of a slot, or the mask."""

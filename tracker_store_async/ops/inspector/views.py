@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -68,7 +69,9 @@ class ConversationView:
         state = await self._state(sender_id, page, mask, at)
         return {
             "id": sender_id,
-            "items": items_of(page, mask),
+            "id_query": _query(sender_id),
+            # Beside the loop: others want to be answered meanwhile.
+            "items": await asyncio.to_thread(items_of, page, mask),
             "state": state,
             "page": page,
             "began": self._reader.began(page.header),
@@ -95,7 +98,7 @@ class ConversationView:
         mask = Mask(REDACTOR, shown=self._unmasked)
         mask.learn_events(page.events)
         state = await self._state(sender_id, page, mask, at)
-        return render("state.html", id=sender_id, state=state)
+        return render("state.html", id_query=_query(sender_id), state=state)
 
     async def tail(self, query: Mapping[str, str]) -> dict[str, Any]:
         """Return what was appended; nothing if nothing was.
@@ -130,11 +133,12 @@ class ConversationView:
         mask = Mask(REDACTOR, shown=self._unmasked)
         mask.learn_events(page.events)
         state = await self._state(sender_id, page, mask, None)
-        shown = {"id": sender_id, "state": state, "selected": None}
+        shown = {"id_query": _query(sender_id), "state": state, "selected": None}
+        items = await asyncio.to_thread(items_of, page, mask)
         return {
             "next": page.end,
             "is_last": page.is_last,
-            "html": render("items.html", items=items_of(page, mask), **shown),
+            "html": await asyncio.to_thread(render, "items.html", items=items, **shown),
             "state": render("state.html", **shown),
             "facts": _facts(page.header),
         }
@@ -210,8 +214,12 @@ def _links(sender_id: str, page: Page) -> dict[str, str]:
 
 
 def _link(sender_id: str, start: int | None) -> str:
-    fields = {"id": sender_id} if start is None else {"id": sender_id, "from": start}
-    return f"conversation?{urlencode(fields)}"
+    place = "" if start is None else f"&from={start}"
+    return f"conversation?{_query(sender_id)}{place}"
+
+
+def _query(sender_id: str) -> str:
+    return urlencode({"id": sender_id})
 
 
 def _facts(header: StoredConversation) -> dict[str, str]:

@@ -29,6 +29,7 @@ from tests.conformance.kit import (
 from tests.inspecting import PACKAGE, Client, Seen, tail_of
 from tracker_store_async import InMemoryTrackerStore
 from tracker_store_async.events import SlotSet, UserUttered, event_from_dict
+from tracker_store_async.ops.inspector import app as inspecting
 from tracker_store_async.ops.inspector import rendering, searching
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -451,6 +452,9 @@ async def test_the_command_says_how_it_is_served(
     app_of("--mask-slot", "phone", "--mask-slot", "iban")
     assert redaction.REDACTOR.slots == {"phone", "iban"}
     redaction.configure()
+    # uvicorn logs what goes wrong in a request, in a driver's own words
+    filters = logging.getLogger("uvicorn.error").filters
+    assert any(isinstance(each, redaction.RedactionFilter) for each in filters)
 
 
 def test_masking_and_not_masking_is_a_contradiction(tmp_path: Path) -> None:

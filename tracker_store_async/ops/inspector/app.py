@@ -224,9 +224,7 @@ class Inspector:
             return _json(200, {"state": await view.state(query)})
         if asked.page == "tail":
             news = await view.tail(query)
-            return (
-                Answer(204, b"", headers=SAFE_HEADERS) if not news else _json(200, news)
-            )
+            return _json(200, news) if news else Answer(204, b"", JSON, SAFE_HEADERS)
         raise NotHereError("There is no such page.")
 
     async def _list(self, wanted: Search, name: str) -> Answer:

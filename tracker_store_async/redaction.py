@@ -76,18 +76,27 @@ class Redactor:
             return text
         for secret in self._secrets:
             text = text.replace(secret, MASK)
-        return _ASSIGNMENT.sub(rf"\1{MASK}", _URL_LOGIN.sub(rf"\1{MASK}@", text))
+        # Looking for what either needs is many times faster than looking for either.
+        if "://" in text:
+            text = _URL_LOGIN.sub(rf"\1{MASK}@", text)
+        if "=" in text or ":" in text:
+            text = _ASSIGNMENT.sub(rf"\1{MASK}", text)
+        return text
 
     def field(self, name: str, value: Any) -> Any:
         """Return a named value, or the mask if its name says that it is secret."""
         if not self.enabled:
             return value
-        folded = name.lower()
-        if name in self.slots or folded in _TEXT_KEYS:
-            return MASK
-        if any(word in folded for word in _SECRET_WORDS):
+        if self.is_secret(name) or name.lower() in _TEXT_KEYS:
             return MASK
         return self.value(value)
+
+    def is_secret(self, name: str) -> bool:
+        """Whether a slot or field of this name is secret even for who reads texts."""
+        if not self.enabled:
+            return False
+        folded = name.lower()
+        return name in self.slots or any(word in folded for word in _SECRET_WORDS)
 
     def slot(self, name: str, value: Any) -> Any:
         """Return the value of a slot, or the mask if it is one of the named slots."""

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.servers import (
+    browser,
     dynamo,
     kafka,
     libraries,
@@ -37,6 +38,7 @@ from tests.servers import (
     redis,
 )
 from tests.servers.base import Server, ServerMissingError, Servers, fresh_database
+from tests.servers.browser import BrowserServer
 from tests.servers.dynamo import DynamoServer, PrivateDynamo, private_dynamo
 from tests.servers.mongo import MongoServer, PrivateMongo, private_mongo
 from tests.servers.mysql import MySQLServer, PrivateMariaDB, private_mariadb
@@ -72,6 +74,7 @@ MANAGERS: Mapping[str, Callable[[Servers], AbstractContextManager[Server]]] = {
     "rabbitmq": rabbitmq.find_or_start,
     "nats": nats.find_or_start,
     "kafka": kafka.find_or_start,
+    "browser": browser.find_or_start,
 }
 
 ALIASES = {
@@ -79,6 +82,7 @@ ALIASES = {
     "mariadb": "mysql",
     "postgres": "postgresql",
     "in_memory": "memory",
+    "chromium": "browser",
 }
 
 
@@ -113,6 +117,7 @@ def required_keys(text: str) -> list[str]:
 
 __all__ = [
     "MANAGERS",
+    "BrowserServer",
     "DynamoServer",
     "MongoServer",
     "MySQLServer",

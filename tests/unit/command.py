@@ -6,6 +6,7 @@ import asyncio
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -114,6 +115,31 @@ def run(
     texts = [_text(streams[name]) for name in _STREAMS]
     assert isinstance(code, int)
     return Result(words, code, *texts)
+
+
+@contextmanager
+def serving(cwd: Path, *arguments: str, **variables: str) -> Iterator[str]:
+    """Run `tracker-store serve` in a process of its own; give its URL."""
+    process = subprocess.Popen(
+        [*command_line(), "serve", "--port", "0", *arguments],
+        cwd=cwd,
+        env=environment(PYTHONPATH=os.pathsep.join(sys.path), **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("listening on http://127.0.0.1:"), process.communicate()
+        yield line.split()[-1]
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        assert said == ""
+        assert process.returncode in (0, 130)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 _STREAMS = ("stdout", "stderr")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,14 +21,14 @@ from starlette.routing import Mount
 
 from tests.canaries import TEXT
 from tests.conformance.kit import SENDER, FailingBroker, add, turn
-from tests.unit.command import command_line, environment, error_of
+from tests.unit.command import error_of, serving
 from tracker_store_async import FailSafeTrackerStore, InMemoryTrackerStore, errors
 from tracker_store_async.ops.asgi import create_app
 from tracker_store_async.ops.endpoints import Endpoints
 from tracker_store_async.ops.serving import check_binding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tracker_store_async import Health, TrackerStore
@@ -227,14 +223,32 @@ async def test_it_is_a_blueprint_of_sanic() -> None:
     sanic = pytest.importorskip("sanic")
     from tracker_store_async.ops.sanic import create_blueprint
 
+    # one for all that is tested: Sanic can be started once in a process
     app = sanic.Sanic("tracker_store_test", configure_logging=False)
-    blueprint = create_blueprint(InMemoryTrackerStore(), token=TOKEN)
+    store = InMemoryTrackerStore()
+    await add(store, "a/b c", *turn("hello there"))
+    blueprint = create_blueprint(store, token=TOKEN)
     app.blueprint(blueprint, url_prefix="/ts")
     async with alive(app), client_of(app) as client:
         assert (await client.get("/ts/health/live")).json() == {"status": "alive"}
         assert (await client.get("/ts/health/ready")).status_code == 401
         ready = await client.get("/ts/health/ready", headers=BEARER)
         assert ready.json()["status"] == "ready"
+        await look_at_the_inspector(client)
+
+
+async def look_at_the_inspector(client: httpx.AsyncClient) -> None:
+    """Sign in and read, in an app that is mounted at `/ts`."""
+    lead = await client.get("/ts/inspector")
+    assert (lead.status_code, lead.headers["location"]) == (303, "inspector/")
+    form = {"name": "maria", "token": TOKEN, "next": "conversation?id=a%2Fb+c"}
+    answer = await client.post("/ts/inspector/sign-in", data=form)
+    assert answer.status_code == 303
+    page = await client.get(answer.url.join(answer.headers["location"]))
+    assert page.url.path == "/ts/inspector/conversation"
+    assert "hello there" in page.text
+    assert (await client.put("/ts/inspector/")).status_code == 405
+    assert (await client.get("/ts/inspector/inspector.css")).status_code == 200
 
 
 # -- by a real server ------------------------------------------------------------------
@@ -266,31 +280,6 @@ async def test_a_real_server_answers_and_closes_the_store(
         assert ready.json()["backend"] == "in_memory"
         assert (await client.post("/health/ready", headers=BEARER)).status_code == 405
     assert store._loop is not None
-
-
-@contextmanager
-def serving(cwd: Path, *arguments: str, **variables: str) -> Iterator[str]:
-    """Run `tracker-store serve` in a process of its own; give its URL."""
-    process = subprocess.Popen(
-        [*command_line(), "serve", "--port", "0", *arguments],
-        cwd=cwd,
-        env=environment(PYTHONPATH=os.pathsep.join(sys.path), **variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("listening on http://127.0.0.1:"), process.communicate()
-        yield line.split()[-1]
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
-        assert said == ""
-        assert process.returncode in (0, 130)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_the_command_serves_and_ends(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ASGI app with health and metrics, on Starlette; it can be mounted in others.
+"""The ASGI app with health, metrics and inspector, on Starlette; others may mount it.
 
 ::
 
@@ -11,10 +11,17 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from tracker_store_async.ops.endpoints import PATHS, Endpoints
+from tracker_store_async.ops.inspector.app import (
+    MAX_FORM_BYTES,
+    METHODS,
+    Asked,
+    Inspector,
+)
+from tracker_store_async.ops.inspector.options import check_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from tracker_store_async.ops.endpoints import MetricsText
+    from tracker_store_async.ops.inspector.options import InspectorOptions
     from tracker_store_async.store import TrackerStore
 
 
@@ -32,6 +40,7 @@ def create_app(
     metrics: MetricsText | None = None,
     timeout_seconds: float = 5.0,
     owns_store: bool = False,
+    inspector: bool | InspectorOptions | None = None,
 ) -> Starlette:
     """Return the app.
 
@@ -43,6 +52,9 @@ def create_app(
         timeout_seconds: Longest time that the storage may take to say how it is.
         owns_store: Whether the end of the app closes the store. A mounted app has no
             end of its own.
+        inspector: Whether `/inspector/` shows conversations: True or options, or False.
+            None says yes where there is a token. Without one, True lets whoever
+            reaches the app read everything: ask for a login before it.
 
     Raises:
         ConfigurationError: The token is too short.
@@ -64,4 +76,43 @@ def create_app(
         if owns_store:
             await store.close()
 
-    return Starlette(routes=[endpoint(path) for path in PATHS], lifespan=lifespan)
+    routes = [endpoint(path) for path in PATHS]
+    options = check_options(token, inspector)
+    if options is not None:
+        routes += _inspector_routes(Inspector(store, endpoints.gate, options))
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def _inspector_routes(inspector: Inspector) -> list[Route]:
+    async def respond(request: Request) -> Response:
+        asked = Asked(
+            method=request.method,
+            page=request.path_params["page"],
+            query=request.url.query,
+            headers=request.headers,
+            body=await _body(request),
+            is_https=request.url.scheme == "https",
+        )
+        answer = await inspector.answer(asked)
+        return Response(answer.body, answer.status, answer.all_headers)
+
+    async def lead(request: Request) -> Response:
+        # relative: what a proxy or a mount has cut off is not known here
+        return RedirectResponse("inspector/", 303)
+
+    return [
+        Route("/", lead),
+        Route("/inspector", lead),
+        Route("/inspector/{page:path}", respond, methods=list(METHODS)),
+    ]
+
+
+async def _body(request: Request) -> bytes:
+    """Return the body of a form, or a byte more than it may have."""
+    body = b""
+    if request.method == "POST":
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_FORM_BYTES:
+                break
+    return body[: MAX_FORM_BYTES + 1]

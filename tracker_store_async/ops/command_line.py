@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
-from tracker_store_async.errors import EncryptionKeyError
+from tracker_store_async.auditing import acting_as
+from tracker_store_async.errors import ConfigurationError, EncryptionKeyError
 from tracker_store_async.inspection.invocation import Db, Endpoints, Url, command, run
 from tracker_store_async.inspection.targets import find_target
 
@@ -29,23 +31,53 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port.")
     ] = 8060,
+    no_inspector: Annotated[
+        bool,
+        typer.Option("--no-inspector", help="Leave the conversation inspector out."),
+    ] = False,
+    mask_slot: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mask-slot",
+            metavar="NAME",
+            help="A slot whose values nobody is shown. May be given more than once.",
+        ),
+    ] = None,
+    unmasked: Annotated[
+        bool,
+        typer.Option(
+            "--unmasked", help="Show passwords and the like in conversations as well."
+        ),
+    ] = False,
 ) -> None:
-    """Serve health and metrics of a store over HTTP, until Ctrl-C.
+    """Serve health, metrics and a conversation inspector over HTTP, until Ctrl-C.
 
-    The paths are /health/live, /health/ready and, with the extra `prometheus`,
-    /metrics. With TRACKER_STORE_TOKEN set, callers need it as `Authorization: Bearer`.
-    Any other address than the loopback wants a token.
+    The paths are /health/live, /health/ready, /inspector/ and, with the extra
+    `prometheus`, /metrics. With TRACKER_STORE_TOKEN set, callers need it as
+    `Authorization: Bearer`, and people sign in with it. Any other address than the
+    loopback wants a token.
 
     It looks at the storage and changes nothing. What an assistant's own process does
-    is told by the app mounted there: see docs/operating.md.
+    is told by the app mounted there: see docs/operating.md and docs/inspector.md.
     """
+    from tracker_store_async import redaction
     from tracker_store_async.inspection.commands import reading_store
     from tracker_store_async.ops import serving
+    from tracker_store_async.ops.inspector.options import InspectorOptions
 
+    if unmasked and mask_slot:
+        raise ConfigurationError("give either --mask-slot or --unmasked")
     token = os.environ.get("TRACKER_STORE_TOKEN") or None
     store = reading_store(find_target(db, url, endpoints))
-    with command("health"):
-        serving.serve(store, host, port, token, typer.echo)
+    if mask_slot:
+        redaction.configure(slots=mask_slot)
+    options = InspectorOptions(unmasked=unmasked, loopback_only=token is None)
+    # who has the token is not who has started this
+    behind_token = acting_as("tracker-store serve") if token else nullcontext()
+    with command("health"), behind_token:
+        serving.serve(
+            store, host, port, token, typer.echo, None if no_inspector else options
+        )
 
 
 audit_app = typer.Typer(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tracker_store_async.errors import ConfigurationError, TrackerStoreError
+from tracker_store_async.errors import TrackerStoreError
+from tracker_store_async.ops.access import Gate
 from tracker_store_async.options import check_seconds
 from tracker_store_async.redaction import REDACTOR
 from tracker_store_async.rows import Health
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 PATHS = ("/health/live", "/health/ready", "/metrics")
-MIN_TOKEN_LENGTH = 16
 
 
 class MetricsText(Protocol):
@@ -80,13 +79,8 @@ class Endpoints:
         metrics: MetricsText | None = None,
         timeout_seconds: float = 5.0,
     ) -> None:
-        if token is not None and len(token) < MIN_TOKEN_LENGTH:
-            raise ConfigurationError(
-                f"the token must have at least {MIN_TOKEN_LENGTH} characters, so that "
-                "nobody guesses it"
-            )
         self.store = store
-        self._token = None if token is None else token.encode()
+        self.gate = Gate(token)
         self._metrics = metrics
         self._timeout_seconds = check_seconds("timeout_seconds", timeout_seconds)
 
@@ -99,7 +93,7 @@ class Endpoints:
         """
         if path == "/health/live":
             return _json(200, {"status": "alive"})
-        if not self.lets_in(authorization):
+        if not self.gate.lets_in(authorization):
             challenge = (("www-authenticate", "Bearer"),)
             return _json(401, {"error": "a token is needed"}, challenge)
         if path == "/health/ready":
@@ -107,14 +101,6 @@ class Endpoints:
         if path == "/metrics" and self._metrics is not None:
             return Answer(200, self._metrics.text(), self._metrics.content_type)
         return _json(404, {"error": "there is nothing here"})
-
-    def lets_in(self, authorization: str | None) -> bool:
-        """Whether the header holds the token; how long it takes does not tell."""
-        if self._token is None:
-            return True
-        scheme, _, given = (authorization or "").partition(" ")
-        matches = hmac.compare_digest(given.strip().encode(), self._token)
-        return scheme.lower() == "bearer" and matches
 
     async def _ready(self) -> Answer:
         try:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
+import logging
 import socket
 from typing import TYPE_CHECKING
 
 from tracker_store_async.errors import ConfigurationError, MissingExtraError
+from tracker_store_async.ops.access import is_loopback
+from tracker_store_async.redaction import RedactionFilter
 from tracker_store_async.registry import missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tracker_store_async.ops.endpoints import MetricsText
+    from tracker_store_async.ops.inspector.options import InspectorOptions
     from tracker_store_async.store import TrackerStore
 
 WHERE = "tracker-store serve"
@@ -29,16 +32,6 @@ def check_binding(host: str, token: str | None) -> None:
             f"{host} can be reached from other machines: set a token in the "
             "environment variable TRACKER_STORE_TOKEN, or serve on 127.0.0.1"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def make_metrics(store: TrackerStore) -> MetricsText | None:
@@ -59,6 +52,7 @@ def serve(
     port: int,
     token: str | None,
     tell: Callable[[str], None],
+    inspector: InspectorOptions | None = None,
 ) -> None:
     """Serve until a signal ends it; then the store is closed.
 
@@ -67,7 +61,8 @@ def serve(
         host: Address to listen at.
         port: Port to listen at; 0 takes a free one.
         token: What callers must bring, or None.
-        tell: Is given one line that says where it listens.
+        tell: Is given a line that says where it listens, and one about the inspector.
+        inspector: How the inspector behaves; None leaves it out.
 
     Raises:
         ConfigurationError: Others could reach it and there is no token, or the address
@@ -75,7 +70,7 @@ def serve(
         MissingExtraError: The extra `ops` is not installed.
     """
     check_binding(host, token)
-    uvicorn_app = _app(store, token)
+    uvicorn_app = _app(store, token, inspector)
     try:
         import uvicorn
     except ModuleNotFoundError as error:
@@ -89,18 +84,30 @@ def serve(
         ) from error
     with listening:
         shown = f"[{host}]" if ":" in host else host
-        tell(f"listening on http://{shown}:{listening.getsockname()[1]}")
+        url = f"http://{shown}:{listening.getsockname()[1]}"
+        tell(f"listening on {url}")
+        if inspector is not None:
+            tell(f"conversations: {url}/inspector/")
+        # What goes wrong in a request is told by uvicorn, in a driver's own words.
+        logging.getLogger("uvicorn.error").addFilter(RedactionFilter())
         config = uvicorn.Config(uvicorn_app, log_level="warning", access_log=False)
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _app(store: TrackerStore, token: str | None) -> Callable[..., object]:
+def _app(
+    store: TrackerStore, token: str | None, inspector: InspectorOptions | None
+) -> Callable[..., object]:
     try:
         from tracker_store_async.ops.asgi import create_app
     except ModuleNotFoundError as error:
-        raise _missing("starlette") from error
-    metrics = make_metrics(store)
-    return create_app(store, token=token, metrics=metrics, owns_store=True)
+        raise _missing(error.name or "starlette") from error
+    return create_app(
+        store,
+        token=token,
+        metrics=make_metrics(store),
+        owns_store=True,
+        inspector=inspector or False,
+    )
 
 
 def _missing(module: str) -> MissingExtraError:

@@ -1,0 +1,462 @@
+"""The inspector: who is let in, what is refused, masked, recorded and said."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
+pytest.importorskip("httpx")
+
+import httpx
+
+from tests.canaries import SECRET
+from tests.conformance.kit import (
+    SENDER,
+    START,
+    add,
+    bot,
+    turn,
+    user,
+)
+from tests.inspecting import PACKAGE, TOKEN, Client, Seen, tail_of
+from tests.unit.command import error_of, run
+from tests.unit.test_audited import ListSink
+from tracker_store_async import InMemoryTrackerStore, errors, redaction
+from tracker_store_async.auditing import acting_as
+from tracker_store_async.events import SlotSet, UserUttered
+from tracker_store_async.ops.access import Gate
+from tracker_store_async.ops.asgi import create_app
+from tracker_store_async.ops.inspector import app as inspecting
+from tracker_store_async.ops.inspector.entry import Entry
+from tracker_store_async.ops.inspector.options import InspectorOptions
+from tracker_store_async.wrappers.audited import AuditedTrackerStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tracker_store_async import TrackerStore
+    from tracker_store_async.rows import Read
+
+
+@pytest.fixture
+async def store() -> InMemoryTrackerStore:
+    return InMemoryTrackerStore()
+
+
+@pytest.fixture
+async def client(store: InMemoryTrackerStore) -> AsyncIterator[Client]:
+    async with Client(store) as client:
+        yield client
+
+
+@pytest.fixture
+def masked() -> Iterator[None]:
+    """Have the slot `phone` and a password masked."""
+    redaction.configure(slots=["phone"], secrets=["hunter2"])
+    yield
+    redaction.configure()
+
+
+# -- reading only ----------------------------------------------------------------------
+
+
+class Unchangeable(InMemoryTrackerStore):
+    """Fails the test when anything is to be changed."""
+
+    is_sealed = False
+
+    async def _change(self, *arguments: Any, **named: Any) -> Any:
+        assert not self.is_sealed, "the inspector changes something"
+
+    async def _append(self, append: Any) -> bool:
+        await self._change()
+        return await super()._append(append)
+
+    _append_many = _delete = _rewrite = _upkeep = _change
+
+
+PATHS = ["", "conversation", "tail", "state", "inspector.css", "sign-in", "sign-out"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_other_methods_are_refused(method: str) -> None:
+    store = Unchangeable()
+    await add(store, SENDER, *turn())
+    store.is_sealed = True
+    async with Client(store) as client:
+        for path in PATHS:
+            if method == "POST" and path.startswith("sign"):
+                continue
+            answer = await client.request(method, f"/inspector/{path}?id={SENDER}")
+            assert answer.status_code == 405
+            assert "GET" in answer.headers["allow"]
+
+
+async def test_looking_changes_nothing() -> None:
+    store = Unchangeable()
+    await add(store, SENDER, *turn())
+    store.is_sealed = True
+    async with Client(store) as client:
+        for query in ({}, {"at": 1}, {"after": 2}, {"q": "a"}):
+            for path in PATHS:
+                params = {"id": SENDER, **query}
+                await client.get(f"/inspector/{path}", params=params)
+                head = await client.head(f"/inspector/{path}", params=params)
+                assert head.status_code < 500
+
+
+def test_the_inspector_names_nothing_that_changes_a_store() -> None:
+    writing = r"\.(save\w*|delete|_append\w*|_delete|_rewrite|_upkeep|create_tracker)\("
+    for path in PACKAGE.glob("*.py"):
+        assert not re.search(writing, path.read_text()), path
+
+
+# -- who is let in ---------------------------------------------------------------------
+
+
+async def sign_in(client: Client, **form: str) -> httpx.Response:
+    """Send the form."""
+    sent = {"name": "maria", "token": TOKEN, **form}
+    return await client.post("/inspector/sign-in", data=sent)
+
+
+async def test_one_signs_in_and_out(store: TrackerStore) -> None:
+    await add(store, SENDER, user("hello there"))
+    async with Client(store, token=TOKEN) as client:
+        answer = await client.get(f"/inspector/conversation?id={SENDER}")
+        assert answer.status_code == 303
+        assert answer.headers["location"].startswith("sign-in?next=conversation")
+        form = Seen(await client.page(answer.headers["location"]))
+        place = dict(form.attributes)
+        assert ("value", f"conversation?id={SENDER}") in form.attributes
+        assert place["type"] == "password"
+        answer = await sign_in(client, next=f"conversation?id={SENDER}")
+        assert answer.status_code == 303
+        assert answer.headers["location"] == f"conversation?id={SENDER}"
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly; SameSite=Strict" in cookie
+        assert "Secure" not in cookie
+        assert "path" not in cookie.lower()  # the browser's default: the inspector
+        assert TOKEN not in cookie
+        page = await client.show()
+        assert "hello there" in page
+        assert "maria" in page
+        out = await client.post("/inspector/sign-out")
+        assert (out.status_code, out.headers["location"]) == (303, "sign-in")
+        assert "Max-Age=0" in out.headers["set-cookie"]
+        assert (await client.get("/inspector/")).status_code == 303
+
+
+async def test_a_cookie_that_came_over_tls_stays_there(store: TrackerStore) -> None:
+    async with Client(store, token=TOKEN) as client:
+        client.base_url = httpx.URL("https://127.0.0.1")
+        assert "; Secure" in (await sign_in(client)).headers["set-cookie"]
+
+
+@pytest.mark.parametrize(
+    ("form", "problem"),
+    [
+        ({"token": TOKEN + "x"}, "not the token"),
+        ({"token": ""}, "not the token"),
+        ({"token": "ünicode\ud800"}, "not the token"),
+        ({"name": " "}, "Give a name"),
+    ],
+)
+async def test_a_wrong_form_is_shown_again(
+    store: TrackerStore, form: dict[str, str], problem: str
+) -> None:
+    async with Client(store, token=TOKEN) as client:
+        data = {"name": "maria", "token": TOKEN, **form}
+        body = "&".join(
+            f"{k}={quote(v.encode('utf-8', 'surrogatepass'))}" for k, v in data.items()
+        )
+        answer = await client.post("/inspector/sign-in", content=body)
+        assert answer.status_code == 403
+        assert problem in answer.text
+        assert "set-cookie" not in answer.headers
+        assert TOKEN not in answer.text
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("https://evil.example/", "//evil.example", "/\\evil.example", "../../x"),
+        *(
+            "javascript:alert(1)",
+            "./\r\nset-cookie: a=b",
+            ".//evil.example",
+            "sign-out",
+        ),
+    ],
+)
+async def test_one_is_never_led_elsewhere(store: TrackerStore, place: str) -> None:
+    async with Client(store, token=TOKEN) as client:
+        assert (await sign_in(client, next=place)).headers["location"] == "./"
+        page = Seen(await client.page("sign-in", next=place))
+        assert ("value", "./") in page.attributes
+
+
+async def test_cookies_that_are_not_ours_are_worth_nothing(
+    store: TrackerStore,
+) -> None:
+    async with Client(store, token=TOKEN) as client:
+        cookie = (await sign_in(client)).headers["set-cookie"].partition(";")[0]
+        name, _, value = cookie.partition("=")
+        text, _, signature = value.partition(".")
+        client.cookies.clear()
+
+        async def status(value: str, who: Client = client) -> int:
+            headers = {"cookie": f"{name}={value}".encode("latin-1")}
+            return (await who.get("/inspector/tail", headers=headers)).status_code
+
+        assert await status(value) == 404  # let in: it names no conversation
+        # what others on this host have set goes with it
+        assert await status(f'old; other={{"a":[1]}}; x; =; {name}={value}; y=ü') == 404
+        for wrong in (
+            text,
+            f"{text}.",
+            f".{signature}",
+            f"{text}x.{signature}",
+            "",
+            "ü",
+        ):
+            assert await status(wrong) == 401
+        async with Client(store, token=TOKEN + "another") as other:
+            assert await status(value, other) == 401
+        assert Entry(Gate(TOKEN)).name_in(cookie) == "maria"
+        later = Entry(Gate(TOKEN), now=lambda: time.time() + 13 * 3600)
+        assert later.name_in(cookie) is None
+
+
+async def test_other_sites_and_long_forms_are_refused(store: TrackerStore) -> None:
+    async with Client(store, token=TOKEN) as client:
+        for path in ("sign-in", "sign-out"):
+            headers = {"sec-fetch-site": "cross-site"}
+            answer = await client.post(f"/inspector/{path}", headers=headers)
+            assert answer.status_code == 403
+        assert (await sign_in(client, name="x" * 10_000)).status_code == 413
+
+
+async def test_the_header_of_the_other_endpoints_does_as_well(
+    store: TrackerStore,
+) -> None:
+    async with Client(store, token=TOKEN) as client:
+        client.headers["authorization"] = f"Bearer {TOKEN}"
+        assert "Nothing is stored yet" in await client.page()
+        client.headers["authorization"] = f"Bearer {TOKEN}x"
+        assert (await client.get("/inspector/")).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(("127.0.0.1:8060", 200), ("localhost", 200), ("[::1]:80", 200)),
+        *(("evil.example", 403), ("127.0.0.1.evil.example", 403), ("[::1", 403)),
+    ],
+)
+async def test_names_of_others_that_lead_to_the_loopback(
+    store: TrackerStore, host: str, status: int
+) -> None:
+    options = InspectorOptions(loopback_only=True)
+    async with Client(store, inspector=options) as client:
+        answer = await client.get("/inspector/", headers={"host": host})
+        assert answer.status_code == status
+
+
+async def test_it_is_there_where_it_is_wanted(store: TrackerStore) -> None:
+    for options, status in (
+        ({"inspector": None}, 404),
+        ({"inspector": None, "token": TOKEN}, 303),
+        ({"inspector": False, "token": TOKEN}, 404),
+        ({"inspector": True}, 200),
+    ):
+        async with Client(store, **options) as client:
+            assert (await client.get("/inspector/")).status_code == status
+            assert (await client.get("/health/live")).status_code == 200
+            lead = await client.get("/inspector")
+            assert lead.headers.get("location") == (
+                None if status == 404 else "inspector/"
+            )
+    with pytest.raises(errors.ConfigurationError, match="InspectorOptions"):
+        create_app(store, inspector="yes")  # type: ignore[arg-type]
+
+
+async def test_it_works_below_any_path(store: TrackerStore) -> None:
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    await add(store, SENDER, user("hello there"))
+    inner = create_app(store, token=TOKEN)
+    outer = Starlette(routes=[Mount("/a/b", inner)])
+    transport = httpx.ASGITransport(app=outer)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://app", follow_redirects=True
+    ) as client:
+        answer = await client.get("/a/b/")
+        assert str(answer.url).startswith("http://app/a/b/inspector/sign-in?")
+        form = {"name": "maria", "token": TOKEN, "next": f"conversation?id={SENDER}"}
+        answer = await client.post(answer.url.copy_with(query=None), data=form)
+        assert str(answer.url) == f"http://app/a/b/inspector/conversation?id={SENDER}"
+        assert "hello there" in answer.text
+        link = re.search(r'src="(inspector\.js[^"]*)"', answer.text)
+        assert link
+        script = await client.get(answer.url.join(link[1]))
+        assert script.headers["content-type"].startswith("text/javascript")
+
+
+# -- what is masked, recorded, and said of failures ------------------------------------
+
+NUMBER = "0171 5550101"
+
+
+async def converse_with_secrets(store: TrackerStore) -> None:
+    """Store a conversation with a phone number, a password and a login."""
+    entity = {"entity": "phone", "value": NUMBER, "start": 6, "end": 18}
+    said = UserUttered(f"I am: {NUMBER}, ok?", None, [entity], timestamp=START)
+    await add(store, SENDER, said, SlotSet("phone", NUMBER), SlotSet("city", "Ulm"))
+    await add(store, SENDER, bot(f"So {NUMBER}. And the password: {SECRET}"))
+    await add(
+        store, SENDER, bot("redis://me:hunter2@host"), SlotSet("api_token", "zz9")
+    )
+    await add(store, SENDER, user("bye", metadata={"api_key": "k3y", "a": [NUMBER]}))
+
+
+@pytest.mark.usefixtures("masked")
+async def test_named_slots_and_secrets_are_masked(
+    client: Client, store: TrackerStore
+) -> None:
+    await converse_with_secrets(store)
+    pages = [await client.show()]
+    for number in range(7):
+        pages.append(await client.show(at=number))
+        told = await client.get("/inspector/state", params={"id": SENDER, "at": number})
+        pages.append(told.text)
+    for secret in (NUMBER, SECRET, "hunter2", "zz9", "k3y"):
+        assert not [page for page in pages if secret in page]
+    assert "I am: ***, ok?" in pages[0]
+    assert "Ulm" in pages[0]
+
+
+@pytest.mark.usefixtures("masked")
+async def test_all_is_shown_to_who_asked_for_it(store: TrackerStore) -> None:
+    await converse_with_secrets(store)
+    async with Client(store, inspector=InspectorOptions(unmasked=True)) as client:
+        text = "".join([await client.show(at=number) for number in (1, 6)])
+        for secret in (NUMBER, SECRET, "hunter2", "zz9", "k3y"):
+            assert secret in text
+
+
+async def test_the_audit_trail_says_who_looked() -> None:
+    sink = ListSink()
+    store = AuditedTrackerStore(InMemoryTrackerStore(), sink)
+    await add(store, SENDER, *turn())
+    async with Client(store, token=TOKEN) as client:
+        assert (await client.get("/inspector/")).status_code == 303
+        sink.lines.clear()
+        await sign_in(client)
+        await client.page()
+        page = await client.show()
+        assert sink.told == [
+            ("inspector: maria", "list", None),
+            ("inspector: maria", "inspect", SENDER),
+        ]
+        sink.lines.clear()
+        assert await tail_of(client, page) == 204
+        assert sink.told == []  # nothing of what was said was looked at
+        await add(store, SENDER, user())
+        sink.lines.clear()
+        await tail_of(client, page)
+        assert sink.told == [("inspector: maria", "inspect", SENDER)]
+        sink.is_full = True
+        assert "audit" not in await client.page("conversation", 500, id=SENDER)
+    await store.close()
+
+
+async def test_a_login_of_the_surrounding_app_is_recorded() -> None:
+    sink = ListSink()
+    store = AuditedTrackerStore(InMemoryTrackerStore(), sink)
+    async with Client(store) as client:
+        await client.page()
+        with acting_as("support:kim"):
+            await client.page()
+    assert sink.told == [("inspector", "list", None), ("support:kim", "list", None)]
+    await store.close()
+
+
+class Failing(InMemoryTrackerStore):
+    """A store whose reads fail, or hang."""
+
+    error: Exception | None = None
+
+    async def _read(self, read: Read) -> Any:
+        if self.error is not None:
+            raise self.error
+        await asyncio.sleep(60)
+
+
+async def test_failures_have_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Failing()
+    monkeypatch.setattr(inspecting, "PAGE_SECONDS", 0.05)
+    away = errors.StoreUnavailableError("redis://me:hunter2@h does not answer")
+    async with Client(store) as client:
+        assert "took too long" in await client.page("conversation", 503, id=SENDER)
+        store.error = away
+        page = await client.page("conversation", 503, id=SENDER)
+        assert "does not answer" in page
+        assert "hunter2" not in page
+        told = await client.get("/inspector/tail", params={"id": SENDER, "after": 0})
+        assert (told.status_code, "away" in told.json()["error"]) == (503, True)
+        store.error = errors.EncryptionKeyError("the key was erased")
+        assert "erased" in await client.page("conversation", 500, id=SENDER)
+
+
+# -- the command -----------------------------------------------------------------------
+
+
+async def test_the_command_says_how_it_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr(
+        "uvicorn.Server.run", lambda server, sockets: served.append(server)
+    )
+
+    def app_of(*arguments: str, **variables: str) -> Any:
+        command = ("serve", "--db", "x.db", "--port", "0", *arguments)
+        result = run(*command, cwd=tmp_path, env=variables)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert ("/inspector/" in result.stdout) is ("--no-inspector" not in arguments)
+        return httpx.ASGITransport(app=served.pop().config.app)
+
+    async def status(transport: Any, path: str, host: str = "localhost") -> int:
+        url = f"http://{host}"
+        async with httpx.AsyncClient(transport=transport, base_url=url) as client:
+            return (await client.get(path)).status_code
+
+    page = "/inspector/sign-in"
+    assert await status(app_of(), page) == 303
+    assert await status(app_of(), page, "evil.example") == 403
+    assert await status(app_of("--no-inspector"), page) == 404
+    assert await status(app_of("--no-inspector"), "/health/live") == 200
+    assert await status(app_of(TRACKER_STORE_TOKEN=TOKEN), page, "example.com") == 200
+    app_of("--mask-slot", "phone", "--mask-slot", "iban")
+    assert redaction.REDACTOR.slots == {"phone", "iban"}
+    redaction.configure()
+    # uvicorn logs what goes wrong in a request, in a driver's own words
+    filters = logging.getLogger("uvicorn.error").filters
+    assert any(isinstance(each, redaction.RedactionFilter) for each in filters)
+
+
+def test_masking_and_not_masking_is_a_contradiction(tmp_path: Path) -> None:
+    arguments = ("serve", "--db", "x.db", "--mask-slot", "a", "--unmasked")
+    assert "either" in error_of(*arguments, cwd=tmp_path, code=2)

@@ -190,7 +190,7 @@ class BestEffort:
         sending = cancelled(self._sending)
         opening = self._handle.let_go()
         if heir is not None:
-            heir.dropped, heir._is_stopped = self.dropped, self._is_stopped
+            heir._is_stopped = self._is_stopped
             heir._former += [task for task in (sending, opening) if task is not None]
             heir._former += self._former
             if self.backlog:

@@ -70,13 +70,18 @@ class Publisher:
         by_broker = getattr(self.broker, "dropped", 0)
         return self._kept.dropped + (by_broker if type(by_broker) is int else 0)
 
+    @property
+    def held_count(self) -> int:
+        """Number of conversations that wait since an event of theirs is refused."""
+        return self._kept.held_count
+
     def metrics(self) -> dict[str, Any]:
         """Return what health reports: the policy, what waits, what is lost, and why."""
         return {
             "policy": self.policy,
             "backlog_events": len(self.backlog),
             "dropped_events": self.dropped,
-            "held_conversations": self._kept.held_count,
+            "held_conversations": self.held_count,
             "broker_is_away": self._kept.is_away or self.handle.problem is not None,
             "error": self.handle.problem,
         }
@@ -159,6 +164,8 @@ class Publisher:
                 self.handle.name,
                 successor.handle.name,
             )
+        if successor is not None:
+            successor._kept.dropped = self.dropped
         self._kept.hand_over(successor._kept if successor and keeps else None)
 
     # -- publishing --------------------------------------------------------------------

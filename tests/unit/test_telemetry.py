@@ -21,14 +21,17 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tests.canaries import TEXT, WATCHER
 from tests.conformance.kit import SENDER, FailingBroker, add, slot, turn, user
+from tests.outboxes import RefusingBroker
 from tests.servers import fresh_database
 from tracker_store_async import (
     FailSafeTrackerStore,
     InMemoryTrackerStore,
     RetryingTrackerStore,
     SQLTrackerStore,
+    best_effort,
     create_tracker_store,
     errors,
+    relay,
 )
 from tracker_store_async.ops.prometheus import PrometheusMetrics
 from tracker_store_async.ops.telemetry import Telemetry, instrument
@@ -258,6 +261,50 @@ async def test_the_broker_that_is_away_is_told(watched: Watched) -> None:
     assert waiting == len(store._publisher.backlog) > 0  # type: ignore[union-attr]
 
 
+async def test_what_no_consumer_will_see_is_counted(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(best_effort, "BACKLOG_LIMIT", 1)
+    broker = RefusingBroker("poison", error=errors.BrokerRefusedError("too large"))
+    store = InMemoryTrackerStore(event_broker=broker, on_publish_error="best_effort")
+    watched.watch(store)
+    await add(store, SENDER, user("poison"))
+    held = "tracker_store_backlog_held"
+    async with asyncio.timeout(5):
+        while watched.metric(held, **{"in": "backlog"}) != 1:
+            await asyncio.sleep(0.005)
+    broker.is_down = True
+    await add(store, "other", user("one"))
+    assert watched.metric(held, **{"in": "backlog"}) == 0
+    assert watched.metric("tracker_store_backlog_dropped_total") == 1
+    store.event_broker = after = FailingBroker()
+    assert watched.metric("tracker_store_backlog_dropped_total") == 1
+    await store.close()
+    assert [message.sender_id for message in after.messages] == ["other"]
+
+
+async def test_what_waits_in_the_outbox_is_measured(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "COUNT_SECONDS", 0)
+    monkeypatch.setattr(relay, "POLL_SECONDS", 0.01)
+    broker = RefusingBroker("poison", error=errors.BrokerRefusedError("too large"))
+    inner = SQLTrackerStore(
+        db=str(tmp_path / "store.db"), event_broker=broker, outbox=True
+    )
+    async with RetryingTrackerStore(inner) as store:
+        watched.watch(store)
+        waiting = "tracker_store_outbox_waiting"
+        assert waiting not in watched.text()
+        await add(store, SENDER, user("poison"), user("after"))
+        async with asyncio.timeout(5):
+            while f"{waiting}{{" not in watched.text() or not watched.metric(waiting):
+                await asyncio.sleep(0.01)
+        assert watched.metric(waiting) == 2
+        broker.refused.clear()
+    assert len(broker.messages) == 2
+
+
 async def test_wrappers_are_watched_once_and_no_longer_when_told(
     watched: Watched,
 ) -> None:
@@ -292,6 +339,8 @@ async def test_the_dashboard_asks_for_what_is_exported(watched: Watched) -> None
     exported = set(re.findall(r"^(\w+)[{ ]", watched.text(), re.MULTILINE))
     # Only a backend with a pool has these.
     exported.add("tracker_store_pool_connections")
+    # Only an outbox has this one.
+    exported.add("tracker_store_outbox_waiting")
     dashboard = json.loads(DASHBOARD.read_text())
     expressions = [
         target["expr"]
@@ -308,7 +357,7 @@ async def test_the_dashboard_asks_for_what_is_exported(watched: Watched) -> None
         if not any(name.endswith(suffix) for suffix in of_histograms)
     }
     assert missing == set()
-    labels = {"operation", "backend", "outcome", "kind", "for", "le"}
+    labels = {"operation", "backend", "outcome", "kind", "for", "in", "le"}
     named = set(re.findall(r"(?:by \(|, )(\w+)(?=[,)])", " ".join(expressions)))
     assert named <= labels
     await store.close()

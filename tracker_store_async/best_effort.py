@@ -34,7 +34,8 @@ BACKLOG_LIMIT = 10_000
 """Most events that `best_effort` keeps; beyond it the oldest are dropped, counted."""
 
 FLUSH_BATCH = 100
-"""Events of a backlog that are sent together."""
+"""Most events of a backlog that are sent together; fewer after a failure, since a slow
+broker may need all of its `timeout_seconds` for some of them."""
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0
@@ -78,6 +79,7 @@ class BestEffort:
         self._is_stopped = False
         self._is_replaced = False
         self._heir: BestEffort | None = None
+        self._batch_size = self._largest_batch = FLUSH_BATCH
         self._leave_alone_until = 0.0
         self._turn = LoopLock()
         self._wanted = asyncio.Event()
@@ -217,6 +219,7 @@ class BestEffort:
     async def _send_in_background(self) -> None:
         """Send the backlog as soon as the broker takes it, although nobody saves."""
         pause = FIRST_RETRY_SECONDS
+        self._batch_size = self._largest_batch = FLUSH_BATCH
         while self.backlog:
             if self.is_away:
                 await _until(self._wanted, pause)
@@ -229,7 +232,7 @@ class BestEffort:
             self._wanted.clear()
             self._opened.clear()
             await self.flush()
-            if not self.is_away:
+            if self._has_sent or not self.is_away:
                 pause = FIRST_RETRY_SECONDS
 
     async def flush(self) -> None:
@@ -244,8 +247,8 @@ class BestEffort:
         """Return what is sent next; whoever may have been refused comes last."""
         held = self._holds.waiting()
         return self.backlog.next_batch(
-            FLUSH_BATCH, {*held, *self._suspected}
-        ) or self.backlog.next_batch(FLUSH_BATCH, held)
+            self._batch_size, {*held, *self._suspected}
+        ) or self.backlog.next_batch(self._batch_size, held)
 
     async def _send_batch(self, batch: list[EventMessage]) -> bool:
         """Send messages together; return whether to go on with others."""
@@ -254,9 +257,12 @@ class BestEffort:
             await self._handle.send(batch)
         except Exception as error:  # noqa: BLE001  any failure of a foreign broker
             if is_outage(error):
-                self._note_outage(error, started)
-                return False
+                self._batch_size = max(1, len(batch) // 2)
+                if self._has_sent:  # so the broker is slow rather than away
+                    self._largest_batch = self._batch_size
+                return not self._is_away_for(batch, error, started)
         else:
+            self._batch_size = min(2 * self._batch_size, self._largest_batch)
             self._note_sent(batch)
             return True
         return await self._send_one_by_one(batch)
@@ -279,8 +285,12 @@ class BestEffort:
             except Exception as error:  # noqa: BLE001  any failure of a foreign broker
                 last_error = error
                 failed.add(message.sender_id)
+                if is_outage(error):
+                    if self._is_away_for([message], error, started):
+                        return False
+                    continue
                 failures += self._is_unclear(message, error)
-                if is_outage(error) or failures == FAILURES_OF_AN_OUTAGE:
+                if failures == FAILURES_OF_AN_OUTAGE:
                     self._note_outage(error, started)
                     return False
             else:
@@ -291,13 +301,29 @@ class BestEffort:
             return False
         return True
 
+    def _is_away_for(
+        self, batch: list[EventMessage], error: Exception, started: float
+    ) -> bool:
+        """Return whether a failure that says so is an outage.
+
+        An event that cuts the connection says so, too. So a conversation that fails
+        alone comes last the next time, and is held if all others have got through.
+        """
+        firsts = {message.sender_id: message for message in reversed(batch)}
+        if self._has_sent and firsts.keys() <= self._suspected:
+            for message in firsts.values():
+                self._hold(message, error)
+            return False
+        if len(firsts) == 1:
+            self._suspected |= firsts.keys()
+        self._note_outage(error, started)
+        return True
+
     def _is_unclear(self, message: EventMessage, error: Exception) -> bool:
         """Let a conversation wait; return whether the broker may be away all the same.
 
         An error that says nothing may mean so, unless others have got through.
         """
-        if is_outage(error):
-            return False
         if isinstance(error, BrokerRefusedError):
             self._note_answer()  # whoever refuses an event is there
             self._hold(message, error)

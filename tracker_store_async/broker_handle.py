@@ -212,6 +212,40 @@ class BrokerHandle:
         self.problem = self._told = None
 
 
+class CurrentBroker(EventBroker):
+    """The broker that a store has at the moment, as a relay publishes to it.
+
+    Args:
+        current: Returns it, or None if there is none any more.
+    """
+
+    def __init__(self, current: Callable[[], BrokerHandle | None]) -> None:
+        self._current = current
+        self.timeout_seconds = self._handle().timeout_seconds
+
+    def _handle(self) -> BrokerHandle:
+        handle = self._current()
+        if handle is None:
+            raise errors.BrokerUnavailableError("there is no event broker any more")
+        return handle
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what only some brokers have."""
+        return getattr(self._handle().broker, name)
+
+    async def publish(self, message: EventMessage) -> None:
+        """Publish one message; it raises what `publish_many` does."""
+        await self.publish_many([message])
+
+    async def publish_many(self, messages: Sequence[EventMessage]) -> None:
+        """Publish messages; it raises what `BrokerHandle.send` does."""
+        await self._handle().send(messages)
+
+    async def open(self) -> None:
+        """Wait until the broker is open; it raises what that does."""
+        await self._handle().opened()
+
+
 def check_broker(broker: Any) -> None:
     """Check that an object is an event broker: here, and not when a save needs it.
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
 from tracker_store_async import errors
+from tracker_store_async.broker_handle import CurrentBroker
 from tracker_store_async.observation import observed
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.relay import Relay
@@ -89,7 +90,8 @@ class Lifecycle(Protocol):
                     await publisher.opened()
             else:
                 watch = partial(observed, cast("TrackerStore", self), "publish")
-                self._relay = Relay(outbox, self._broker_handle, watch)
+                broker = CurrentBroker(self._broker_handle)
+                self._relay = Relay(outbox, broker, watch)
         except BaseException:
             try:
                 await publisher.handle.stop()

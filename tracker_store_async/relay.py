@@ -29,7 +29,7 @@ from tracker_store_async.settling import settled
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from tracker_store_async.broker_handle import BrokerHandle
+    from tracker_store_async.broker import EventBroker
     from tracker_store_async.rows import OutboxItem
 
 logger = get_logger(__name__)
@@ -123,7 +123,7 @@ class Relay:
 
     Args:
         outbox: Where the messages are.
-        broker: Returns the broker that gets them, which may change, or None.
+        broker: Gets them.
         watch: Gets every publish that is to be awaited, and returns it watched.
 
     Attributes:
@@ -134,13 +134,14 @@ class Relay:
     def __init__(
         self,
         outbox: Outbox,
-        broker: Callable[[], BrokerHandle | None],
+        broker: EventBroker,
         watch: Callable[[Awaitable[None]], Awaitable[None]] | None = None,
     ) -> None:
         self._outbox = outbox
         self._broker = broker
         self._watch = watch
         self._owner = uuid.uuid4().hex
+        self._is_open = False
         self._is_out = False  # whether nothing could be published of late
         self._mine_until = 0.0
         self._holds = Holds()
@@ -285,14 +286,10 @@ class Relay:
         self._mine_until = asked_at + LEASE_SECONDS
 
     async def _open_broker(self) -> None:
-        async with asyncio.timeout(PUBLISH_SECONDS):
-            await self._handle().opened()
-
-    def _handle(self) -> BrokerHandle:
-        handle = self._broker()
-        if handle is None:
-            raise _OutageError("there is no event broker any more")
-        return handle
+        if not self._is_open:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                await self._broker.open()
+            self._is_open = True
 
     async def _publish_batch(self, found: Sequence[OutboxItem]) -> None:
         """Publish all at once; where that fails find out whose event it is."""
@@ -371,7 +368,7 @@ class Relay:
         if not self._has_lease():
             await self._renew()
         async with asyncio.timeout(PUBLISH_SECONDS):
-            publishing: Awaitable[None] = self._handle().send(messages)
+            publishing: Awaitable[None] = self._broker.publish_many(messages)
             await (publishing if self._watch is None else self._watch(publishing))
         self.published_count += len(items)
         self._note_answer()

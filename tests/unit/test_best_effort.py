@@ -140,6 +140,23 @@ async def test_conversations_that_always_fail_do_not_starve_the_others(
     assert sorted(m.sender_id for m in broker.messages if m.sender_id in bad) == bad
 
 
+async def test_an_event_that_cuts_the_connection_is_no_endless_outage() -> None:
+    broker = RefusingBroker("poison", error=ConnectionResetError())
+    store = keeping(broker)
+    await add(store, "alice", user("poison"))
+    await add(store, "alice", user("after"))
+    async with asyncio.timeout(5):
+        while (await publishing(store))["held_conversations"] != 1:
+            await add(store, "bob", user("hi"))
+            await asyncio.sleep(0.005)
+    await add(store, "bob", user("bye"))
+    assert texts(broker, "bob")[-1] == "bye"
+    assert texts(broker, "alice") == []
+    broker.refused.clear()
+    await store.close()
+    assert texts(broker, "alice") == ["poison", "after"]
+
+
 class Slow(FailingBroker):
     """Takes a while for each publish."""
 
@@ -191,6 +208,36 @@ async def test_a_save_does_not_wait_for_a_long_backlog(
         broker.gate.release()
     await store.close()
     assert texts(broker, "alice") == [*numbers, "wakes it", "behind the backlog"]
+
+
+class Sluggish(FailingBroker):
+    """Confirms so many events of a publish, and then takes too long."""
+
+    most = 3
+
+    async def publish_many(self, messages: Sequence[EventMessage]) -> None:
+        await super().publish_many(messages[: self.most])
+        if len(messages) > self.most:
+            raise errors.BrokerUnavailableError("it confirmed only some in time")
+
+
+async def test_a_broker_that_is_too_slow_for_a_batch_gets_smaller_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(best_effort, "FIRST_RETRY_SECONDS", 0.001)
+    broker = Sluggish()
+    store = keeping(broker)
+    broker.is_down = True
+    numbers = [str(number) for number in range(40)]
+    for number in numbers:
+        await add(store, "alice", user(number))
+    broker.is_down = False
+    await add(store, "alice", user("40"))
+    async with asyncio.timeout(5):
+        while (await publishing(store))["backlog_events"]:
+            await asyncio.sleep(0.005)
+    assert list(dict.fromkeys(texts(broker, "alice"))) == [*numbers, "40"]
+    await store.close()
 
 
 async def test_a_save_waits_for_a_short_backlog_of_its_own() -> None:

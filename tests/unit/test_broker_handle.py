@@ -15,6 +15,7 @@ from tracker_store_async import (
     SQLTrackerStore,
     errors,
 )
+from tracker_store_async.brokers.sql import SQLEventBroker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -408,3 +409,29 @@ async def test_what_is_a_broker_all_the_same(broker: Any) -> None:
     async with store_with(broker) as store:
         await add(store, "alice", user("hi"))
     assert len(broker.messages) == 1
+
+
+async def test_a_connection_that_is_made_for_nobody_is_closed(tmp_path: Path) -> None:
+    """Its caller was given up while the server was answering."""
+    broker = SQLEventBroker(db=str(tmp_path / "events.db"))
+    made, connected, closed = asyncio.Event(), broker._connect_whole, []
+    disconnect = broker._disconnect
+
+    async def connect_late() -> Any:
+        await made.wait()
+        return await connected()
+
+    async def note(link: Any) -> None:
+        await disconnect(link)
+        closed.append(link)
+
+    broker._connect_whole = connect_late  # type: ignore[method-assign]
+    broker._disconnect = note  # type: ignore[method-assign]
+    connecting = asyncio.create_task(broker._connect())
+    await asyncio.sleep(0)
+    connecting.cancel()
+    await asyncio.sleep(0)
+    made.set()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert len(closed) == 1

@@ -84,14 +84,13 @@ class Lifecycle(Protocol):
             return
         try:
             outbox = self._open_outbox()
-            publisher.start(opens_broker=outbox is None)
-            if outbox is None:
-                if awaits_broker:
-                    await publisher.opened()
-            else:
+            if outbox is not None:
                 watch = partial(observed, cast("TrackerStore", self), "publish")
                 broker = CurrentBroker(self._broker_handle)
                 self._relay = Relay(outbox, broker, watch)
+            publisher.start(opens_broker=outbox is None)
+            if outbox is None and awaits_broker:
+                await publisher.opened()
         except BaseException:
             try:
                 await publisher.handle.stop()

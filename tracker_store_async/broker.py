@@ -49,16 +49,27 @@ class EventBroker(Protocol):
     Attributes:
         on_publish_error: What a save does when this broker fails, `raise` or
             `best_effort`; None leaves it to the store.
+        timeout_seconds: Longest time that a publish takes, waiting for `open` included:
+            then the store cancels it, and it has failed.
+        manages_connection: Whether `publish_many` connects where needed, and ends
+            within `timeout_seconds`, by itself. Then the store leaves both to it.
     """
 
     on_publish_error: OnPublishError | None = None
+    timeout_seconds: float = 10.0
+    manages_connection: bool = False
 
     @abstractmethod
     async def publish(self, message: EventMessage) -> None:
         """Hand one event over and wait until the broker has confirmed it.
 
+        It is cancelled after `timeout_seconds`, and must end then: whatever the broker
+        has by then may arrive, and is published again.
+
         Raises:
-            Exception: Whatever went wrong; `save` wraps it in `PublishError`.
+            BrokerRefusedError: The broker will not take this event. Under `best_effort`
+                only its own conversation waits for it.
+            Exception: Whatever else went wrong; `save` wraps it in `PublishError`.
         """
 
     async def publish_many(self, messages: Sequence[EventMessage]) -> None:
@@ -71,7 +82,15 @@ class EventBroker(Protocol):
             await self.publish(message)
 
     async def open(self) -> None:
-        """Connect. The default does nothing."""
+        """Connect. The default does nothing.
+
+        The store calls it in the background and publishes nothing before it returns.
+        Where it raises, the next publish calls it again.
+
+        Raises:
+            BrokerAccessError: Credentials or rights are refused. Opening the store
+                raises that too, unless its `on_publish_error` is `best_effort`.
+        """
         return
 
     async def close(self) -> None:

@@ -16,7 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from tracker_store_async import registry, secrets_manager
 from tracker_store_async.broker import EventBroker
-from tracker_store_async.brokers.bounded import bound
 from tracker_store_async.brokers.broker_config import BrokerConfig
 from tracker_store_async.config import (
     EVENT_BROKER,
@@ -397,7 +396,7 @@ def _build_broker(
     given = "timeout_seconds" in common.model_fields_set
     has_own = "timeout_seconds" in parameter_names(found)
     if not has_own and (given or not hasattr(broker, "timeout_seconds")):
-        bound(broker, common.timeout_seconds)
+        broker.timeout_seconds = common.timeout_seconds
     return cast(EventBroker, broker)
 
 

@@ -9,11 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
 from tracker_store_async import errors
+from tracker_store_async.broker_handle import CurrentBroker
 from tracker_store_async.observation import observed
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.relay import Relay
 
 if TYPE_CHECKING:
+    from tracker_store_async.broker_handle import BrokerHandle
     from tracker_store_async.locks import LoopLock
     from tracker_store_async.publishing import Publisher
     from tracker_store_async.relay import Outbox
@@ -41,10 +43,14 @@ class Lifecycle(Protocol):
     async def open(self) -> None:
         """Connect, create the layout where there is none, and open the broker.
 
-        Calling it is optional: the first use does the same. A closed store is usable
-        again after it.
+        Calling it is optional: the first use does the same, but does not wait for the
+        broker. A closed store is usable again after it. A broker that is away does not
+        keep a store from opening: it is opened in the background, and waited for, for
+        its `timeout_seconds` at most, unless `on_publish_error` is `best_effort`.
 
         Raises:
+            BrokerAccessError: The broker refused the credentials, the rights or TLS.
+                Under `best_effort` it is told in the log and by `health` instead.
             StoreUnavailableError: The storage cannot be reached.
             StoreAccessError: The storage refused the credentials.
             SchemaError: The stored layout is not one that this version can use.
@@ -52,9 +58,9 @@ class Lifecycle(Protocol):
         """
         async with self._opening:  # what is being closed is closed first
             self._closed = False
-        await self._ensure_open()
+        await self._ensure_open(awaits_broker=True)
 
-    async def _ensure_open(self) -> None:
+    async def _ensure_open(self, *, awaits_broker: bool = False) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return
@@ -66,23 +72,35 @@ class Lifecycle(Protocol):
                     f"this {type(self).__name__} is closed: call open() to use it again"
                 )
             if self._loop is None:
-                await observed(cast("TrackerStore", self), "open", self._connect())
+                connecting = self._connect(awaits_broker=awaits_broker)
+                await observed(cast("TrackerStore", self), "open", connecting)
                 self._loop = loop
                 self._tell("opened")
 
-    async def _connect(self) -> None:
+    async def _connect(self, *, awaits_broker: bool) -> None:
         await self._open()
-        if self._publisher is not None and not self._is_wrapped:
+        publisher = self._publisher
+        if publisher is None or self._is_wrapped:
+            return
+        try:
+            outbox = self._open_outbox()
+            if outbox is not None:
+                watch = partial(observed, cast("TrackerStore", self), "publish")
+                broker = CurrentBroker(self._broker_handle)
+                self._relay = Relay(outbox, broker, watch)
+            publisher.start(opens_broker=outbox is None)
+            if outbox is None and awaits_broker:
+                await publisher.opened()
+        except BaseException:
             try:
-                outbox = self._open_outbox()
-                if outbox is None:
-                    await self._publisher.broker.open()
-                else:
-                    watch = partial(observed, cast("TrackerStore", self), "publish")
-                    self._relay = Relay(outbox, self._publisher.broker, watch)
-            except BaseException:
-                await self._close()
-                raise
+                await publisher.handle.stop()
+            finally:
+                await self._close_to_the_end()
+            raise
+
+    def _broker_handle(self) -> BrokerHandle | None:
+        """Return the broker as it is at the moment: another one may be set."""
+        return None if self._publisher is None else self._publisher.handle
 
     def _open_outbox(self) -> Outbox | None:
         """Return the outbox of a store that has one and was told to use it."""
@@ -113,18 +131,21 @@ class Lifecycle(Protocol):
                 return
             self._loop = None
             try:
-                if self._publisher is not None and not self._is_wrapped:
-                    try:
-                        if self._relay is not None:
-                            await self._relay.stop()
-                        await self._publisher.drain()
-                    finally:
-                        self._relay = None
-                        if self.owns_broker:
-                            await self._publisher.broker.close()
+                await self._close_publishing()
             finally:
                 await self._close_to_the_end()
             self._tell("closed")
+
+    async def _close_publishing(self) -> None:
+        if self._is_wrapped:
+            return
+        relay, self._relay = self._relay, None
+        try:
+            if relay is not None:
+                await relay.stop()
+        finally:
+            if self._publisher is not None:
+                await self._publisher.close(closes_broker=self.owns_broker)
 
     async def _with_publishing(self, health: Health) -> Health:
         """Return health with what it says of events that are to be published."""

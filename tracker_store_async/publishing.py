@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async import errors
+from tracker_store_async.best_effort import BestEffort
 from tracker_store_async.broker import EventMessage
+from tracker_store_async.broker_handle import (
+    ACCESS_ERRORS,
+    BrokerHandle,
+    is_outage,
+    reason_of,
+)
 from tracker_store_async.encoded_message import encoded_message
-from tracker_store_async.locks import LoopLock
-from tracker_store_async.redaction import fields, get_logger
+from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import OutboxEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tracker_store_async.backlog import Backlog
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.cursor import PendingEvent
     from tracker_store_async.options import OnPublishError
@@ -26,54 +31,113 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-BACKLOG_LIMIT = 10_000
-"""Most events that `best_effort` keeps; beyond it the oldest are dropped, counted."""
-
-FLUSH_BATCH = 100
-"""Events of a backlog that are sent together."""
-
-
-FIRST_RETRY_SECONDS = 1.0
-LONGEST_RETRY_SECONDS = 30.0
-"""Pauses between two attempts to send a backlog while nobody saves."""
-
-DRAIN_SECONDS = 10.0
-"""Longest time that closing a store spends on its backlog."""
-
 
 class Publisher:
     """Publishes each unsaved event of a tracker once, in order, and awaits it.
 
-    Under `best_effort` what the broker does not take is kept, oldest first, and sent
-    before anything newer: with the next save, or a while later if there is none. A
-    save spends no longer on a broker that is down than the latest failure took, ago:
-    then its events join the backlog at once. The backlog holds `BACKLOG_LIMIT` events
-    in memory; beyond it the oldest are dropped and counted.
+    A publish ends within the broker's `timeout_seconds`. Opening the broker is part of
+    the first one, so that a store opens, and reads, without it. Under `best_effort`
+    what the broker does not take is kept and sent later: see `best_effort.py`.
+
+    Args:
+        broker: The broker.
+        policy: What a failure means; the broker's own wish comes first.
 
     Attributes:
-        policy: What a failure means; the broker's own wish comes first.
-        backlog: Under `best_effort`, what the broker has not taken yet, oldest first.
-        dropped: Number of events that the full backlog had to drop.
+        broker: The broker.
+        handle: Opens it and publishes to it.
+        policy: What a failure means.
+
+    Raises:
+        ConfigurationError: It is not an event broker.
     """
 
     def __init__(self, broker: EventBroker, policy: OnPublishError) -> None:
+        self.handle = BrokerHandle(broker)
         self.broker = broker
         self.policy: OnPublishError = broker.on_publish_error or policy
-        self.backlog: deque[EventMessage] = deque()
-        self.dropped = 0
-        self._is_failing = False
-        self._backlog_turn = LoopLock()
-        self._leave_alone_until = 0.0
-        self._retrying: asyncio.Task[None] | None = None
-        self._successor: Publisher | None = None
+        self._kept = BestEffort(self.handle)
+
+    @property
+    def backlog(self) -> Backlog:
+        """Under `best_effort`, what the broker has not taken yet."""
+        return self._kept.backlog
+
+    @property
+    def dropped(self) -> int:
+        """Number of events that were given up: by the full backlog, or by the broker.
+
+        RabbitMQ's can be told to drop what it cannot send.
+        """
+        by_broker = getattr(self.broker, "dropped", 0)
+        return self._kept.dropped + (by_broker if type(by_broker) is int else 0)
+
+    @property
+    def held_count(self) -> int:
+        """Number of conversations that wait since an event of theirs is refused."""
+        return self._kept.held_count
 
     def metrics(self) -> dict[str, Any]:
-        """Return what health reports: the policy, what waits, and what is lost."""
+        """Return what health reports: the policy, what waits, what is lost, and why."""
         return {
             "policy": self.policy,
             "backlog_events": len(self.backlog),
             "dropped_events": self.dropped,
+            "held_conversations": self.held_count,
+            "broker_is_away": self._kept.is_away or self.handle.problem is not None,
+            "error": self.handle.problem,
         }
+
+    # -- opening and closing -----------------------------------------------------------
+
+    def start(self, *, opens_broker: bool) -> None:
+        """Let it be used, again, and begin to send what was left.
+
+        Args:
+            opens_broker: Whether to begin to open the broker, in the background.
+        """
+        self.handle.start(opens=opens_broker)
+        self._kept.start()
+
+    async def opened(self) -> None:
+        """Find out early whether the broker lets us in, where saves would need it.
+
+        Under `best_effort` nobody waits. A broker that is away is told in the log, and
+        may be back by the time of the first save.
+
+        Raises:
+            Exception: It refused the credentials, or anything else that it raises
+                without being away.
+        """
+        if self.policy == "best_effort":
+            return
+        try:
+            async with asyncio.timeout(self.handle.timeout_seconds):
+                await self.handle.opened()
+        except Exception as error:
+            if not is_outage(error) or isinstance(error, ACCESS_ERRORS):
+                raise
+            logger.warning(
+                "The store is open without its event broker %s (%s): saves raise "
+                "PublishError until that is back.",
+                self.handle.name,
+                reason_of(error),
+            )
+
+    async def close(self, *, closes_broker: bool) -> None:
+        """Send what is left of the backlog, in a bounded time, and end every task.
+
+        Args:
+            closes_broker: Whether to close the broker too.
+        """
+        try:
+            await self._kept.drain()
+        finally:
+            try:
+                await self.handle.stop()
+            finally:
+                if closes_broker:
+                    await self.broker.close()
 
     def hand_over(self, successor: Publisher | None) -> None:
         """Leave the backlog to the publisher that takes this one's place.
@@ -88,27 +152,25 @@ class Publisher:
             ConfigurationError: Events wait and nobody would keep them.
         """
         waiting = len(self.backlog)
-        if waiting and (successor is None or successor.policy == "raise"):
+        keeps = successor is not None and successor.policy == "best_effort"
+        if waiting and not keeps:
             raise errors.ConfigurationError(
-                f"{waiting} events wait for the event broker "
-                f"{type(self.broker).__name__} and would be lost: close the store, "
-                "which sends them, or set a broker whose on_publish_error is "
-                "'best_effort'"
+                f"{waiting} events wait for the event broker {self.handle.name} and "
+                "would be lost: close the store, which sends them, or set a broker "
+                "whose on_publish_error is 'best_effort'"
             )
-        self._successor = successor
-        if successor is None:
-            return
-        successor.dropped = self.dropped
-        if waiting:
+        if waiting and successor is not None:
             logger.warning(
                 "%d events that wait for the event broker %s go to its successor %s.",
                 waiting,
-                type(self.broker).__name__,
-                type(successor.broker).__name__,
+                self.handle.name,
+                successor.handle.name,
             )
-            successor.backlog.extend(self.backlog)
-            self.backlog.clear()
-            successor._retry_later()
+        if successor is not None:
+            successor._kept.dropped = self.dropped
+        self._kept.hand_over(successor._kept if successor and keeps else None)
+
+    # -- publishing --------------------------------------------------------------------
 
     async def publish(
         self,
@@ -134,10 +196,18 @@ class Publisher:
         if not found:
             return
         messages = [message for message, _ in found]
-        if self.policy == "raise":
-            await self._publish_or_raise(sender_id, messages)
-        else:
-            await self._publish_or_keep(messages)
+        try:
+            if self.policy == "raise":
+                await self.handle.send(messages)
+            else:
+                await self._kept.publish(sender_id, messages)
+        except Exception as error:
+            raise errors.PublishError(
+                f"the event broker {self.handle.name} did not confirm the events of "
+                f"conversation {sender_id!r} ({reason_of(error)}); nothing was stored: "
+                "save the tracker again once the broker is back, or set "
+                "on_publish_error='best_effort'"
+            ) from error
         # Nothing is awaited in between: what is confirmed, or kept, is marked.
         for _, entry in found:
             entry.published_by = self
@@ -156,148 +226,6 @@ class Publisher:
             for offset, (entry, row) in enumerate(zip_longest(pending, rows))
             if entry.published_by is not self
         ]
-
-    async def _publish_or_raise(
-        self, sender_id: str, messages: list[EventMessage]
-    ) -> None:
-        try:
-            await self.broker.publish_many(messages)
-        except Exception as error:
-            raise errors.PublishError(
-                f"the event broker {type(self.broker).__name__} did not confirm the "
-                f"events of conversation {sender_id!r} ({_reason(error)}); "
-                "nothing was stored: save the tracker again once the broker is back, "
-                "or set on_publish_error='best_effort'"
-            ) from error
-
-    async def _publish_or_keep(self, messages: list[EventMessage]) -> None:
-        if self.backlog or self._backlog_turn.locked():
-            # Newer events wait for the older ones, whoever is sending those.
-            async with self._backlog_turn:
-                if self._is_left_alone() or not await self.flush_backlog():
-                    self._keep(messages)
-                    return
-                await self._send_or_keep(messages)
-        else:
-            await self._send_or_keep(messages)
-
-    async def _send_or_keep(self, messages: list[EventMessage]) -> None:
-        started = time.monotonic()
-        try:
-            await self.broker.publish_many(messages)
-            self._note_success()
-        except asyncio.CancelledError:
-            # The save is given up, so nobody would send these again in order.
-            raise
-        except Exception as error:  # noqa: BLE001  any failure of a foreign broker
-            self._keep(messages)
-            self._note_failure(error, started)
-
-    def _note_failure(self, error: Exception, started: float) -> None:
-        """Leave the broker alone for as long as the failure took; tell the log once.
-
-        Else every conversation would wait in turn for a broker that is down.
-        """
-        now = time.monotonic()
-        self._leave_alone_until = now + (now - started)
-        if self._is_failing:
-            return
-        self._is_failing = True
-        logger.warning(
-            "The event broker %s failed (%s): events wait in the backlog until it is "
-            "back; there are %d so far.",
-            type(self.broker).__name__,
-            _reason(error),
-            len(self.backlog),
-            extra=fields("broker_failed", backlog_events=len(self.backlog)),
-        )
-
-    def _note_success(self) -> None:
-        if self._is_failing and not self.backlog:
-            self._is_failing = False
-            logger.warning(
-                "The event broker %s is back: nothing waits in the backlog any more.",
-                type(self.broker).__name__,
-                extra=fields("broker_back", dropped_events=self.dropped),
-            )
-
-    def _is_left_alone(self) -> bool:
-        return bool(self.backlog) and time.monotonic() < self._leave_alone_until
-
-    async def flush_backlog(self) -> bool:
-        """Send the backlog, oldest first; return whether nothing of it is left."""
-        while self.backlog:
-            batch = list(islice(self.backlog, FLUSH_BATCH))
-            started = time.monotonic()
-            try:
-                await self.broker.publish_many(batch)
-            except Exception as error:  # noqa: BLE001  any failure of a foreign broker
-                self._note_failure(error, started)
-                return False
-            for message in batch:
-                if self.backlog and self.backlog[0] is message:
-                    self.backlog.popleft()
-        self._note_success()
-        return True
-
-    async def drain(self) -> None:
-        """Send what is left of the backlog, and say in the log what could not be."""
-        retrying, self._retrying = self._retrying, None
-        if retrying is not None and retrying.get_loop() is asyncio.get_running_loop():
-            retrying.cancel()
-            await asyncio.wait({retrying})
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS), self._backlog_turn:
-                await self.flush_backlog()
-        except TimeoutError:
-            pass  # what is left is counted below
-        if self.backlog:
-            logger.error(
-                "%d events that are stored were never published: the event broker "
-                "%s did not come back before the store was closed.",
-                len(self.backlog),
-                type(self.broker).__name__,
-                extra=fields("backlog_lost", backlog_events=len(self.backlog)),
-            )
-
-    def _keep(self, messages: list[EventMessage]) -> None:
-        heir = self._successor
-        if heir is not None and heir.policy == "best_effort":
-            heir._keep(messages)  # replaced while this save was under way
-            return
-        self.backlog.extend(messages)
-        excess = len(self.backlog) - BACKLOG_LIMIT
-        if excess > 0:
-            for _ in range(excess):
-                self.backlog.popleft()
-            self.dropped += excess
-            logger.error(
-                "The backlog of unpublished events is full: dropped the %d oldest "
-                "(%d so far). They are stored, but no consumer will see them.",
-                excess,
-                self.dropped,
-                extra=fields("backlog_full", dropped_events=self.dropped),
-            )
-        self._retry_later()
-
-    def _retry_later(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # called from no loop: the next save sends it
-            return
-        task = self._retrying
-        if task is None or task.done() or task.get_loop() is not loop:
-            self._retrying = loop.create_task(self._retry())
-
-    async def _retry(self) -> None:
-        """Send the backlog once the broker is back, although nobody saves."""
-        pause = FIRST_RETRY_SECONDS
-        while self.backlog:
-            await asyncio.sleep(pause)
-            async with self._backlog_turn:
-                if self.backlog and not self._is_left_alone():
-                    await self.flush_backlog()
-            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
 
 
 def message_of(
@@ -356,9 +284,3 @@ def outbox_entries(
         )
         for each in messages
     ]
-
-
-def _reason(error: Exception) -> str:
-    """Say what went wrong; only our own errors are known to hold no secret."""
-    ours = isinstance(error, errors.TrackerStoreError)
-    return str(error) if ours else type(error).__name__

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 import uuid
 from abc import abstractmethod
@@ -63,6 +64,12 @@ FAILURES_OF_AN_OUTAGE = 3
 
 MOST_COUNTED = 10_000
 """Number up to which what waits is counted."""
+
+COUNT_SECONDS = 5.0
+"""How old what is known of the number that waits may be, while somebody asks for it."""
+
+ASKED_SECONDS = 120.0
+"""How long after somebody asked for that number it is kept up to date."""
 
 
 class Outbox(Protocol):
@@ -149,8 +156,24 @@ class Relay:
         self._holds = Holds()
         self.published_count = 0
         self.failure_count = 0
+        self._waiting_count: int | None = None
+        self._asked_at = self._counted_at = -math.inf
         self._is_wanted = asyncio.Event()
         self._task = asyncio.create_task(self._run())
+
+    @property
+    def held_count(self) -> int:
+        """Number of conversations that wait since an event of theirs is refused."""
+        return self._holds.refused_count
+
+    def waiting_count(self) -> int | None:
+        """Return how much waited at the latest count, for a gauge; None before it.
+
+        It is counted every few seconds, for as long as somebody goes on asking. The
+        thread does not matter.
+        """
+        self._asked_at = time.monotonic()
+        return self._waiting_count
 
     def wake(self) -> None:
         """Say that there is something to publish."""
@@ -165,12 +188,27 @@ class Relay:
             `broker_is_away`.
         """
         return {
-            "waiting": await self._outbox.count(MOST_COUNTED),
+            "waiting": await self._count(),
             "published": self.published_count,
             "failures": self.failure_count,
-            "held_conversations": self._holds.refused_count,
+            "held_conversations": self.held_count,
             "broker_is_away": self._is_out,
         }
+
+    async def _count(self) -> int:
+        self._waiting_count = await self._outbox.count(MOST_COUNTED)
+        self._counted_at = time.monotonic()
+        return self._waiting_count
+
+    async def _count_if_asked(self) -> None:
+        now = time.monotonic()
+        is_asked = now - self._asked_at < ASKED_SECONDS
+        if is_asked and now - self._counted_at >= COUNT_SECONDS:
+            try:
+                await self._count()
+            except Exception as error:  # noqa: BLE001  the storage may be away
+                self._waiting_count = None
+                logger.debug("The outbox could not be counted (%s).", _reason(error))
 
     async def stop(self) -> None:
         """Publish what is there, in a bounded time, and let another relay go on."""
@@ -191,6 +229,7 @@ class Relay:
         pause = 0.0
         while True:
             self._is_wanted.clear()
+            await self._count_if_asked()
             before = self.published_count
             try:
                 await self._publish_all()

@@ -19,7 +19,7 @@ OUTAGE_HOLD_SECONDS = 30.0
 """How long others are tried first while the broker is away."""
 
 MOST_HOLDS = 1000
-"""Conversations that a query can leave out; beyond it the oldest is tried again."""
+"""Conversations that a query can leave out."""
 
 
 @dataclass(slots=True)
@@ -31,9 +31,14 @@ class _Hold:
 
 
 class Holds:
-    """The conversations that wait, and for how long; forgotten with the process."""
+    """The conversations that wait, and for how long; forgotten with the process.
 
-    def __init__(self) -> None:
+    Args:
+        most: Most conversations; beyond it the oldest is tried again.
+    """
+
+    def __init__(self, most: int = MOST_HOLDS) -> None:
+        self._most = most
         self._holds: dict[str, _Hold] = {}
 
     def __contains__(self, sender_id: str) -> bool:
@@ -48,6 +53,11 @@ class Holds:
         """Return those who are not to be tried yet."""
         now = time.monotonic()
         return [name for name, hold in self._holds.items() if hold.until > now]
+
+    def pause_seconds(self) -> float:
+        """Return after how many seconds the first of them is to be tried again."""
+        now = time.monotonic()
+        return max(0.0, min((h.until for h in self._holds.values()), default=now) - now)
 
     def add(self, sender_id: str, *, counts: bool) -> float:
         """Let a conversation wait.
@@ -70,7 +80,7 @@ class Holds:
         hold.since, hold.until = now, now + seconds
         hold.is_by_outage = not counts
         self._holds[sender_id] = hold  # last: they are in order of `since`
-        if len(self._holds) > MOST_HOLDS:
+        if len(self._holds) > self._most:
             del self._holds[next(iter(self._holds))]
         return seconds
 

@@ -75,7 +75,8 @@ class TrackerStore(Lifecycle, Protocol):
 
     Args:
         domain: Gives new trackers their slots. None accepts every slot.
-        event_broker: Gets every event before it is stored, or None.
+        event_broker: Gets every event before it is stored, or None. It is opened in the
+            background.
         max_event_history: Most events that `retrieve` reads and holds, or None for the
             whole latest session. The state is right all the same.
         on_conflict: What a save does when somebody else appended since the tracker was
@@ -90,7 +91,8 @@ class TrackerStore(Lifecycle, Protocol):
         conflict_count: Number of conflicts with other writers met so far.
 
     Raises:
-        ConfigurationError: An option has a value that it cannot have.
+        ConfigurationError: An option has a value that it cannot have, or the event
+            broker is none.
     """
 
     backend_name: str

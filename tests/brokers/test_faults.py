@@ -46,8 +46,22 @@ async def insist(broker: EventBroker, events: list[EventMessage]) -> None:
 
 async def test_down_at_the_start(served: Channel) -> None:
     broker = served.broker(timeout_seconds=0.5, connection_attempts=2)
+    keeping = InMemoryTrackerStore(
+        event_broker=served.broker(timeout_seconds=0.5),
+        on_publish_error="best_effort",
+    )
+    strict = InMemoryTrackerStore(event_broker=served.broker(timeout_seconds=0.5))
     await asyncio.to_thread(server(served).kill)  # faster than to stop it
     try:
+        await keeping.open()
+        await keeping.create_tracker("bob")
+        assert await strict.retrieve("carol") is None
+        started = time.perf_counter()
+        failing = [strict.create_tracker(f"user-{n}") for n in range(20)]
+        failed = await asyncio.gather(*failing, return_exceptions=True)
+        assert {type(error) for error in failed} == {errors.PublishError}
+        # one after the other would take 10 s
+        assert time.perf_counter() - started < 0.5 + SLACK_SECONDS
         started = time.perf_counter()
         with pytest.raises(errors.BrokerUnavailableError) as raised:
             await broker.publish_many(batch("alice", 0))
@@ -57,7 +71,12 @@ async def test_down_at_the_start(served: Channel) -> None:
         await asyncio.to_thread(server(served).start)
     await broker.open()
     await broker.publish_many(batch("alice", 0))
-    assert seen(await served.read(), "alice") == ids(batch("alice", 0))
+    await strict.create_tracker("carol")
+    await keeping.close()
+    await strict.close()
+    found = await served.read()
+    assert seen(found, "alice") == ids(batch("alice", 0))
+    assert len(seen(found, "bob")) == len(seen(found, "carol")) == 1
 
 
 async def test_killed_in_the_middle_nothing_confirmed_is_lost(served: Channel) -> None:
@@ -180,6 +199,17 @@ async def test_wrong_credentials(served: Channel) -> None:
             await publish
         assert "s3cret" not in str(raised.value)
         assert "refused" in str(raised.value)
+    strict = InMemoryTrackerStore(event_broker=broker)
+    with pytest.raises(errors.BrokerAccessError):
+        await strict.open()
+    keeping = InMemoryTrackerStore(event_broker=broker, on_publish_error="best_effort")
+    await keeping.create_tracker("alice")
+    async with asyncio.timeout(10):
+        while not (told := (await keeping.health()).details["publishing"])["error"]:
+            await asyncio.sleep(0.01)
+    assert "refused" in told["error"]
+    assert "s3cret" not in told["error"]
+    await keeping.close()
     assert await broker.close() is None
 
 

@@ -147,6 +147,18 @@ async def test_a_store_opens_while_the_broker_is_down(place: Place) -> None:
         await until(broker, 1)
 
 
+async def test_another_broker_gets_what_waits(place: Place) -> None:
+    first, second = FailingBroker(), FailingBroker()
+    async with place.store(first) as store:
+        first.is_down = True
+        await add(store, "alice", user("one"))
+        store.event_broker = second
+        await add(store, "alice", user("two"))
+        await until(second, 2)
+        assert second.ids == await stored_ids(store, "alice")
+    assert not first.messages
+
+
 async def test_who_has_no_broker_leaves_it_to_another_process(place: Place) -> None:
     async with place.store() as store:
         await add(store, "alice", *turn("one"))

@@ -534,6 +534,27 @@ class TestPublishing:
         assert len(broker.published) == 18
         assert threads == {"legacy"}
 
+    async def test_a_call_that_was_given_up_is_waited_for_by_the_next_one(self):
+        class Stuck(RasaBroker):
+            def publish(self, event):
+                assert busy.acquire(blocking=False)
+                assert go_on.wait(10)
+                busy.release()
+                super().publish(event)
+
+        busy, go_on = threading.Lock(), threading.Event()
+        broker = Stuck()
+        store = AwaitableTrackerStore(legacy.JSONTextStore(event_broker=broker))
+        store.event_broker.timeout_seconds = 0.02
+        async with store:
+            for _ in range(2):
+                with pytest.raises(errors.PublishError, match=r"within 0\.02 s"):
+                    await store.create_tracker("alice")
+            go_on.set()
+            store.event_broker.timeout_seconds = 5
+            await store.create_tracker("alice")
+        assert len(broker.published) == 2  # the first one went on in its thread
+
     async def test_a_broker_that_fails_stores_nothing(self):
         class Failing(RasaBroker):
             def publish(self, event):

@@ -84,6 +84,9 @@ async def test_ready_says_what_the_store_says() -> None:
         "policy": "raise",
         "backlog_events": 0,
         "dropped_events": 0,
+        "held_conversations": 0,
+        "broker_is_away": False,
+        "error": None,
     }
     assert TEXT not in answer.text
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conformance.kit import FailingBroker, add, user
-from tracker_store_async import InMemoryTrackerStore, errors, publishing
+from tracker_store_async import InMemoryTrackerStore, best_effort, errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +35,7 @@ class SlowToFail(FailingBroker):
         self.closed = True
 
 
-def best_effort(broker: FailingBroker) -> InMemoryTrackerStore:
+def keeping(broker: FailingBroker) -> InMemoryTrackerStore:
     return InMemoryTrackerStore(event_broker=broker, on_publish_error="best_effort")
 
 
@@ -61,7 +60,7 @@ async def test_the_brokers_own_policy_comes_first() -> None:
     await add(store, "alice", user("hi"))
     assert await store.exists("alice")
     broker.on_publish_error = "raise"
-    strict = best_effort(broker)
+    strict = keeping(broker)
     with pytest.raises(errors.PublishError):
         await add(strict, "alice", user("hi"))
     broker.is_down = False
@@ -69,14 +68,14 @@ async def test_the_brokers_own_policy_comes_first() -> None:
 
 
 async def test_a_broker_that_is_down_is_not_waited_for_by_everybody() -> None:
-    broker = SlowToFail(0.2)
+    broker = SlowToFail(0.0)
     broker.is_down = True
-    store = best_effort(broker)
+    store = keeping(broker)
     await add(store, "first", user("hi"))
-    started = time.perf_counter()
-    await asyncio.gather(*(add(store, f"u{n}", user("hi")) for n in range(50)))
-    assert time.perf_counter() - started < 0.15
-    assert broker.attempts == 1
+    broker.seconds = 60
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(add(store, f"u{n}", user("hi")) for n in range(50)))
+    assert broker.attempts <= 2
     broker.is_down = False
     await store.close()
     assert len(broker.messages) == 51
@@ -85,10 +84,10 @@ async def test_a_broker_that_is_down_is_not_waited_for_by_everybody() -> None:
 async def test_a_backlog_is_sent_although_nobody_saves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(publishing, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(best_effort, "FIRST_RETRY_SECONDS", 0.01)
     broker = SlowToFail(0)
     broker.is_down = True
-    store = best_effort(broker)
+    store = keeping(broker)
     await add(store, "alice", user("one"))
     await add(store, "alice", user("two"))
     broker.is_down = False
@@ -102,10 +101,10 @@ async def test_a_backlog_is_sent_although_nobody_saves(
 async def test_closing_spends_a_bounded_time_on_the_backlog(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(publishing, "DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr(best_effort, "DRAIN_SECONDS", 0.05)
     broker = SlowToFail(0)
     broker.is_down = True
-    store = best_effort(broker)
+    store = keeping(broker)
     store.owns_broker = True
     await add(store, "alice", user("one"))
     broker.seconds = 60
@@ -118,7 +117,7 @@ async def test_closing_spends_a_bounded_time_on_the_backlog(
 async def test_a_cancelled_close_closes_the_broker_all_the_same() -> None:
     broker = SlowToFail(0)
     broker.is_down = True
-    store = best_effort(broker)
+    store = keeping(broker)
     store.owns_broker = True
     await add(store, "alice", user("one"))
     broker.seconds = 60
@@ -134,7 +133,7 @@ async def test_a_cancelled_close_closes_the_broker_all_the_same() -> None:
 
 async def test_a_cancelled_save_is_published_again_in_order() -> None:
     broker = SlowToFail(60)
-    store = best_effort(broker)
+    store = keeping(broker)
     tracker = await store.get_or_create_tracker("alice")
     tracker.update(user("one"))
     broker.is_down = True
@@ -153,7 +152,7 @@ async def test_a_cancelled_save_is_published_again_in_order() -> None:
 async def down_with_a_backlog() -> tuple[InMemoryTrackerStore, FailingBroker]:
     """Return a store that has kept an event for a broker that is down."""
     broker = FailingBroker()
-    store = best_effort(broker)
+    store = keeping(broker)
     broker.is_down = True
     await add(store, "alice", user("kept"))
     return store, broker
@@ -198,7 +197,7 @@ async def test_a_backlog_that_nobody_would_keep_is_not_thrown_away(
 
 async def test_a_save_under_way_leaves_its_events_to_the_new_broker() -> None:
     first = SlowToFail(0.05)
-    store = best_effort(first)
+    store = keeping(first)
     first.is_down = True
     saving = asyncio.create_task(add(store, "alice", user("under way")))
     while not first.attempts:

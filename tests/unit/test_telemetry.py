@@ -23,14 +23,17 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.canaries import TEXT, WATCHER
 from tests.conformance.kit import SENDER, FailingBroker, add, slot, turn, user
 from tests.faults.proxy import FaultProxy
+from tests.outboxes import RefusingBroker
 from tests.servers import fresh_database
 from tracker_store_async import (
     FailSafeTrackerStore,
     InMemoryTrackerStore,
     RetryingTrackerStore,
     SQLTrackerStore,
+    best_effort,
     create_tracker_store,
     errors,
+    relay,
 )
 from tracker_store_async.ops.prometheus import PrometheusMetrics
 from tracker_store_async.ops.telemetry import Telemetry, instrument
@@ -266,6 +269,50 @@ async def test_the_broker_that_is_away_is_told(watched: Watched) -> None:
     assert waiting == len(store._publisher.backlog) > 0  # type: ignore[union-attr]
 
 
+async def test_what_no_consumer_will_see_is_counted(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(best_effort, "BACKLOG_LIMIT", 1)
+    broker = RefusingBroker("poison", error=errors.BrokerRefusedError("too large"))
+    store = InMemoryTrackerStore(event_broker=broker, on_publish_error="best_effort")
+    watched.watch(store)
+    await add(store, SENDER, user("poison"))
+    held = "tracker_store_backlog_held"
+    async with asyncio.timeout(5):
+        while watched.metric(held, **{"in": "backlog"}) != 1:
+            await asyncio.sleep(0.005)
+    broker.is_down = True
+    await add(store, "other", user("one"))
+    assert watched.metric(held, **{"in": "backlog"}) == 0
+    assert watched.metric("tracker_store_backlog_dropped_total") == 1
+    store.event_broker = after = FailingBroker()
+    assert watched.metric("tracker_store_backlog_dropped_total") == 1
+    await store.close()
+    assert [message.sender_id for message in after.messages] == ["other"]
+
+
+async def test_what_waits_in_the_outbox_is_measured(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "COUNT_SECONDS", 0)
+    monkeypatch.setattr(relay, "POLL_SECONDS", 0.01)
+    broker = RefusingBroker("poison", error=errors.BrokerRefusedError("too large"))
+    inner = SQLTrackerStore(
+        db=str(tmp_path / "store.db"), event_broker=broker, outbox=True
+    )
+    async with RetryingTrackerStore(inner) as store:
+        watched.watch(store)
+        waiting = "tracker_store_outbox_waiting"
+        assert waiting not in watched.text()
+        await add(store, SENDER, user("poison"), user("after"))
+        async with asyncio.timeout(5):
+            while f"{waiting}{{" not in watched.text() or not watched.metric(waiting):
+                await asyncio.sleep(0.01)
+        assert watched.metric(waiting) == 2
+        broker.refused.clear()
+    assert len(broker.messages) == 2
+
+
 async def test_wrappers_are_watched_once_and_no_longer_when_told(
     watched: Watched,
 ) -> None:
@@ -318,9 +365,18 @@ async def test_the_dashboard_asks_for_what_is_exported(
         await proxy.accept()
         while watched.metric("tracker_store_breaker_state"):
             await asyncio.sleep(0.01)
+        with_outbox = create_tracker_store(
+            {"type": "sql", "dialect": "sqlite", "db": ":memory:", "outbox": True},
+            event_broker=FailingBroker(),
+        )
+        watched.watch(with_outbox)
+        await add(with_outbox, SENDER, user())
+        while not watched.metric("tracker_store_outbox_waiting"):
+            await asyncio.sleep(0.01)
         text = watched.text()
         await store.delete(SENDER)
         await store.close()
+        await with_outbox.close()
     for counted in ("conflicts", "retries", "replayed_events", "io_bytes", "events"):
         assert watched.metric(f"tracker_store_{counted}_total", backend="redis") > 0
     exported = set(re.findall(r"^(\w+)[{ ]", text, re.MULTILINE))

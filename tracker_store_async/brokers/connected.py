@@ -68,6 +68,7 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
     """
 
     on_publish_error: OnPublishError | None = None
+    manages_connection = True
 
     def __init__(
         self,

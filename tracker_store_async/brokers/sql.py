@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -123,8 +124,19 @@ class SQLEventBroker(ConnectedBroker[_Link, Row]):
         )
 
     async def _connect(self) -> _Link:
-        # SQLAlchemy loses the connection of a caller who is cancelled meanwhile.
-        return await settled(self._connect_whole(), seconds=1.0)
+        made: list[_Link] = []
+
+        async def connect() -> _Link:
+            made.append(await self._connect_whole())
+            return made[0]
+
+        try:
+            # SQLAlchemy loses the connection of a caller who is cancelled meanwhile.
+            return await settled(connect(), seconds=1.0)
+        except asyncio.CancelledError:
+            for link in made:  # made all the same, and nobody gets it
+                await self._disconnect(link)
+            raise
 
     async def _connect_whole(self) -> _Link:
         engine = await self._connector.connect()

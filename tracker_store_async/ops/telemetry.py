@@ -126,6 +126,24 @@ class Telemetry:
             unit="{event}",
             description="Events that wait: for the storage, or for the event broker.",
         )
+        meter.create_observable_counter(
+            "tracker_store.backlog.dropped",
+            [self._observe_dropped],
+            unit="{event}",
+            description="Stored events that were given up: nobody publishes them.",
+        )
+        meter.create_observable_gauge(
+            "tracker_store.backlog.held",
+            [self._observe_held],
+            unit="{conversation}",
+            description="Conversations that wait for an event that the broker refuses.",
+        )
+        meter.create_observable_gauge(
+            "tracker_store.outbox.waiting",
+            [self._observe_outboxes],
+            unit="{message}",
+            description="What waits in the outbox; with MongoDB conversations.",
+        )
         meter.create_observable_gauge(
             "tracker_store.pool.connections",
             [self._observe_pools],
@@ -242,6 +260,29 @@ class Telemetry:
                 if isinstance(layer, FailSafeTrackerStore):
                     waiting = layer._backlog.event_count
                     yield metrics.Observation(waiting, {**backend, "for": "storage"})
+
+    def _observe_dropped(self, options: CallbackOptions) -> Iterable[Observation]:
+        for store in list(self._stores):
+            if (publisher := store._publisher) is not None:
+                backend = {"backend": store.backend_name}
+                yield metrics.Observation(publisher.dropped, backend)
+
+    def _observe_held(self, options: CallbackOptions) -> Iterable[Observation]:
+        for store in list(self._stores):
+            backend = {"backend": store.backend_name}
+            if (publisher := store._publisher) is not None:
+                held = publisher.held_count
+                yield metrics.Observation(held, {**backend, "in": "backlog"})
+            if store._relay is not None:
+                held = store._relay.held_count
+                yield metrics.Observation(held, {**backend, "in": "outbox"})
+
+    def _observe_outboxes(self, options: CallbackOptions) -> Iterable[Observation]:
+        for store in list(self._stores):
+            relay = store._relay  # the outermost wrapper's: it is the one that is added
+            waiting = None if relay is None else relay.waiting_count()
+            if waiting is not None:
+                yield metrics.Observation(waiting, {"backend": store.backend_name})
 
     def _observe_pools(self, options: CallbackOptions) -> Iterable[Observation]:
         for store in list(self._stores):

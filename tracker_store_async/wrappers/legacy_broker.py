@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.broker import EventBroker
-from tracker_store_async.locks import LoopLock
+from tracker_store_async.wrappers.legacy_calls import ConversationTurns
 
 if TYPE_CHECKING:
     from tracker_store_async.broker import EventMessage
@@ -27,12 +27,17 @@ class LegacyBroker(EventBroker):
     def __init__(self, broker: Any, calls: LegacyCalls) -> None:
         self.wrapped = broker
         self._calls = calls
-        self._publishing = LoopLock()
+        self._turns = ConversationTurns()
 
     async def publish(self, message: EventMessage) -> None:
-        """Hand one event over and wait until `publish` has returned."""
-        async with self._publishing:  # foreign brokers are seldom safe in threads
-            await self._calls.call(self.wrapped.publish, dict(message.body))
+        """Hand one event over and wait until `publish` has returned.
+
+        One that is given up may go on in its thread: the next one waits for it.
+        """
+        # All in turn: foreign brokers are seldom safe in threads.
+        async with self._turns.turn("") as turn:
+            body = dict(message.body)
+            await self._calls.call(self.wrapped.publish, body, turn=turn)
 
     async def close(self) -> None:
         """Close the foreign broker if it can be closed."""

@@ -212,6 +212,22 @@ async def test_a_user_who_may_not_write_is_told_and_keeps_the_connection(channel
     await channel.close()
 
 
+async def test_rasas_variables_are_what_tls_is_made_of(channel_of, monkeypatch):
+    channel = channel_of("rabbitmq", tls=True)
+    channel.renew()
+    given = {
+        "CA_FILE": channel.certificates.ca,
+        # Erlang takes no client's certificate without an alternative name
+        "CLIENT_CERTIFICATE": channel.certificates.server_certificate,
+        "CLIENT_KEY": channel.certificates.server_key,
+    }
+    for name, path in given.items():
+        monkeypatch.setenv(f"RABBITMQ_SSL_{name}", str(path))
+    await channel.broker(use_ssl=None).publish_many(batch("alice", 0))
+    assert len(await channel.read()) == 4
+    await channel.close()
+
+
 async def test_a_queue_of_another_kind_is_one_sentence(rabbitmq_server, raw):
     channel, names = raw
     await channel.declare_queue(names[1], durable=True, arguments={"x-max-length": 9})

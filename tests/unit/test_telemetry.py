@@ -334,7 +334,7 @@ async def test_wrappers_are_watched_once_and_no_longer_when_told(
 
 @pytest.mark.backend("redis")
 async def test_the_dashboard_asks_for_what_is_exported(
-    watched: Watched, redis_server: Any
+    watched: Watched, redis_server: Any, tmp_path: Path
 ) -> None:
     """In a real run with a pool, a conflict, a retry and an outage."""
     async with FaultProxy(redis_server.host, redis_server.port) as proxy:
@@ -366,12 +366,17 @@ async def test_the_dashboard_asks_for_what_is_exported(
         while watched.metric("tracker_store_breaker_state"):
             await asyncio.sleep(0.01)
         with_outbox = create_tracker_store(
-            {"type": "sql", "dialect": "sqlite", "db": ":memory:", "outbox": True},
+            {
+                "type": "sql",
+                "dialect": "sqlite",
+                "db": str(tmp_path / "a.db"),
+                "outbox": True,
+            },
             event_broker=FailingBroker(),
         )
         watched.watch(with_outbox)
         await add(with_outbox, SENDER, user())
-        while not watched.metric("tracker_store_outbox_waiting"):
+        while "tracker_store_outbox_waiting{" not in watched.text():
             await asyncio.sleep(0.01)
         text = watched.text()
         await store.delete(SENDER)

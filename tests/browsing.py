@@ -59,7 +59,9 @@ class Browser:
     def click(self, selector: str) -> None:
         """Click as a person does: it has to be visible, and nothing may lie on it."""
         # else a bar that stays at the top may lie on it
-        centre = "document.querySelector(arguments[0]).scrollIntoView({block: 'center'})"
+        centre = (
+            "document.querySelector(arguments[0]).scrollIntoView({block: 'center'})"
+        )
         self.run(centre, selector)
         self.call("POST", f"{self._find(selector)}/click")
 

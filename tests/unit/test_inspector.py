@@ -20,15 +20,19 @@ from tests.conformance.kit import (
     SENDER,
     START,
     add,
-    bot,
-    new_session,
     slot,
     turn,
     user,
 )
 from tests.inspecting import PACKAGE, Client, Seen, tail_of
 from tracker_store_async import InMemoryTrackerStore
-from tracker_store_async.events import SlotSet, UserUttered, event_from_dict
+from tracker_store_async.events import (
+    ActionExecuted,
+    SessionStarted,
+    SlotSet,
+    UserUttered,
+    event_from_dict,
+)
 from tracker_store_async.ops.inspector import app as inspecting
 from tracker_store_async.ops.inspector import rendering, searching
 
@@ -183,18 +187,24 @@ async def test_an_expired_conversation_is_unknown() -> None:
 async def test_a_timeline_shows_what_happened(
     client: Client, store: TrackerStore
 ) -> None:
+    at = START  # times of its own: those of the kit depend on what ran before
     said = UserUttered(
         "A table, please",
         {"name": "request", "confidence": 0.93},
         [{"entity": "people", "value": 4}],
-        timestamp=START,
+        timestamp=at,
     )
-    unknown = {"event": "agent_joined", "timestamp": START + 2, "agent": "Kim", "n": 1}
-    later = {"event": "user", "text": "hello again", "timestamp": START + 7300}
-    await add(store, SENDER, *new_session(), said, event_from_dict(unknown))
-    await add(
-        store, SENDER, slot("people", 4), bot("For four."), event_from_dict(later)
-    )
+    rows = [
+        {"event": "agent_joined", "timestamp": at + 2, "agent": "Kim", "n": 1},
+        {"event": "slot", "name": "people", "value": 4, "timestamp": at + 2.5},
+        {"event": "bot", "text": "For four.", "timestamp": at + 3},
+        {"event": "user", "text": "hello again", "timestamp": at + 7300},
+    ]
+    begun = [
+        ActionExecuted("action_session_start", timestamp=at - 0.2),
+        SessionStarted(timestamp=at - 0.1),
+    ]
+    await add(store, SENDER, *begun, said, *map(event_from_dict, rows))
     text = " ".join(Seen(await client.show()).text.split())
     for expected in (
         "Session, Tuesday, 14 November 2023",

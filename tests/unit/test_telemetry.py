@@ -34,6 +34,7 @@ from tracker_store_async import (
     create_tracker_store,
     errors,
     relay,
+    relay_holds,
 )
 from tracker_store_async.ops.prometheus import PrometheusMetrics
 from tracker_store_async.ops.telemetry import Telemetry, instrument
@@ -296,6 +297,7 @@ async def test_what_waits_in_the_outbox_is_measured(
 ) -> None:
     monkeypatch.setattr(relay, "COUNT_SECONDS", 0)
     monkeypatch.setattr(relay, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(relay_holds, "LONGEST_HOLD_SECONDS", 0.01)
     broker = RefusingBroker("poison", error=errors.BrokerRefusedError("too large"))
     inner = SQLTrackerStore(
         db=str(tmp_path / "store.db"), event_broker=broker, outbox=True
@@ -310,6 +312,9 @@ async def test_what_waits_in_the_outbox_is_measured(
                 await asyncio.sleep(0.01)
         assert watched.metric(waiting) == 2
         broker.refused.clear()
+        async with asyncio.timeout(5):
+            while watched.metric(waiting):
+                await asyncio.sleep(0.01)
     assert len(broker.messages) == 2
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.conformance.kit import SENDER, add, has_full, said, turn
 from tests.conformance.test_rewrite import fill, rewritten
 from tests.dynamo_tables import fresh_tables
-from tests.servers import ServerMissingError, fresh_database, private_mongo
+from tests.servers import fresh_database
 from tests.unit.command import run
 from tracker_store_async import create_tracker_store, errors
 from tracker_store_async.brokers.recording import RecordingBroker
@@ -261,24 +261,16 @@ def mongo_command(label: str) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def test_mongodb(tmp_path: Path) -> None:
-    try:
-        with private_mongo(auth=True) as private, private.server.client() as client:
-            for name, password in (
-                ("assistant", "change-me"),
-                ("assistant_reader", "change-me-too"),
-            ):
-                label = "the assistant" if name == "assistant" else "who only looks"
-                client.admin.command(mongo_command(label))
-                client.admin.command(
-                    "createUser", f"{name}_user", pwd=password, roles=[name]
-                )
-            asyncio.run(try_mongodb(private.server, tmp_path))
-    except ServerMissingError as error:
-        pytest.skip(str(error))
-
-
 async def try_mongodb(server: Any, folder: Path) -> None:
+    """Give users the roles and see what they can do, on a server that wants a login."""
+    with server.client() as client:
+        for name, password, label in (
+            ("assistant", "change-me", "the assistant"),
+            ("assistant_reader", "change-me-too", "who only looks"),
+        ):
+            client.admin.command(mongo_command(label))
+            user = f"{name}_user"
+            client.admin.command("createUser", user, pwd=password, roles=[name])
     section = {
         "type": "mongod",
         "host": f"mongodb://{server.host}:{server.port}",

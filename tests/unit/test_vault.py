@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 pytest.importorskip("hvac")
+pytest.importorskip("asyncpg")
+pytest.importorskip("redis")
+pytest.importorskip("motor")
 
 from tests.canaries import SECRET
 from tests.servers import fresh_database

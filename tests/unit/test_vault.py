@@ -177,6 +177,21 @@ def test_one_of_the_two_may_be_configured(server: FakeVault, tmp_path: Path) -> 
     assert found == Login("from a file", "sales")
 
 
+def store_with_a_source(source: Any, domain: Any = None, event_broker: Any = None):  # type: ignore[no-untyped-def]
+    """Make a store of somebody else's, who has a key `source` as well."""
+    store = create_tracker_store({"type": "in_memory"})
+    store.given = source  # type: ignore[attr-defined]
+    return store
+
+
+def test_others_may_have_a_source_too() -> None:
+    section = {"type": f"{__name__}.store_with_a_source", "source": {"source": "x"}}
+    store: Any = create_tracker_store(section)
+    assert store.given == {"source": "x"}
+    with pytest.raises(errors.ConfigurationError, match="secrets_manager"):
+        create_tracker_store({"type": "in_memory", "secrets_manager": {}})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -247,10 +247,8 @@ async def test_redis(redis_server: Any, tmp_path: Path) -> None:
             other = create_tracker_store({**place.assistant, "key_prefix": "other"})
             with pytest.raises(errors.StoreAccessError):
                 await other.open()
-            async with create_tracker_store(section) as store:
-                await store.delete(SENDER)
-            admin.delete(f"{prefix}:trackers:layout")
         finally:
+            admin.delete(*admin.scan_iter(match=f"*{prefix}:*"))
             users = [names["assistant"], names["assistant_reader"]]
             admin.execute_command("ACL", "DELUSER", *users)
 

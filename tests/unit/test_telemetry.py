@@ -290,6 +290,7 @@ async def test_the_dashboard_asks_for_what_is_exported(
     watched: Watched, redis_server: Any
 ) -> None:
     """In a real run with a pool, a conflict, a retry and an outage."""
+    prefix = f"telemetry{uuid4().hex[:8]}"
     async with FaultProxy(redis_server.host, redis_server.port) as proxy:
         store = create_tracker_store(
             {
@@ -298,7 +299,7 @@ async def test_the_dashboard_asks_for_what_is_exported(
                 "port": proxy.port,
                 "username": redis_server.username or None,
                 "password": redis_server.password or None,
-                "key_prefix": f"telemetry{uuid4().hex[:8]}",
+                "key_prefix": prefix,
                 "retry": True,
                 "fail_safe": {"probe_min_seconds": 0.01, "probe_max_seconds": 0.05},
             },
@@ -319,8 +320,9 @@ async def test_the_dashboard_asks_for_what_is_exported(
         while watched.metric("tracker_store_breaker_state"):
             await asyncio.sleep(0.01)
         text = watched.text()
-        await store.delete(SENDER)
         await store.close()
+    with redis_server.client() as client:
+        client.delete(*client.scan_iter(match=f"*{prefix}:*"))
     for counted in ("conflicts", "retries", "replayed_events", "io_bytes", "events"):
         assert watched.metric(f"tracker_store_{counted}_total", backend="redis") > 0
     exported = set(re.findall(r"^(\w+)[{ ]", text, re.MULTILINE))

@@ -582,6 +582,6 @@ async def test_a_user_of_redis_is_replaced(
                 assert len(await survives(store)) == 3
                 users = {each["user"] for each in admin.client_list()}
                 assert second in users
-                await store._delete(read().sender_id, None, 0.0)
         finally:
+            admin.delete(*admin.scan_iter(match=f"*{section['key_prefix']}:*"))
             admin.execute_command("ACL", "DELUSER", first, second)

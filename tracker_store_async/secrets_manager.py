@@ -158,9 +158,16 @@ def hand_on(section: dict[str, Any], sections: Mapping[str, Any]) -> dict[str, A
 
 def names_secrets(value: object) -> bool:
     """Whether a section, or one within it, names a secret."""
-    if not isinstance(value, dict):
+    return isinstance(value, dict) and any(
+        _is_reference(name, each) or names_secrets(each) for name, each in value.items()
+    )
+
+
+def _is_reference(name: str, value: object) -> bool:
+    """Whether a key names a secret: others may have a `source` of their own."""
+    if not isinstance(value, dict) or "source" not in value:
         return False
-    return "source" in value or any(map(names_secrets, value.values()))
+    return name in _KEYS or str(value["source"]).startswith(f"{SECTION}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +217,13 @@ def take_login(settings: dict[str, Any], where: str) -> SecretLogin | None:
         ConfigurationError: A key names a secret that must not, or does so wrongly, or
             the secrets manager is not configured.
     """
-    section = settings.pop(SECTION, None)
+    section = settings.pop(SECTION, None) if names_secrets(settings) else None
     if section is not None and not isinstance(section, dict):
         raise ConfigurationError(f"{SECTION}: must hold keys and values")
     keys = {
         name: _secret_key(value, f"{where}.{name}")
         for name, value in settings.items()
-        if isinstance(value, dict) and "source" in value
+        if _is_reference(name, value)
     }
     if not keys:
         return None

@@ -225,7 +225,7 @@ async def test_tls_of_another_host(encrypted: Channel) -> None:
     proxy = FaultProxy(*encrypted.address)
     proxy.host = "127.0.0.2"  # not in the server's certificate
     async with proxy:
-        there = {"host": proxy.host, "port": proxy.port, "timeout_seconds": 2}
+        there = {"host": proxy.host, "port": proxy.port}
         with pytest.raises(errors.BrokerAccessError, match=r"TLS|certificate"):
             await encrypted.broker(**there).open()
         broker = encrypted.broker(**there, **encrypted.any_host)
@@ -243,7 +243,6 @@ async def test_tls_with_a_client_certificate(encrypted: Channel) -> None:
     other = encrypted.broker(
         ssl_certfile=str(files.wrong_client_certificate),
         ssl_keyfile=str(files.wrong_client_key),
-        timeout_seconds=2,
         connection_attempts=1,
     )
     with pytest.raises(errors.PublishError, match=r"TLS|certificate"):

@@ -280,7 +280,6 @@ async def test_tls(tmp_path):
         "ssl_check_hostname": True,
         "ssl_cafile": str(files.ca),
         "connection_attempts": 1,
-        "timeout_seconds": 5,
     }
     of_client = {
         "ssl_certfile": files.client_certificate,

@@ -16,7 +16,7 @@ import pytest
 from tests.conformance.kit import SENDER, add, has_full, said, turn
 from tests.conformance.test_rewrite import fill, rewritten
 from tests.dynamo_tables import fresh_tables
-from tests.servers import ServerMissingError, fresh_database, private_mongo
+from tests.servers import fresh_database
 from tests.unit.command import run
 from tracker_store_async import create_tracker_store, errors
 from tracker_store_async.brokers.recording import RecordingBroker
@@ -247,10 +247,8 @@ async def test_redis(redis_server: Any, tmp_path: Path) -> None:
             other = create_tracker_store({**place.assistant, "key_prefix": "other"})
             with pytest.raises(errors.StoreAccessError):
                 await other.open()
-            async with create_tracker_store(section) as store:
-                await store.delete(SENDER)
-            admin.delete(f"{prefix}:trackers:layout")
         finally:
+            admin.delete(*admin.scan_iter(match=f"*{prefix}:*"))
             users = [names["assistant"], names["assistant_reader"]]
             admin.execute_command("ACL", "DELUSER", *users)
 
@@ -261,24 +259,16 @@ def mongo_command(label: str) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def test_mongodb(tmp_path: Path) -> None:
-    try:
-        with private_mongo(auth=True) as private, private.server.client() as client:
-            for name, password in (
-                ("assistant", "change-me"),
-                ("assistant_reader", "change-me-too"),
-            ):
-                label = "the assistant" if name == "assistant" else "who only looks"
-                client.admin.command(mongo_command(label))
-                client.admin.command(
-                    "createUser", f"{name}_user", pwd=password, roles=[name]
-                )
-            asyncio.run(try_mongodb(private.server, tmp_path))
-    except ServerMissingError as error:
-        pytest.skip(str(error))
-
-
 async def try_mongodb(server: Any, folder: Path) -> None:
+    """Give users the roles and see what they can do, on a server that wants a login."""
+    with server.client() as client:
+        for name, password, label in (
+            ("assistant", "change-me", "the assistant"),
+            ("assistant_reader", "change-me-too", "who only looks"),
+        ):
+            client.admin.command(mongo_command(label))
+            user = f"{name}_user"
+            client.admin.command("createUser", user, pwd=password, roles=[name])
     section = {
         "type": "mongod",
         "host": f"mongodb://{server.host}:{server.port}",

@@ -12,6 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 pytest.importorskip("botocore")
+pytest.importorskip("asyncpg")
+pytest.importorskip("asyncmy")
+pytest.importorskip("redis")
 
 import botocore.auth
 import botocore.session

@@ -43,7 +43,10 @@ OPTIONAL_DRIVERS = {
     *("asyncpg", "asyncmy", "oracledb", "redis", "motor", "pymongo"),
     *("aioboto3", "aiobotocore", "aio_pika", "aiokafka", "confluent_kafka", "nats"),
 }
-OPERATING = {"cryptography", "opentelemetry", "starlette", "uvicorn", "sentry_sdk"}
+OPERATING = {
+    *("cryptography", "opentelemetry", "starlette", "uvicorn", "sentry_sdk"),
+    *("hvac", "requests", "botocore"),
+}
 HEAVY = OPTIONAL_DRIVERS | {
     "sqlalchemy",
     "aiosqlite",

@@ -339,9 +339,15 @@ async def test_wrappers_are_watched_once_and_no_longer_when_told(
 
 @pytest.mark.backend("redis")
 async def test_the_dashboard_asks_for_what_is_exported(
-    watched: Watched, redis_server: Any, tmp_path: Path
+    watched: Watched,
+    redis_server: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In a real run with a pool, a conflict, a retry and an outage."""
+    """In a real run with a pool, a conflict, a retry, an outage and an outbox."""
+    monkeypatch.setattr(relay, "COUNT_SECONDS", 0)
+    monkeypatch.setattr(relay, "POLL_SECONDS", 0.01)
+    prefix = f"telemetry{uuid4().hex[:8]}"
     async with FaultProxy(redis_server.host, redis_server.port) as proxy:
         store = create_tracker_store(
             {
@@ -350,7 +356,7 @@ async def test_the_dashboard_asks_for_what_is_exported(
                 "port": proxy.port,
                 "username": redis_server.username or None,
                 "password": redis_server.password or None,
-                "key_prefix": f"telemetry{uuid4().hex[:8]}",
+                "key_prefix": prefix,
                 "retry": True,
                 "fail_safe": {"probe_min_seconds": 0.01, "probe_max_seconds": 0.05},
             },
@@ -384,9 +390,10 @@ async def test_the_dashboard_asks_for_what_is_exported(
         while "tracker_store_outbox_waiting{" not in watched.text():
             await asyncio.sleep(0.01)
         text = watched.text()
-        await store.delete(SENDER)
         await store.close()
         await with_outbox.close()
+    with redis_server.client() as client:
+        client.delete(*client.scan_iter(match=f"*{prefix}:*"))
     for counted in ("conflicts", "retries", "replayed_events", "io_bytes", "events"):
         assert watched.metric(f"tracker_store_{counted}_total", backend="redis") > 0
     exported = set(re.findall(r"^(\w+)[{ ]", text, re.MULTILINE))

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 pytest.importorskip("hvac")
+pytest.importorskip("asyncpg")
+pytest.importorskip("redis")
+pytest.importorskip("motor")
 
 from tests.canaries import SECRET
 from tests.servers import fresh_database
@@ -172,6 +175,21 @@ def test_one_of_the_two_may_be_configured(server: FakeVault, tmp_path: Path) -> 
     file.write_text("from a file\n")
     found = source_of(username=user, password_file=str(file))()
     assert found == Login("from a file", "sales")
+
+
+def store_with_a_source(source: Any, domain: Any = None, event_broker: Any = None):  # type: ignore[no-untyped-def]
+    """Make a store of somebody else's, who has a key `source` as well."""
+    store = create_tracker_store({"type": "in_memory"})
+    store.given = source  # type: ignore[attr-defined]
+    return store
+
+
+def test_others_may_have_a_source_too() -> None:
+    section = {"type": f"{__name__}.store_with_a_source", "source": {"source": "x"}}
+    store: Any = create_tracker_store(section)
+    assert store.given == {"source": "x"}
+    with pytest.raises(errors.ConfigurationError, match="secrets_manager"):
+        create_tracker_store({"type": "in_memory", "secrets_manager": {}})
 
 
 @pytest.mark.parametrize(
@@ -564,6 +582,6 @@ async def test_a_user_of_redis_is_replaced(
                 assert len(await survives(store)) == 3
                 users = {each["user"] for each in admin.client_list()}
                 assert second in users
-                await store._delete(read().sender_id, None, 0.0)
         finally:
+            admin.delete(*admin.scan_iter(match=f"*{section['key_prefix']}:*"))
             admin.execute_command("ACL", "DELUSER", first, second)

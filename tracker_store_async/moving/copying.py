@@ -237,13 +237,48 @@ class _Copy:
             scan=self._scan,
         )
         self._target._check_size(self._sender_id, rows, append.snapshot or "")
-        if not await self._target._append(append):
-            reason = "the target was written to by somebody else meanwhile"
-            raise self._conflict(append.expected_version, reason)
+        if await self._target._append(append):
+            self._note(append.new_version, len(rows))
+        else:
+            await self._look_again(page, append)
+
+    def _note(self, version: int, events: int) -> None:
         self._exists = True
-        self._version = append.new_version
-        self.done.events += len(rows)
-        self.done.version = self._version
+        self._version = version
+        self.done.events += events
+        self.done.version = version
+
+    async def _look_again(self, page: StoredConversation, append: Append) -> None:
+        """Find out what an append was refused for.
+
+        It had landed where it was repeated after its answer was lost, and another copy
+        of the same log may have been faster: then the target has what was to be
+        appended, or a beginning of it, and this goes on behind that.
+
+        Raises:
+            ConflictError: The target has something else.
+        """
+        at, rows = append.position, append.rows
+        limit = max(1, len(rows))
+        read = Read(self._sender_id, self._target._now(), start=at, limit=limit)
+        found = await self._target._read(read)
+        reason = "the target was written to by somebody else meanwhile"
+        if found is None or found.created_at != page.created_at:
+            raise self._conflict(at, reason)
+        theirs = found.rows[: len(rows)]
+        number = same_rows([row[:2] for row in rows[: len(theirs)]], theirs)
+        if found.first_position != at or number is not None:
+            raise self._conflict(at + (number or 0), reason)
+        if not theirs and (rows or difference_of_headers(page, found)):
+            raise self._conflict(at, reason)
+        is_last = end_of(page) >= page.version
+        if is_last and found.version > page.version:
+            raise self._conflict(page.version, "the target has more events")
+        self._note(at + len(theirs), len(theirs))
+        if len(theirs) < len(rows):
+            await self._append(page, list(rows[len(theirs) :]))
+        elif is_last and difference_of_headers(page, found):
+            await self._append(page, [])
 
     async def end(self) -> None:
         """Bring the header up to date, and cut off what the source has erased.

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Listing,
         Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 logger = get_logger(__name__)
@@ -182,9 +183,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
 
     async def _append(self, append: Append) -> bool:
         if append.origin is not None:
-            # A copy goes to the primary or nowhere; it can be run again.
-            self._seen.forget(append.sender_id)
-            return await super()._append(append)
+            return await self._append_copy(append)
         while True:
             if await self._is_served_by_primary(append.sender_id):
                 with suppress(StoreUnavailableError):
@@ -200,6 +199,15 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 kept = await self._backlog.append(append, seen, self._fallbacks[0])
             self._recover_soon()
             return kept
+
+    async def _append_copy(self, append: Append) -> bool:
+        """Hand a piece of a copy to the primary, or to nobody: it can be run again."""
+        if not await self._is_served_by_primary(append.sender_id, at_once=True):
+            raise self._refusal("nothing was copied")
+        try:
+            return await self._ask(partial(super()._append, append))
+        finally:
+            self._seen.forget(append.sender_id)  # and what was being read of it
 
     async def _read(self, read: Read) -> StoredConversation | None:
         if read.limit is not None:
@@ -259,6 +267,13 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         if self._breaker.is_open:
             raise self._refusal("what it holds cannot be listed")
         return await self._ask(partial(super()._list, listing))
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        # Past the limit of time: what it does may rightly take hours. And no outage is
+        # noted, since the primary may serve others while this one fails.
+        if self._breaker.is_open:
+            raise self._refusal("nothing was tidied up")
+        return await super()._upkeep(apply=apply)
 
     async def _health(self) -> Health:
         started = time.perf_counter()

@@ -44,16 +44,22 @@ class Copied:
     Attributes:
         events: Events that were written.
         began: Whether the conversation did not exist in the target.
+        replaced: Whether another log of this id was erased first.
         version: Version of the copy.
     """
 
     events: int = 0
     began: bool = False
+    replaced: bool = False
     version: int = 0
 
 
 async def copy_conversation(
-    target: TrackerStore, sender_id: str, pages: AsyncIterator[StoredConversation]
+    target: TrackerStore,
+    sender_id: str,
+    pages: AsyncIterator[StoredConversation],
+    *,
+    replaces: bool = False,
 ) -> Copied | None:
     """Copy one conversation behind what the target has of it.
 
@@ -61,6 +67,8 @@ async def copy_conversation(
         target: Where to.
         sender_id: The conversation.
         pages: What is to be copied, from the beginning, without a gap.
+        replaces: Whether a log of this id that was begun at another time is erased in
+            the target first.
 
     Returns:
         What was done; None if there is nothing to be copied.
@@ -71,7 +79,8 @@ async def copy_conversation(
     copy: _Copy | None = None
     async for page in pages:
         if copy is None:
-            copy = await _begin(target, check_sender_id(sender_id), page)
+            name = check_sender_id(sender_id)
+            copy = await _begin(target, name, page, replaces=replaces)
         await copy.add(page)
     if copy is None:
         return None
@@ -142,9 +151,14 @@ async def _header(store: TrackerStore, sender_id: str) -> StoredConversation | N
 
 
 async def _begin(
-    target: TrackerStore, sender_id: str, page: StoredConversation
+    target: TrackerStore, sender_id: str, page: StoredConversation, *, replaces: bool
 ) -> _Copy:
     stored = await _header(target, sender_id)
+    replaced = False
+    if replaces and stored is not None and stored.created_at != page.created_at:
+        # Guarded by its version: what somebody adds to there meanwhile stays.
+        replaced = await target._delete(sender_id, None, target._now(), stored.version)
+        stored = None if replaced else stored
     if stored is not None and stored.created_at != page.created_at:
         reason = "the target has another conversation of this id, begun at another time"
         raise ConflictError(Conflict(sender_id, None, reason))
@@ -155,7 +169,7 @@ async def _begin(
         # Of the same log, but its end was erased in the source since: it starts anew.
         await target._delete(sender_id, None, target._now())
         stored = None
-    return _Copy(target, sender_id, page, stored)
+    return _Copy(target, sender_id, page, stored, replaced=replaced)
 
 
 class _Copy:
@@ -166,6 +180,7 @@ class _Copy:
         sender_id: The conversation.
         page: The first page of the source.
         stored: Header of what the target has, and its first row.
+        replaced: Whether something else was erased there.
     """
 
     def __init__(
@@ -174,6 +189,8 @@ class _Copy:
         sender_id: str,
         page: StoredConversation,
         stored: StoredConversation | None,
+        *,
+        replaced: bool = False,
     ) -> None:
         self._target = target
         self._sender_id = sender_id
@@ -183,7 +200,7 @@ class _Copy:
         self._first = page.first_position
         self._scan = SessionScan(page.first_position)
         self._last = page
-        self.done = Copied(began=stored is None)
+        self.done = Copied(began=stored is None, replaced=replaced)
 
     async def add(self, page: StoredConversation) -> None:
         """Compare what is there of a page, and append the rest.

@@ -182,8 +182,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     # -- primitives --------------------------------------------------------------------
 
     async def _append(self, append: Append) -> bool:
-        if append.origin is not None:
-            return await self._append_copy(append)
+        if append.origin is not None:  # a copy can be run again
+            work = partial(super()._append, append)
+            return await self._change(append.sender_id, "nothing was copied", work)
         while True:
             if await self._is_served_by_primary(append.sender_id):
                 with suppress(StoreUnavailableError):
@@ -199,15 +200,6 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 kept = await self._backlog.append(append, seen, self._fallbacks[0])
             self._recover_soon()
             return kept
-
-    async def _append_copy(self, append: Append) -> bool:
-        """Hand a piece of a copy to the primary, or to nobody: it can be run again."""
-        if not await self._is_served_by_primary(append.sender_id, at_once=True):
-            raise self._refusal("nothing was copied")
-        try:
-            return await self._ask(partial(super()._append, append))
-        finally:
-            self._seen.forget(append.sender_id)  # and what was being read of it
 
     async def _read(self, read: Read) -> StoredConversation | None:
         if read.limit is not None:
@@ -244,21 +236,23 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         now: float,
         version: int | None = None,
     ) -> bool:
+        work = partial(super()._delete, sender_id, before, now, version)
+        return await self._change(sender_id, "nothing was erased", work)
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        work = partial(super()._rewrite, rewrite)
+        return await self._change(rewrite.sender_id, "nothing was rewritten", work)
+
+    async def _change(
+        self, sender_id: str, refusal: str, work: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Have the primary, or nobody, change what is stored."""
         if not await self._is_served_by_primary(sender_id, at_once=True):
-            raise self._refusal("nothing was erased")
+            raise self._refusal(refusal)
         try:
-            work = partial(super()._delete, sender_id, before, now, version)
             return await self._ask(work)
         finally:
             self._seen.forget(sender_id)  # and what was being read of it meanwhile
-
-    async def _rewrite(self, rewrite: Rewrite) -> bool:
-        if not await self._is_served_by_primary(rewrite.sender_id, at_once=True):
-            raise self._refusal("nothing was rewritten")
-        try:
-            return await self._ask(partial(super()._rewrite, rewrite))
-        finally:
-            self._seen.forget(rewrite.sender_id)  # and what was being read of it
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         for sender_id in list(self._backlog.entries):

@@ -222,7 +222,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     async def _read_page(self, read: Read) -> StoredConversation | None:
         """Read for a copy, for which what is remembered would be too little."""
         if not await self._is_served_by_primary(read.sender_id, at_once=True):
-            raise self._refusal("what it holds cannot be copied")
+            raise self._breaker.refusal("what it holds cannot be copied")
         return await self._ask(partial(super()._read, read))
 
     def _was_replayed(self, sender_id: str) -> bool:
@@ -248,7 +248,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     ) -> T:
         """Have the primary, or nobody, change what is stored."""
         if not await self._is_served_by_primary(sender_id, at_once=True):
-            raise self._refusal(refusal)
+            raise self._breaker.refusal(refusal)
         try:
             return await self._ask(work)
         finally:
@@ -259,14 +259,14 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             if not await self._is_served_by_primary(sender_id, at_once=True):
                 break
         if self._breaker.is_open:
-            raise self._refusal("what it holds cannot be listed")
+            raise self._breaker.refusal("what it holds cannot be listed")
         return await self._ask(partial(super()._list, listing))
 
     async def _upkeep(self, *, apply: bool) -> Upkeep:
         # Past the limit of time: what it does may rightly take hours. And no outage is
         # noted, since the primary may serve others while this one fails.
         if self._breaker.is_open:
-            raise self._refusal("nothing was tidied up")
+            raise self._breaker.refusal("nothing was tidied up")
         return await super()._upkeep(apply=apply)
 
     async def _health(self) -> Health:
@@ -281,14 +281,6 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             self._breaker, self._backlog, self._seen, self._fallbacks[0], self._files
         )
         return replace(health, details={**health.details, "fail_safe": details})
-
-    def _refusal(self, what: str) -> StoreUnavailableError:
-        error = StoreUnavailableError(
-            f"the {self.backend_name} store is unavailable, so {what}: try again once "
-            "it is back"
-        )
-        error.__cause__ = self._breaker.error
-        return error
 
     # -- the primary -------------------------------------------------------------------
 

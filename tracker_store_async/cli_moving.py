@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from tracker_store_async.errors import InvalidInputError
 from tracker_store_async.inspection.invocation import FAILED, run
 from tracker_store_async.inspection.targets import find_target
 from tracker_store_async.inspection.terminal import make_console
@@ -66,6 +67,22 @@ def migrate(
         bool, typer.Option("--only-verify", help="Compare, and copy nothing.")
     ] = False,
     state: State = None,
+    delete_missing: Annotated[
+        bool,
+        typer.Option(
+            "--delete-missing", help="Erase in the target what the source has not."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only say what --delete-missing would erase; copy nothing.",
+        ),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do erase it: --delete-missing needs this.")
+    ] = False,
 ) -> None:
     """Copy every conversation of a store into another one, exactly.
 
@@ -74,15 +91,27 @@ def migrate(
 
     Stop it with Ctrl-C at any moment and run it again: it goes on. Run it again
     while the source is still written to: it brings the rest. What the target has
-    and is not the same is reported (exit code 1) and never overwritten.
+    and is not the same is reported (exit code 1) and never overwritten, unless
+    --delete-missing is given: then what was erased in the source, or begun anew
+    there, is erased in the target too.
 
     \b
     Examples:
       tracker-store migrate --from old.yml --to new.yml --verify
       tracker-store migrate --from rasa.db --to postgresql://me@localhost/rasa
     """
-    from tracker_store_async.moving.commands import migrate_stores, named_store
+    from tracker_store_async.moving.commands import (
+        list_missing,
+        migrate_stores,
+        named_store,
+    )
 
+    if problem := _wrong_deletion(delete_missing, dry_run, yes, only_verify):
+        raise InvalidInputError(problem)
+    if dry_run:
+        ours, theirs = named_store(source), named_store(target)
+        run(list_missing(make_console(), ours, theirs), "export")
+        return
     is_complete = run(
         migrate_stores(
             make_console(),
@@ -92,10 +121,26 @@ def migrate(
             check=verify,
             only_check=only_verify,
             state_path=state,
+            delete_missing=delete_missing,
         ),
         "export",
     )
     raise typer.Exit(0 if is_complete else FAILED)
+
+
+def _wrong_deletion(delete: bool, dry_run: bool, yes: bool, only_verify: bool) -> str:
+    """Return what is wrong with options that erase in the target, or nothing."""
+    if not delete:
+        what = "--dry-run" if dry_run else "--yes" if yes else ""
+        return f"{what} goes with --delete-missing" if what else ""
+    if only_verify:
+        return "--only-verify changes nothing: leave --delete-missing out"
+    if dry_run == yes:
+        return (
+            "--delete-missing erases in the target: look first with --dry-run, then "
+            "say --yes"
+        )
+    return ""
 
 
 def backup(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conformance.kit import (
+    SENDER,
     START,
     Clock,
     add,
@@ -24,7 +25,12 @@ from tests.conformance.kit import (
     update,
     user,
 )
-from tracker_store_async.events import ActionExecuted, SessionStarted, UserUttered
+from tracker_store_async.events import (
+    ActionExecuted,
+    SessionStarted,
+    UserUtteranceReverted,
+    UserUttered,
+)
 from tracker_store_async.keeping import Retention, anonymise, prune
 from tracker_store_async.keeping.rules import rules_from
 
@@ -122,6 +128,49 @@ async def test_a_dry_run_says_what_is_erased(
     else:
         assert await everything(store) == left
     assert [cut async for cut in prune(store, retention) if cut] == []
+
+
+async def test_an_endless_session_is_cut_and_its_state_stays(
+    store: TrackerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(NOW)
+    monkeypatch.setattr(store, "_now", clock)
+    events = [
+        *new_session(),
+        slot("name", "Ada"),
+        *turn("first"),
+    ]
+    for n in range(30):
+        events += [*turn(f"message {n}"), slot("city", f"city {n}")]
+    await add(store, SENDER, *events)
+    older = await has(store, SENDER)
+    before = state(older)
+    retention = Retention(keep_last_events=20)
+    [predicted] = [cut async for cut in prune(store, retention, dry_run=True)]
+    assert len((await has_full(store, SENDER)).events) == len(events)
+    assert [cut async for cut in prune(store, retention)] == [predicted]
+    assert [cut async for cut in prune(store, retention)] == [None]
+    left = await has_full(store, SENDER)
+    assert len(left.events) == len(events) - predicted.events  # type: ignore[union-attr]
+    assert len(left.events) < 30
+    assert held(left)[-20:] == held(older)[-20:]
+    assert held(await has(store, SENDER)) == held(left)
+    for tracker in (left, await has(store, SENDER)):
+        assert state(tracker) == before == state(replayed(tracker.events))
+    window = await store.get_or_create_tracker(SENDER, max_event_history=2)
+    assert state(window) == before
+    # What was loaded before does not bring back where the session began.
+    more = turn("later")
+    update(older, more)
+    await store.save(older)
+    later = await has(store)
+    assert said(later)[-1] == "later"
+    assert later._log.session_start == predicted.before  # type: ignore[union-attr]
+    update(later, [taken_back := UserUtteranceReverted()])
+    await store.save(later)
+    whole = replayed([*events, *more, taken_back])
+    assert state(await has(store)) == state(whole)
+    assert state(await has_full(store)) == state(whole)
 
 
 async def test_what_was_pruned_is_in_step(

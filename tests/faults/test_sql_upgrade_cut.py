@@ -34,7 +34,7 @@ RASA_INSERT = (
     " data) VALUES ('from rasa', 'slot', 1.5, NULL, 'n', '{\"event\": \"slot\"}')"
 )
 
-STEPS = {"sqlite": 5, "postgresql": 7, "mysql": 6}
+STEPS = {"sqlite": 4, "postgresql": 6, "mysql": 5}
 
 
 class CutError(Exception):

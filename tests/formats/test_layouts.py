@@ -14,7 +14,7 @@ from tests.layout_samples import DIRECTORY, SENDERS, dump, fill, requests, resto
 from tests.unit.command import run
 from tracker_store_async import errors
 from tracker_store_async.backends.sql import layout as sql_layout
-from tracker_store_async.backends.sql import opening as sql_opening
+from tracker_store_async.backends.sql import migrations
 from tracker_store_async.rows import Read
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ RELEASED = {
     "sqlite": [1],
     "postgresql": [1],
     "mariadb": [1],
-    "redis": [1],
+    "redis": [1, 2],
     "mongo": [1],
     "dynamo": [1],
 }
@@ -104,6 +104,11 @@ async def test_a_sample_of_each_layout_is_read(
     await storage.close()
     storage.wipe()
     restore(storage, json.loads(gzip.decompress(file.read_bytes())))
+    if number < max(RELEASED[name]):
+        with pytest.raises(errors.SchemaUpgradeRequiredError, match="schema upgrade"):
+            await storage.store().open()
+        await upgrade(storage)
+        await storage.close()
     await compare(storage)
 
 
@@ -118,47 +123,85 @@ class HalfWayError(Exception):
     "name",
     [
         pytest.param(n, marks=pytest.mark.backend(BACKENDS[n].server), id=n)
-        for n in ("sqlite", "postgresql", "redis", "mongo", "dynamo")
+        for n in ("sqlite", "postgresql", "mariadb", "redis", "mongo", "dynamo")
     ],
 )
 async def test_an_older_layout_is_upgraded_step_by_step(
-    storage_named: Any, name: str, monkeypatch: pytest.MonkeyPatch
+    storage_named: Any, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     storage = storage_named(name)
     async with storage.store():
         pass
-    taken: list[int] = []
-    fails = True
+    taken.clear()
+    now = max(RELEASED[name])
 
     def step(number: int) -> Any:
-        async def take(_: Any) -> None:
-            taken.append(number)
-            if fails and number == 2:
-                raise HalfWayError
+        async def do(_: Any) -> None:
+            take(number)
 
-        return take
+        return do
 
     for target, attribute in places(name):
-        monkeypatch.setattr(target, attribute, 3)
-    monkeypatch.setattr(steps_of(name), "LAYOUT_STEPS", {1: step(1), 2: step(2)})
+        monkeypatch.setattr(target, attribute, now + 2)
+    if name in BY_ALEMBIC:
+        directories = [*migrations.VERSIONS, write_revisions(tmp_path, now)]
+        monkeypatch.setattr(migrations, "VERSIONS", directories)
+    else:
+        steps = {now: step(1), now + 1: step(2)}
+        monkeypatch.setattr(steps_of(name), "LAYOUT_STEPS", steps)
+    monkeypatch.setattr("tests.formats.test_layouts.fails", True)
     with pytest.raises(errors.SchemaUpgradeRequiredError, match="schema upgrade"):
         await storage.store().open()
     assert taken == []
     with pytest.raises(HalfWayError):
         await upgrade(storage)
-    fails = False
+    monkeypatch.setattr("tests.formats.test_layouts.fails", False)
     await upgrade(storage)
     # On SQLite and PostgreSQL the whole upgrade is one transaction.
     again = [1, 2, 1, 2] if name in ("sqlite", "postgresql") else [1, 2, 2]
     assert taken == again
     store = storage.store()
     await fill(store)
-    assert (await store.health()).schema_version == 3
+    assert (await store.health()).schema_version == now + 2
     await storage.close()
     monkeypatch.undo()
-    with pytest.raises(errors.SchemaTooNewError, match="3"):
+    with pytest.raises(errors.SchemaTooNewError, match=str(now + 2)):
         await storage.store().open()
     await storage.close()
+
+
+BY_ALEMBIC = ("sqlite", "postgresql", "mariadb")
+REVISION = """
+from tests.formats import test_layouts
+
+revision, down_revision = "{revision}", "{before}"
+branch_labels = depends_on = None
+
+
+def upgrade():
+    test_layouts.take({number})
+"""
+
+
+def write_revisions(directory: Path, now: int) -> Path:
+    """Return a directory with two revisions behind the latest one."""
+    for number in (1, 2):
+        text = REVISION.format(
+            revision=now + number, before=now + number - 1, number=number
+        )
+        (directory / f"r{number}.py").write_text(text)
+    return directory
+
+
+taken: list[int] = []
+fails = False
+
+
+def take(number: int) -> None:
+    """Take one of the steps; the second one may fail."""
+    taken.append(number)
+    if fails and number == 2:
+        raise HalfWayError
 
 
 async def upgrade(storage: Storage) -> None:
@@ -179,7 +222,7 @@ def steps_of(name: str) -> Any:
     elif name == "dynamo":
         from tracker_store_async.backends.dynamo import opening as module
     else:
-        module = sql_opening  # type: ignore[assignment]
+        module = sql_layout  # type: ignore[assignment]
     return module
 
 
@@ -194,7 +237,7 @@ def places(name: str) -> list[tuple[Any, str]]:
         from tracker_store_async.backends.dynamo import store
 
         return [(module, "SCHEMA_VERSION"), (store, "SCHEMA_VERSION")]
-    return [(sql_layout, "LAYOUT_VERSION"), (module, "LAYOUT_VERSION")]
+    return [(sql_layout, "LAYOUT_VERSION")]
 
 
 def test_the_command_names_an_older_layout(
@@ -241,8 +284,11 @@ def test_statements_are_printed_for_whoever_may_run_them(tmp_path: Path) -> None
     (tmp_path / "x.db").touch()
     words = ("schema", "upgrade", "--sql", "--db", "x.db")
     lines = run(*words, cwd=tmp_path).stdout
-    assert lines.startswith("CREATE TABLE conversations")
-    assert lines.endswith("INSERT INTO tracker_store_schema (version) VALUES (1);\n")
+    assert lines.startswith("CREATE TABLE tracker_store_schema")
+    assert lines.endswith(
+        "UPDATE tracker_store_schema SET version='1' "
+        "WHERE tracker_store_schema.version = '0';\n"
+    )
     assert (tmp_path / "x.db").stat().st_size == 0
     run("schema", "upgrade", "--db", "x.db", cwd=tmp_path)
     assert "nothing to do" in run(*words, cwd=tmp_path).stdout

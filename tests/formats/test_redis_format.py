@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NOW = 1_700_000_000.123456
 DAY = 86_400
+U1 = "c5ea71554c774daf7fab320fc3476afc0617eb00"  # SHA-1 of "u1"
 
 
 @pytest.fixture
@@ -62,6 +63,8 @@ async def test_the_keys_and_their_bytes(
             f"{tag}:head",
             f"{tag}:rows",
             f"{{{prefix}:trackers:13}}",
+            f"{{{prefix}:trackers:13}}:users",
+            f"{{{prefix}:trackers:user:{U1}}}",
             f"{prefix}:trackers:layout",
         )
     )
@@ -82,7 +85,10 @@ async def test_the_keys_and_their_bytes(
     assert raw.zrange(f"{{{prefix}:trackers:13}}", 0, -1, withscores=True) == [
         (b"alice", 0.0)
     ]
-    assert raw.get(f"{prefix}:trackers:layout") == b"1"
+    assert raw.hgetall(f"{{{prefix}:trackers:13}}:users") == {b"alice": U1.encode()}
+    of_user = raw.zrange(f"{{{prefix}:trackers:user:{U1}}}", 0, -1, withscores=True)
+    assert of_user == [(b"alice", 0.0)]
+    assert raw.get(f"{prefix}:trackers:layout") == b"2"
     for key in (f"{tag}:head", f"{tag}:rows"):
         assert 0 < raw.ttl(key) <= DAY
 
@@ -111,9 +117,9 @@ async def test_more_rows_than_lua_can_unpack(
 async def test_a_newer_layout_is_refused(
     redis_server: RedisServer, prefix: str, raw: Any
 ) -> None:
-    raw.set(f"{prefix}:trackers:layout", "2")
+    raw.set(f"{prefix}:trackers:layout", "3")
     store = store_on(redis_server, prefix)
-    with pytest.raises(errors.SchemaTooNewError, match="version 2 of the layout"):
+    with pytest.raises(errors.SchemaTooNewError, match="version 3 of the layout"):
         await store.open()
 
 

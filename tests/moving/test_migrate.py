@@ -391,7 +391,7 @@ async def test_a_fail_safe_passes_a_copy_on_or_fails() -> None:
         await fill(source, {"more": 3})
         with pytest.raises(errors.StoreUnavailableError):
             await migrate(source, target)
-        assert "more" not in await contents(target)
+        assert "more" not in await contents(primary)
 
 
 async def test_a_legacy_store_is_a_source_and_no_target() -> None:

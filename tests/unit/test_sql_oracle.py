@@ -227,11 +227,10 @@ def test_upgrade() -> None:
     assert "length(events.sender_id) > " in text
     assert "row_number() OVER" in upgrade.NUMBER
     assert [step.__name__ for step in upgrade.STEPS] == [
-        "begin",
+        "create_other_tables",
         "add_columns",
         "number_events",
         "fill_conversations",
-        "finish",
     ]
 
 

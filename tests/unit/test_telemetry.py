@@ -244,12 +244,13 @@ async def test_the_connections_of_redis_are_measured(
 ) -> None:
     from tracker_store_async import RedisTrackerStore
 
+    prefix = f"test{uuid4().hex[:12]}"
     store = RedisTrackerStore(
         host=redis_server.host,
         port=redis_server.port,
         username=redis_server.username or None,
         password=redis_server.password or None,
-        key_prefix="telemetrytest",
+        key_prefix=prefix,
         max_connections=5,
     )
     watched.watch(store)
@@ -258,6 +259,8 @@ async def test_the_connections_of_redis_are_measured(
     pool = "tracker_store_pool_connections"
     assert watched.metric(pool, kind="size", backend="redis") == 5
     await store.close()
+    with redis_server.client() as client:
+        client.delete(f"{prefix}:trackers:layout")
 
 
 async def test_the_broker_that_is_away_is_told(watched: Watched) -> None:

@@ -52,8 +52,8 @@ def prune(
 
     --older-than erases conversations without a newer save, and the old beginning of
     others. --keep-last-sessions and --keep-last-events keep so many of each
-    conversation, however old. The latest session always stays whole, or goes with its
-    conversation.
+    conversation, however old. The latest session stays whole, or goes with its
+    conversation; only --keep-last-events cuts it, and keeps what its state rests on.
 
     \b
     Examples:

@@ -2,22 +2,26 @@
 
 A conversation that nobody has added to for too long goes as a whole, unless sessions or
 events of it are to be kept. Of the others the beginning is cut off. The latest session
-always stays whole: its state would hold what is erased.
+stays whole, for its state would hold what is erased, unless a number of events is to be
+kept: then what the state rests on stays of it, see `compacting`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import InvalidInputError
+from tracker_store_async.keeping.compacting import compact, plan_compaction
 from tracker_store_async.keeping.pages import each_conversation
 from tracker_store_async.rows import Read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from tracker_store_async.keeping.compacting import Compaction
     from tracker_store_async.rows import (
         ConversationSummary,
         StoredConversation,
@@ -34,7 +38,8 @@ class Retention:
         older_than_seconds: Only what is older may be erased: conversations without a
             newer save, and in others events with no newer one before them.
         keep_last_sessions: So many sessions of each conversation stay.
-        keep_last_events: So many events of each conversation stay, at least.
+        keep_last_events: So many events of each conversation stay, and those before
+            them in the latest session that its state rests on.
 
     Raises:
         InvalidInputError: No limit is given, or one is not positive.
@@ -76,6 +81,7 @@ class Cut:
         events: Number of events that go.
         version: The version that it was judged by.
         cursor: Where to go on after it.
+        compaction: How it is cut within its latest session, or None.
     """
 
     sender_id: str
@@ -83,6 +89,7 @@ class Cut:
     events: int
     version: int
     cursor: str
+    compaction: Compaction | None = field(default=None, repr=False, compare=False)
 
 
 async def prune(
@@ -117,6 +124,8 @@ async def prune(
         cut = await plan_cut(store, summary, retention, moment)
         if cut is None or dry_run:
             return cut
+        if cut.compaction is not None:
+            return cut if await compact(store, cut.compaction) else None
         return cut if await store._delete(*_request(cut, store._now())) else None
 
     async for _, cut in each_conversation(store, work, after=after):
@@ -149,29 +158,56 @@ async def plan_cut(
         return None
     is_old = cutoff is not None and found.updated_at < cutoff
     goes_whole = is_old and not retention.keeps_some
-    if found.session_start == 0:  # there is nothing in front of the latest session
-        return (
-            Cut(sender_id, None, found.version, found.version, cursor)
-            if goes_whole
-            else None
-        )
+    if not goes_whole and _may_stay(found, retention):
+        return None
+    if goes_whole and found.session_start == 0:
+        return Cut(sender_id, None, found.version, found.version, cursor)
     found = await store._read(Read(sender_id, store._now(), 0))
     if found is None or (goes_whole and not found.updated_at < (cutoff or 0)):
         return None
     if goes_whole:
         return Cut(sender_id, None, len(found.rows), found.version, cursor)
-    before = _position(found, retention, cutoff)
-    if before <= found.first_position:
+    return await _cut(
+        store, sender_id, found, _position(found, retention, cutoff), cursor
+    )
+
+
+def _may_stay(found: StoredConversation, retention: Retention) -> bool:
+    """Whether the header alone tells that everything stays."""
+    if retention.keep_last_events is None:
+        return found.session_start == 0  # nothing is in front of the latest session
+    return found.version <= retention.keep_last_events
+
+
+async def _cut(
+    store: TrackerStore,
+    sender_id: str,
+    found: StoredConversation,
+    before: int,
+    cursor: str,
+) -> Cut | None:
+    """Return how to cut a conversation at a position, or as far as that can be done."""
+    plan = None
+    if before > found.session_start:
+        # In a thread, for it replays the session: an assistant may run beside it.
+        plan = await asyncio.to_thread(
+            plan_compaction, sender_id, found, before, store._now()
+        )
+        before = found.session_start if plan is None else plan.start
+    events = before - found.first_position
+    if events <= 0:
         return None
-    return Cut(sender_id, before, before - found.first_position, found.version, cursor)
+    return Cut(sender_id, before, events, found.version, cursor, plan)
 
 
 def _position(
     found: StoredConversation, retention: Retention, cutoff: float | None
 ) -> int:
     """Return the position that everything before may go of a conversation."""
-    limits = [found.session_start]
-    if retention.keep_last_events is not None:
+    limits = []
+    if retention.keep_last_events is None:
+        limits.append(found.session_start)
+    else:
         limits.append(found.version - retention.keep_last_events)
     sessions = retention.keep_last_sessions or 1
     if sessions > 1:

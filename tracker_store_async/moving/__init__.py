@@ -3,7 +3,8 @@
 Everything here works on any two stores, reads page by page in constant memory, can be
 stopped at any moment and run again, and says what it did:
 
-- :func:`migrate` copies conversations exactly, :func:`verify` proves it;
+- :func:`migrate` copies conversations exactly, :func:`verify` proves it, and
+  :func:`missing_in` lists what the target alone has;
 - :func:`backup` writes them into one file, :func:`restore` reads that back;
 - :func:`export_events` replays stored events to an event broker, as `rasa export` does.
 
@@ -16,6 +17,7 @@ from tracker_store_async.moving.backup import backup
 from tracker_store_async.moving.backup_file import DamagedBackupError
 from tracker_store_async.moving.exporting import export_events
 from tracker_store_async.moving.migration import migrate
+from tracker_store_async.moving.mirroring import missing_in
 from tracker_store_async.moving.opening import as_source
 from tracker_store_async.moving.reports import (
     BackupReport,
@@ -37,6 +39,7 @@ __all__ = [
     "backup",
     "export_events",
     "migrate",
+    "missing_in",
     "restore",
     "transcript",
     "verify",

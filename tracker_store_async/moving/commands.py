@@ -26,6 +26,7 @@ from tracker_store_async.inspection.terminal import one_line, printable
 from tracker_store_async.moving.backup import Selection, backup, selected
 from tracker_store_async.moving.exporting import export_events
 from tracker_store_async.moving.migration import migrate
+from tracker_store_async.moving.mirroring import missing_in
 from tracker_store_async.moving.opening import opened_source, target_store
 from tracker_store_async.moving.progress import shown_progress
 from tracker_store_async.moving.restoring import restore
@@ -99,14 +100,14 @@ async def migrate_stores(
     check: bool,
     only_check: bool,
     state_path: Path | None,
+    delete_missing: bool = False,
 ) -> bool:
     """Migrate, and say what was done; return whether everything arrived.
 
     Raises:
         ConfigurationError: The two are one store.
     """
-    if source.config.as_dict() == target.config.as_dict():
-        raise ConfigurationError("--from and --to name the same store")
+    _check_they_are_two(source, target)
     async with opened_source(source.config) as ours:
         theirs = target_store(target.config)
         if state_path is None:
@@ -119,6 +120,7 @@ async def migrate_stores(
                 concurrency=concurrency,
                 only_check=only_check,
                 state_path=state_path,
+                delete_missing=delete_missing,
             )
             if check and not only_check:
                 with _told_how_to_continue(console):
@@ -133,6 +135,11 @@ async def migrate_stores(
     return report.is_complete
 
 
+def _check_they_are_two(source: Target, target: Target) -> None:
+    if source.config.as_dict() == target.config.as_dict():
+        raise ConfigurationError("--from and --to name the same store")
+
+
 async def _moved(
     console: Console,
     source: TrackerStore,
@@ -141,6 +148,7 @@ async def _moved(
     concurrency: int,
     only_check: bool,
     state_path: Path,
+    delete_missing: bool,
 ) -> MoveReport:
     doing = "comparing" if only_check else "migrating"
     with _told_how_to_continue(console):
@@ -152,8 +160,30 @@ async def _moved(
                 target,
                 concurrency=concurrency,
                 state_path=state_path,
+                delete_missing=delete_missing,
                 progress=progress,
             )
+
+
+async def list_missing(console: Console, source: Target, target: Target) -> None:
+    """Say what `--delete-missing` would erase in the target, and change nothing.
+
+    Raises:
+        ConfigurationError: One of them is not there, or the source has nothing.
+    """
+    _check_they_are_two(source, target)
+    count = 0
+    async with (
+        opened_source(source.config) as ours,
+        opened_source(target.config) as theirs,
+    ):
+        async for summary in missing_in(ours, theirs):
+            count += 1
+            name = printable(summary.sender_id)
+            line = f"would erase conversation '{name}' ({summary.version:,} events)"
+            console.print(Text(line), soft_wrap=True)
+    line = f"would erase {count:,} conversations that the source has not"
+    console.print(Text(f"{line}; nothing was changed"), soft_wrap=True)
 
 
 def _state_path(kind: str, *names: str) -> Path:
@@ -216,6 +246,9 @@ def _tell(console: Console, report: MoveReport, source: Target, target: Target) 
             ),
             soft_wrap=True,
         )
+    if report.deleted:
+        line = f"erased {report.deleted:,} conversations that the source has not"
+        console.print(Text(line), soft_wrap=True)
     if report.verified:
         same = "everything is the same" if report.is_complete else "they differ"
         line = f"compared {printable(source.label)} with {printable(target.label)}: "

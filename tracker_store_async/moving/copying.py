@@ -44,16 +44,22 @@ class Copied:
     Attributes:
         events: Events that were written.
         began: Whether the conversation did not exist in the target.
+        replaced: Whether another log of this id was erased first.
         version: Version of the copy.
     """
 
     events: int = 0
     began: bool = False
+    replaced: bool = False
     version: int = 0
 
 
 async def copy_conversation(
-    target: TrackerStore, sender_id: str, pages: AsyncIterator[StoredConversation]
+    target: TrackerStore,
+    sender_id: str,
+    pages: AsyncIterator[StoredConversation],
+    *,
+    replaces: bool = False,
 ) -> Copied | None:
     """Copy one conversation behind what the target has of it.
 
@@ -61,6 +67,8 @@ async def copy_conversation(
         target: Where to.
         sender_id: The conversation.
         pages: What is to be copied, from the beginning, without a gap.
+        replaces: Whether a log of this id that was begun at another time is erased in
+            the target first.
 
     Returns:
         What was done; None if there is nothing to be copied.
@@ -71,7 +79,8 @@ async def copy_conversation(
     copy: _Copy | None = None
     async for page in pages:
         if copy is None:
-            copy = await _begin(target, check_sender_id(sender_id), page)
+            name = check_sender_id(sender_id)
+            copy = await _begin(target, name, page, replaces=replaces)
         await copy.add(page)
     if copy is None:
         return None
@@ -142,9 +151,14 @@ async def _header(store: TrackerStore, sender_id: str) -> StoredConversation | N
 
 
 async def _begin(
-    target: TrackerStore, sender_id: str, page: StoredConversation
+    target: TrackerStore, sender_id: str, page: StoredConversation, *, replaces: bool
 ) -> _Copy:
     stored = await _header(target, sender_id)
+    replaced = False
+    if replaces and stored is not None and stored.created_at != page.created_at:
+        # Guarded by its version: what somebody adds to there meanwhile stays.
+        replaced = await target._delete(sender_id, None, target._now(), stored.version)
+        stored = None if replaced else stored
     if stored is not None and stored.created_at != page.created_at:
         reason = "the target has another conversation of this id, begun at another time"
         raise ConflictError(Conflict(sender_id, None, reason))
@@ -155,7 +169,7 @@ async def _begin(
         # Of the same log, but its end was erased in the source since: it starts anew.
         await target._delete(sender_id, None, target._now())
         stored = None
-    return _Copy(target, sender_id, page, stored)
+    return _Copy(target, sender_id, page, stored, replaced=replaced)
 
 
 class _Copy:
@@ -166,6 +180,7 @@ class _Copy:
         sender_id: The conversation.
         page: The first page of the source.
         stored: Header of what the target has, and its first row.
+        replaced: Whether something else was erased there.
     """
 
     def __init__(
@@ -174,6 +189,8 @@ class _Copy:
         sender_id: str,
         page: StoredConversation,
         stored: StoredConversation | None,
+        *,
+        replaced: bool = False,
     ) -> None:
         self._target = target
         self._sender_id = sender_id
@@ -183,7 +200,7 @@ class _Copy:
         self._first = page.first_position
         self._scan = SessionScan(page.first_position)
         self._last = page
-        self.done = Copied(began=stored is None)
+        self.done = Copied(began=stored is None, replaced=replaced)
 
     async def add(self, page: StoredConversation) -> None:
         """Compare what is there of a page, and append the rest.
@@ -237,13 +254,48 @@ class _Copy:
             scan=self._scan,
         )
         self._target._check_size(self._sender_id, rows, append.snapshot or "")
-        if not await self._target._append(append):
-            reason = "the target was written to by somebody else meanwhile"
-            raise self._conflict(append.expected_version, reason)
+        if await self._target._append(append):
+            self._note(append.new_version, len(rows))
+        else:
+            await self._look_again(page, append)
+
+    def _note(self, version: int, events: int) -> None:
         self._exists = True
-        self._version = append.new_version
-        self.done.events += len(rows)
-        self.done.version = self._version
+        self._version = version
+        self.done.events += events
+        self.done.version = version
+
+    async def _look_again(self, page: StoredConversation, append: Append) -> None:
+        """Find out what an append was refused for.
+
+        It had landed where it was repeated after its answer was lost, and another copy
+        of the same log may have been faster: then the target has what was to be
+        appended, or a beginning of it, and this goes on behind that.
+
+        Raises:
+            ConflictError: The target has something else.
+        """
+        at, rows = append.position, append.rows
+        limit = max(1, len(rows))
+        read = Read(self._sender_id, self._target._now(), start=at, limit=limit)
+        found = await self._target._read(read)
+        reason = "the target was written to by somebody else meanwhile"
+        if found is None or found.created_at != page.created_at:
+            raise self._conflict(at, reason)
+        theirs = found.rows[: len(rows)]
+        number = same_rows([row[:2] for row in rows[: len(theirs)]], theirs)
+        if found.first_position != at or number is not None:
+            raise self._conflict(at + (number or 0), reason)
+        if not theirs and (rows or difference_of_headers(page, found)):
+            raise self._conflict(at, reason)
+        is_last = end_of(page) >= page.version
+        if is_last and found.version > page.version:
+            raise self._conflict(page.version, "the target has more events")
+        self._note(at + len(theirs), len(theirs))
+        if len(theirs) < len(rows):
+            await self._append(page, list(rows[len(theirs) :]))
+        elif is_last and difference_of_headers(page, found):
+            await self._append(page, [])
 
     async def end(self) -> None:
         """Bring the header up to date, and cut off what the source has erased.

@@ -25,6 +25,8 @@ from tracker_store_async.moving.copying import (
     copy_conversation,
     new_rows,
 )
+from tracker_store_async.moving.mirroring import check_has_some
+from tracker_store_async.moving.mirroring import delete_missing as erase_missing
 from tracker_store_async.moving.pages import (
     PAGE_EVENTS,
     SourceChangedError,
@@ -74,6 +76,7 @@ async def migrate(
     page_events: int = PAGE_EVENTS,
     state_path: Path | None = None,
     check: bool = False,
+    delete_missing: bool = False,
     progress: Progress | None = None,
 ) -> MoveReport:
     """Copy every conversation of a store into another one, exactly.
@@ -95,13 +98,17 @@ async def migrate(
         state_path: File that remembers how far it is: a run that was cut off goes on
             there in place of listing from the start. It is deleted at the end.
         check: Whether to compare everything afterwards, as :func:`verify` does.
+        delete_missing: Whether conversations that the source has not are erased in the
+            target: those that were erased in the source since, and those of which the
+            id was begun again, which are copied anew. :func:`missing_in` lists them.
         progress: Is told how far it is.
 
     Returns:
         What was done. Conversations that could not be copied are in its `problems`.
 
     Raises:
-        ConfigurationError: The two stores are one, or the state is of another move.
+        ConfigurationError: The two stores are one, or the state is of another move; or
+            the source has no conversation, and everything would be erased.
         StoreUnavailableError: A storage cannot be reached; run it again.
     """
     if source is target:
@@ -109,11 +116,15 @@ async def migrate(
     started = time.perf_counter()
     progress = progress or Silent()
     job = {"kind": "migrate", "from": repr(source), "to": repr(target)}
-    migration = _Migration(
-        source, target, page_events, StateFile(state_path, job), progress
-    )
+    state = StateFile(state_path, job)
+    migration = _Migration(source, target, page_events, state, progress)
+    migration.replaces = delete_missing
+    if delete_missing:
+        await check_has_some(source)
     await migration.run(concurrency)
     report = migration.report
+    if delete_missing:
+        report.deleted += await erase_missing(source, target)
     if check:
         await verify_into(
             report, source, target, page_events=page_events, progress=progress
@@ -124,6 +135,8 @@ async def migrate(
 
 class _Migration:
     """One run of `migrate`."""
+
+    replaces = False  # whether a log that was begun at another time gives way
 
     def __init__(
         self,
@@ -255,7 +268,9 @@ class _Migration:
         for attempt in range(ATTEMPTS):
             pages = pages_of(self._source, sender_id, self._page_events)
             try:
-                done = await copy_conversation(self._target, sender_id, pages)
+                done = await copy_conversation(
+                    self._target, sender_id, pages, replaces=self.replaces
+                )
             except SourceChangedError as error:
                 if attempt == ATTEMPTS - 1:
                     self._note_problem(Conflict(sender_id, None, str(error)))
@@ -266,6 +281,7 @@ class _Migration:
                 self._note_problem(Conflict(sender_id, None, str(error)))
             else:
                 if done is not None:
+                    self.report.deleted += done.replaced
                     self._note(done.events, began=done.began)
             return
 
@@ -303,6 +319,7 @@ def describe(report: MoveReport) -> dict[str, Any]:
         "copied": report.copied,
         "continued": report.continued,
         "unchanged": report.unchanged,
+        "deleted": report.deleted,
         "events": report.events,
         "problems": report.problem_count,
     }

@@ -39,6 +39,7 @@ class MoveReport:
         copied: Conversations that did not exist in the target.
         continued: Conversations of which something was missing there.
         unchanged: Conversations that were there already, whole.
+        deleted: Conversations that were erased in the target.
         events: Events that were written; with `verify`, that were compared.
         problems: The first conversations that could not be copied, or differ.
         problem_count: How many there are.
@@ -50,6 +51,7 @@ class MoveReport:
     copied: int = 0
     continued: int = 0
     unchanged: int = 0
+    deleted: int = 0
     events: int = 0
     problems: list[Conflict] = field(default_factory=list)
     problem_count: int = 0

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Listing,
         Rewrite,
         StoredConversation,
+        Upkeep,
     )
 
 logger = get_logger(__name__)
@@ -174,10 +175,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     # -- primitives --------------------------------------------------------------------
 
     async def _append(self, append: Append) -> bool:
-        if append.origin is not None:
-            # A copy goes to the primary or nowhere; it can be run again.
-            self._seen.forget(append.sender_id)
-            return await super()._append(append)
+        if append.origin is not None:  # a copy can be run again
+            work = partial(super()._append, append)
+            return await self._change(append.sender_id, "nothing was copied", work)
         while True:
             if await self._is_served_by_primary(append.sender_id):
                 with suppress(StoreUnavailableError):
@@ -263,7 +263,7 @@ class FailSafeTrackerStore(WrapperTrackerStore):
     async def _read_page(self, read: Read) -> StoredConversation | None:
         """Read for a copy, for which what is remembered would be too little."""
         if not await self._is_served_by_primary(read.sender_id, at_once=True):
-            raise self._refusal("what it holds cannot be copied")
+            raise self._breaker.refusal("what it holds cannot be copied")
         return await self._ask(partial(super()._read, read))
 
     def _was_replayed(self, sender_id: str) -> bool:
@@ -277,29 +277,38 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         now: float,
         version: int | None = None,
     ) -> bool:
+        work = partial(super()._delete, sender_id, before, now, version)
+        return await self._change(sender_id, "nothing was erased", work)
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        work = partial(super()._rewrite, rewrite)
+        return await self._change(rewrite.sender_id, "nothing was rewritten", work)
+
+    async def _change(
+        self, sender_id: str, refusal: str, work: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Have the primary, or nobody, change what is stored."""
         if not await self._is_served_by_primary(sender_id, at_once=True):
-            raise self._refusal("nothing was erased")
+            raise self._breaker.refusal(refusal)
         try:
-            work = partial(super()._delete, sender_id, before, now, version)
             return await self._ask(work)
         finally:
             self._seen.forget(sender_id)  # and what was being read of it meanwhile
-
-    async def _rewrite(self, rewrite: Rewrite) -> bool:
-        if not await self._is_served_by_primary(rewrite.sender_id, at_once=True):
-            raise self._refusal("nothing was rewritten")
-        try:
-            return await self._ask(partial(super()._rewrite, rewrite))
-        finally:
-            self._seen.forget(rewrite.sender_id)  # and what was being read of it
 
     async def _list(self, listing: Listing) -> list[ConversationSummary]:
         for sender_id in list(self._backlog.entries):
             if not await self._is_served_by_primary(sender_id, at_once=True):
                 break
         if self._breaker.is_open:
-            raise self._refusal("what it holds cannot be listed")
+            raise self._breaker.refusal("what it holds cannot be listed")
         return await self._ask(partial(super()._list, listing))
+
+    async def _upkeep(self, *, apply: bool) -> Upkeep:
+        # Past the limit of time: what it does may rightly take hours. And no outage is
+        # noted, since the primary may serve others while this one fails.
+        if self._breaker.is_open:
+            raise self._breaker.refusal("nothing was tidied up")
+        return await super()._upkeep(apply=apply)
 
     async def _health(self) -> Health:
         started = time.perf_counter()
@@ -313,14 +322,6 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             self._breaker, self._backlog, self._seen, self._fallbacks[0], self._files
         )
         return replace(health, details={**health.details, "fail_safe": details})
-
-    def _refusal(self, what: str) -> StoreUnavailableError:
-        error = StoreUnavailableError(
-            f"the {self.backend_name} store is unavailable, so {what}: try again once "
-            "it is back"
-        )
-        error.__cause__ = self._breaker.error
-        return error
 
     # -- the primary -------------------------------------------------------------------
 

@@ -123,6 +123,18 @@ class CircuitBreaker:
             "was asked to do may be done"
         )
 
+    def refusal(self, what: str) -> StoreUnavailableError:
+        """Return the error for what only the primary can do.
+
+        Args:
+            what: What was not done, as a clause.
+        """
+        error = StoreUnavailableError(
+            f"{self._name} is unavailable, so {what}: try again once it is back"
+        )
+        error.__cause__ = self.error
+        return error
+
     def _unavailable(self) -> StoreUnavailableError:
         return StoreUnavailableError(f"{self._name} is unavailable")
 

@@ -16,8 +16,9 @@ import random
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.backends.redis.keys import SHARDS, shard_of
+from tracker_store_async.backends.redis.keys import SHARDS, digest_of, shard_of
 from tracker_store_async.backends.redis.scripts import FORGET, INDEX_ADD, INDEX_REMOVE
+from tracker_store_async.backends.redis.users import Users
 from tracker_store_async.errors import TrackerDeserialisationError
 from tracker_store_async.rows import MAX_SENDER_ID_LENGTH, ConversationSummary
 
@@ -65,6 +66,7 @@ class Index:
         self._commands = commands
         self._keys = keys
         self._read_rasa = read_rasa
+        self.users = Users(commands, keys, only_looks=only_looks)
 
     # -- keeping it --------------------------------------------------------------------
 
@@ -95,7 +97,11 @@ class Index:
     async def end_removal(self, sender_id: str, number: int) -> None:
         """Remove the id unless it was added again since the announcement."""
         shard = shard_of(sender_id)
-        keys = (self._keys.shard(shard), self._keys.removals(shard))
+        keys = (
+            self._keys.shard(shard),
+            self._keys.removals(shard),
+            self._keys.users(shard),
+        )
         await self._commands.run(INDEX_REMOVE, keys, sender_id, number)
 
     async def forget(self, sender_id: str) -> None:
@@ -108,7 +114,10 @@ class Index:
             await self._commands.run(FORGET, (*keys, shard), sender_id)
             return
         number = await self.announce_removal(sender_id)
+        digests = await self.users.digests(sender_id)
         if not await self._commands.send("EXISTS", keys.head, keys.rasa):
+            for digest in digests:
+                await self.users.forget(sender_id, digest)
             await self.end_removal(sender_id, number)
         else:
             await self.add([sender_id])
@@ -163,7 +172,12 @@ class Index:
     # -- reading it --------------------------------------------------------------------
 
     async def page(self, listing: Listing) -> list[ConversationSummary]:
-        """Return the next page, ordered by part of the index and then by id."""
+        """Return the next page, ordered by part of the index and then by id.
+
+        The conversations of a user are ordered by id alone.
+        """
+        if listing.user_id is not None:
+            return await self._page_of_user(listing, listing.user_id)
         page: list[ConversationSummary] = []
         shard, after = 0, listing.after
         if after is None or (self._only_looks and self._rasas_ids is None):
@@ -182,6 +196,30 @@ class Index:
                 after = ids[-1]
         return page[: listing.limit]
 
+    async def _page_of_user(
+        self, listing: Listing, user_id: str
+    ) -> list[ConversationSummary]:
+        page: list[ConversationSummary] = []
+        after, is_last = listing.after, False
+        while len(page) < listing.limit and not is_last:
+            wanted = max(FILTERED_CHUNK, listing.limit - len(page))
+            ids = await self.users.page(user_id, after, wanted)
+            heads = await self._heads(ids)
+            for sender_id, head in zip(ids, heads, strict=True):
+                if head[0] is None or head[3] != user_id.encode():
+                    await self.users.forget(sender_id, digest_of(user_id))
+                    continue
+                summary = _checked(_summary(sender_id, head), listing)
+                page += [] if summary is None else [summary]
+            is_last = len(ids) < wanted
+            after = after if is_last else ids[-1]
+        return page[: listing.limit]
+
+    async def _heads(self, ids: Sequence[str]) -> list[Any]:
+        return await self._commands.send_all(
+            [("HMGET", self._keys.of(each).head, *_SUMMARY_FIELDS) for each in ids]
+        )
+
     async def _ids(self, shard: int, after: str | None, limit: int) -> list[str]:
         first = "-" if after is None else f"({after}"
         found = await self._commands.send(
@@ -196,9 +234,7 @@ class Index:
     async def _summaries(
         self, ids: Sequence[str], listing: Listing
     ) -> list[ConversationSummary | None]:
-        heads = await self._commands.send_all(
-            [("HMGET", self._keys.of(each).head, *_SUMMARY_FIELDS) for each in ids]
-        )
+        heads = await self._heads(ids)
         headless = [each for each, h in zip(ids, heads, strict=True) if h[0] is None]
         rasas = await self._rasas(headless, listing.now)
         return [

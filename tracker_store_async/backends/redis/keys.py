@@ -6,6 +6,8 @@ so that one script can take Rasa's value over on a cluster too::
     {tracker:alice}:head    hash: version, times, user, state
     {tracker:alice}:rows    list: the events
     {trackers:0} ... {trackers:15}    sorted sets: the sender ids, the index
+    {trackers:0}:users ...            hashes: by sender id, the digest of its user's id
+    {trackers:user:<digest>}          sorted sets: the sender ids of a user
 
 With a `key_prefix` it is `{<prefix>:tracker:alice}:head` and so on.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from functools import lru_cache
+from hashlib import sha1
 from itertools import count
 from typing import NamedTuple
 
@@ -60,7 +63,25 @@ class Keys:
 
     def removals(self, number: int) -> bytes:
         """Return the key of the removals under way from a part of the index."""
-        return self.shard(number) + b":removals"
+        return removals_from(self.shard(number))
+
+    def users(self, number: int) -> bytes:
+        """Return the key that says whose the conversations of a part are."""
+        return self.shard(number) + b":users"
+
+    def of_user(self, digest: str) -> bytes:
+        """Return the key of the conversations of a user."""
+        return f"{{{self._index}user:{digest}}}".encode()
+
+
+def removals_from(index: bytes) -> bytes:
+    """Return the key of the removals under way from a sorted set of ids."""
+    return index + b":removals"
+
+
+def digest_of(user_id: str) -> str:
+    """Return what stands for a user in the names of keys: any text may be an id."""
+    return sha1(user_id.encode()).hexdigest()  # noqa: S324
 
 
 def shard_of(sender_id: str) -> int:

@@ -66,7 +66,8 @@ async def _size(commands: Commands, keys: Keys) -> tuple[int, int]:
             for key in keys.of(member.decode())[:2]
         ]
         sizes = [each or 0 for each in await commands.send_all(asked)]
-        size += int(await commands.send("MEMORY", "USAGE", shard) or 0)
+        for key in (shard, keys.users(number)):
+            size += int(await commands.send("MEMORY", "USAGE", key) or 0)
         size += round(sum(sizes) * held / max(1, len(members or ())))
         count += held
     return size, count

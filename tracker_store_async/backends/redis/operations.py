@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from tracker_store_async.backends.redis.index import Index
-from tracker_store_async.backends.redis.keys import shard_of
+from tracker_store_async.backends.redis.keys import digest_of, shard_of
 from tracker_store_async.backends.redis.rows import (
     conversation_of_rasa,
     decode_conversation,
@@ -89,6 +89,15 @@ class Operations:
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
+        user_id = append.user_id if self.commands.is_cluster else None
+        if user_id is None:
+            return await self._append_or_begin(append)
+        await self.index.users.add(append.sender_id, user_id)
+        if stored := await self._append_or_begin(append):
+            await self.index.users.moved(append.sender_id, user_id)
+        return stored
+
+    async def _append_or_begin(self, append: Append) -> bool:
         if not append.expected_version:
             return await self._begin(append)
         answer = await self._append(append)
@@ -261,10 +270,13 @@ class Operations:
         if not self.commands.is_cluster:
             return await self._delete(sender_id, now, version)
         number = await self.index.announce_removal(sender_id)
+        digests = await self.index.users.digests(sender_id)
         had_any = await self._delete(sender_id, now, version)
         if version is not None and not had_any:
             await self.index.add([sender_id])  # it may well be there: call it off
             return False
+        for digest in digests:
+            await self.index.users.forget(sender_id, digest)
         await self.index.end_removal(sender_id, number)
         return had_any
 
@@ -324,7 +336,21 @@ class Operations:
 
     async def rewrite(self, rewrite: Rewrite) -> bool:
         """Put other content in the place of what is stored; False if it is not that."""
-        keys = self._keys.of(rewrite.sender_id)
+        users, user_id = self.index.users, rewrite.user_id
+        if not rewrite.changed or not self.commands.is_cluster:
+            return await self._rewrite(rewrite)
+        if user_id is not None:
+            await users.add(rewrite.sender_id, user_id)
+        before = await users.digests(rewrite.sender_id)
+        if not await self._rewrite(rewrite):
+            return False
+        await users.moved(rewrite.sender_id, user_id)
+        for digest in before - {digest_of(user_id or "")}:
+            await users.forget(rewrite.sender_id, digest)
+        return True
+
+    async def _rewrite(self, rewrite: Rewrite) -> bool:
+        keys = self._keys_of(rewrite.sender_id)
         arguments: tuple[Any, ...] = (
             repr(rewrite.now),
             rewrite.expected_version,
@@ -335,7 +361,8 @@ class Operations:
             rows = (encode_row(row.event_id, row.data) for row in rewrite.rows)
             user = rewrite.user_id
             arguments += (repr(rewrite.new_created_at), rewrite.snapshot)
-            arguments += (0 if user is None else 1, user or "", *rows)
+            arguments += (0 if user is None else 1, user or "", rewrite.sender_id)
+            arguments += tuple(rows)
         answer = await self.commands.run(REWRITE, keys, *arguments)
         if not isinstance(answer, list):
             return bool(answer)

@@ -4,14 +4,16 @@ Times come and go as the text of their `repr`: a number of Lua would lose digits
 become numbers only where one is compared with another.
 
 The keys are those of `ConversationKeys`; where everything lies on one server, the
-conversation's part of the index follows, and is kept in step by the same script.
+conversation's part of the index follows, and is kept in step by the same script. The
+keys of users are named by what is stored, so that no caller could name them all: a
+cluster, which asks for that, is never given the index.
 """
 
 from __future__ import annotations
 
 from hashlib import sha1
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 FIELDS = (
     *("version", "first", "session_start", "created_at", "updated_at"),
@@ -36,10 +38,27 @@ local function expired(at, now)
 end
 """
 
+# Whose a conversation is, by the digest of the user's id; '' is nobody's.
+_SET_USER = """
+local function set_user(index, sender, digest)
+  local users, base = index .. ':users', string.gsub(index, '%d+}$', 'user:')
+  local old = redis.call('HGET', users, sender)
+  if old == digest then return end
+  if old then redis.call('ZREM', base .. old .. '}', sender) end
+  if digest ~= '' then
+    redis.call('HSET', users, sender, digest)
+    redis.call('ZADD', base .. digest .. '}', 0, sender)
+  elseif old then
+    redis.call('HDEL', users, sender)
+  end
+end
+"""
+
 # 1 stored, 0 refused, or Rasa's value and its time to live: the caller counts its
 # events and calls again with the hash of what it counted.
 APPEND = Script(
     _EXPIRED
+    + _SET_USER
     + """
 local head, rows, rasa, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local expected, version, start, snapshot = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -78,6 +97,11 @@ end
 redis.call('HSET', head, 'version', version, 'session_start', start,
   'snapshot', snapshot, 'updated_at', stamp, 'expires_at', expires_at)
 if has_user == '1' then redis.call('HSET', head, 'user_id', user) end
+if index and has_user == '1' then
+  set_user(index, sender, redis.sha1hex(user))
+elseif index and begins then
+  set_user(index, sender, '')
+end
 if drop_rasa == '1' then redis.call('DEL', rasa) end
 if ttl == '' then
   redis.call('PERSIST', head)
@@ -127,6 +151,7 @@ return {h, from, found}
 # hash.
 DELETE = Script(
     _EXPIRED
+    + _SET_USER
     + """
 local h = redis.call('HMGET', KEYS[1], 'version', 'expires_at')
 local value = not h[1] and redis.call('GET', KEYS[3])
@@ -143,7 +168,10 @@ if version ~= '' then
   end
 end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
-if KEYS[4] then redis.call('ZREM', KEYS[4], ARGV[2]) end
+if KEYS[4] then
+  redis.call('ZREM', KEYS[4], ARGV[2])
+  set_user(KEYS[4], ARGV[2], '')
+end
 if value then return {value} end
 return (h[1] and not expired(h[2], ARGV[1])) and 1 or 0
 """
@@ -152,6 +180,7 @@ return (h[1] and not expired(h[2], ARGV[1])) and 1 or 0
 # As DELETE, but where Rasa's value alone is there nothing is changed.
 CUT = Script(
     _EXPIRED
+    + _SET_USER
     + """
 local before = tonumber(ARGV[2])
 local h = redis.call('HMGET', KEYS[1], 'version', 'first', 'session_start',
@@ -162,7 +191,10 @@ if not h[1] then
 end
 if expired(h[4], ARGV[1]) then
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
-  if KEYS[4] then redis.call('ZREM', KEYS[4], ARGV[3]) end
+  if KEYS[4] then
+    redis.call('ZREM', KEYS[4], ARGV[3])
+    set_user(KEYS[4], ARGV[3], '')
+  end
   return 0
 end
 local first = tonumber(h[2])
@@ -177,6 +209,7 @@ return 1
 # 1 rewritten, 0 refused; or Rasa's value, which alone was there
 REWRITE = Script(
     _EXPIRED
+    + _SET_USER
     + """
 local head, rows, rasa = KEYS[1], KEYS[2], KEYS[3]
 local h = redis.call('HMGET', head, 'version', 'first', 'created_at', 'expires_at')
@@ -190,7 +223,7 @@ end
 if #ARGV < 8 then return 1 end
 local ttl = redis.call('PTTL', rows)
 redis.call('DEL', rows, rasa)
-for i = 9, #ARGV, 1000 do
+for i = 10, #ARGV, 1000 do
   redis.call('RPUSH', rows, unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end
 if ttl > 0 then redis.call('PEXPIRE', rows, ttl) end
@@ -200,13 +233,18 @@ if ARGV[7] == '1' then
 else
   redis.call('HDEL', head, 'user_id')
 end
+if KEYS[4] then
+  set_user(KEYS[4], ARGV[9], ARGV[7] == '1' and redis.sha1hex(ARGV[8]) or '')
+end
 return 1
 """
 )
 
 FORGET = Script(
-    """
+    _SET_USER
+    + """
 if redis.call('EXISTS', KEYS[1], KEYS[3]) > 0 then return 0 end
+set_user(KEYS[4], ARGV[1], '')
 return redis.call('ZREM', KEYS[4], ARGV[1])
 """
 )
@@ -227,7 +265,17 @@ INDEX_REMOVE = Script(
     """
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('ZREM', KEYS[2], ARGV[1])
+if KEYS[3] then redis.call('HDEL', KEYS[3], ARGV[1]) end
 return redis.call('ZREM', KEYS[1], ARGV[1])
 """
 )
 """End a removal that was announced with a number, unless it was called off."""
+
+FORGET_USER = Script(
+    """
+local user = redis.call('HGET', KEYS[1], 'user_id')
+if user and redis.sha1hex(user) == ARGV[2] then return 0 end
+return redis.call('ZREM', KEYS[2], ARGV[1])
+"""
+)
+"""Remove an id from those of a user, on one server, unless it is that user's."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from tracker_store_async.backends.redis.client import Commands
     from tracker_store_async.backends.redis.operations import Operations
+    from tracker_store_async.backends.redis.users import Users
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.credentials import PasswordSource
     from tracker_store_async.domain import Domain
@@ -55,7 +56,13 @@ CONNECT_SECONDS = 10.0
 DEFAULT_MAX_CONNECTIONS = 50
 CLOSE_SECONDS = 5.0
 
-LAYOUT_STEPS: dict[int, Callable[[Commands], Awaitable[None]]] = {}
+
+async def _find_users(users: Users) -> None:
+    """Make the sets of what each user has, which version 1 did not keep."""
+    await users.find_all()
+
+
+LAYOUT_STEPS: dict[int, Callable[[Users], Awaitable[None]]] = {1: _find_users}
 """What leads from a version of the layout to the next one."""
 
 
@@ -231,16 +238,17 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
             with self._translated:
                 if commands.is_cluster:
                     await client.initialize()
-                await self._check_layout(commands)
+                operations = Operations(
+                    commands,
+                    self._keys,
+                    delete_rasa_data=self._delete_rasa_data,
+                    only_looks=not self._creates_layout,
+                )
+                await self._check_layout(commands, operations.index.users)
         except BaseException:
             await self._close()
             raise
-        self._operations = Operations(
-            commands,
-            self._keys,
-            delete_rasa_data=self._delete_rasa_data,
-            only_looks=not self._creates_layout,
-        )
+        self._operations = operations
 
     @property
     def _keeps_connections(self) -> bool:
@@ -249,8 +257,8 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         is_ours = self._own_client is None and options.deployment_mode == "standalone"
         return is_ours and options.credential_provider is None
 
-    async def _check_layout(self, commands: Commands) -> None:
-        """Refuse a layout that a later version of this library wrote."""
+    async def _check_layout(self, commands: Commands, users: Users) -> None:
+        """Refuse a layout that another version wrote, or upgrade it if told so."""
         found = await commands.send("GET", self._keys.layout)
         if found is None:
             if self._creates_layout:
@@ -267,7 +275,7 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
             version,
             SCHEMA_VERSION,
             LAYOUT_STEPS,
-            commands,
+            users,
             partial(commands.send, "SET", self._keys.layout),
         )
 

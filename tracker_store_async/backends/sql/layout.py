@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import false, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tracker_store_async import errors
 from tracker_store_async.backends.sql.schema import (
@@ -25,14 +24,13 @@ from tracker_store_async.backends.sql.schema import (
     RASA_COLUMNS,
     UPGRADING,
     Tables,
-    room_statement,
 )
 from tracker_store_async.stored_layout import check_version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from sqlalchemy import Connection, Dialect, Table
+    from sqlalchemy import Connection, Table
     from sqlalchemy.engine import Inspector
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -239,20 +237,6 @@ async def create_layout(connection: AsyncConnection, tables: Tables) -> None:
     """Create the tables that are missing, and the version last. Hold the lock."""
     await connection.run_sync(tables.metadata.create_all)
     await write_version(connection, tables, LAYOUT_VERSION)
-
-
-def creating_statements(dialect: Dialect, tables: Tables) -> list[str]:
-    """Return what `create_layout` runs where there is nothing yet, as text."""
-    found: list[str] = []
-    for table in tables.metadata.sorted_tables:
-        found.append(str(CreateTable(table).compile(dialect=dialect)).strip())
-        indexes = sorted(table.indexes, key=lambda each: str(each.name))
-        found += (str(CreateIndex(i).compile(dialect=dialect)).strip() for i in indexes)
-    if dialect.name == "postgresql":
-        found.append(room_statement(dialect, tables.conversations))
-    name = dialect.identifier_preparer.format_table(tables.layout)
-    found.append(f"INSERT INTO {name} (version) VALUES ({LAYOUT_VERSION})")  # noqa: S608
-    return found
 
 
 async def write_version(

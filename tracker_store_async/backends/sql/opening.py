@@ -13,26 +13,19 @@ from tracker_store_async.backends.sql.layout import (
     create_layout,
     inspect_layout,
     schema_lock,
-    write_version,
 )
+from tracker_store_async.backends.sql.migrations import migrate
 from tracker_store_async.backends.sql.mysql import MysqlOperations
 from tracker_store_async.backends.sql.oracle import OracleOperations
 from tracker_store_async.backends.sql.postgresql import (
     AsyncpgOperations,
     PostgresqlOperations,
 )
-from tracker_store_async.backends.sql.schema import LAYOUT_VERSION
 from tracker_store_async.backends.sql.sqlite import SqliteOperations
-from tracker_store_async.backends.sql.upgrade import (
-    rebuild_conversations,
-    upgrade_from_rasa,
-)
+from tracker_store_async.backends.sql.upgrade import rebuild_conversations
 from tracker_store_async.errors import ConfigurationError
-from tracker_store_async.stored_layout import climb
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.core import CoreOperations
@@ -40,11 +33,6 @@ if TYPE_CHECKING:
     from tracker_store_async.backends.sql.schema import Tables
 
 Operations: TypeAlias = "CoreOperations | SqliteOperations"
-
-LAYOUT_STEPS: dict[
-    int, Callable[[tuple[AsyncConnection, Tables]], Awaitable[None]]
-] = {}
-"""What leads from a version of the layout to the next one. Hold the lock."""
 
 _CREATED_MEANWHILE = 955
 """Oracle: the name is used by an existing object."""
@@ -117,22 +105,10 @@ async def ensure_layout(
         check_layout(layout, **allowed)
         if layout.state is LayoutState.NONE:
             await _create(connection, tables)
-        elif layout.state is LayoutState.OLDER:
-            await _climb(connection, tables, layout.version or 0)
         elif layout.state is LayoutState.PARTIAL:
             await rebuild_conversations(connection, tables)
         elif layout.state is not LayoutState.CURRENT:
-            await upgrade_from_rasa(connection, tables)
-
-
-async def _climb(connection: AsyncConnection, tables: Tables, version: int) -> None:
-    await climb(
-        version,
-        LAYOUT_VERSION,
-        LAYOUT_STEPS,
-        (connection, tables),
-        lambda number: write_version(connection, tables, number),
-    )
+            await migrate(connection, tables)
 
 
 async def _create(connection: AsyncConnection, tables: Tables) -> None:

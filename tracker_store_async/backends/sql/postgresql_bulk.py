@@ -6,15 +6,16 @@ append after the other, each of which has to reach the disk by itself.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.backends.sql.columns import INSERTED, event_tuples
+from tracker_store_async.backends.sql.columns import INSERTED, column_text
 from tracker_store_async.backends.sql.core import MAX_POSITION
 from tracker_store_async.backends.sql.paging import check_whole, page_end
 from tracker_store_async.rows import NewRow, StoredConversation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -104,12 +105,7 @@ class Bulk:
                 columns = zip(*map(_advanced, others), strict=True)
                 found = await driver.fetch(self._advance, *map(list, columns))
                 stored.update(row[0] for row in found)
-            records = [
-                record
-                for append in ordered
-                if append.sender_id in stored
-                for record in event_tuples(append)
-            ]
+            records = _records(each for each in ordered if each.sender_id in stored)
             if records:
                 await driver.copy_records_to_table(
                     self._events.name,
@@ -179,6 +175,42 @@ def _advanced(append: Append) -> tuple[Any, ...]:
         append.user_id,
         append.now,
     )
+
+
+class _ColumnTexts(dict[str | None, str | None]):
+    """What `column_text` says of a text, which a batch repeats for most of its rows.
+
+    It was a third of the time that this process spends on a copy.
+    """
+
+    def __missing__(self, text: str | None) -> str | None:
+        found = self[text] = column_text(text)
+        return found
+
+
+def _records(appends: Iterable[Append]) -> list[tuple[Any, ...]]:
+    of = _ColumnTexts()
+    return [
+        (
+            append.sender_id,
+            position,
+            event_id,
+            data,
+            of[type_name],
+            timestamp if timestamp is None or isfinite(timestamp) else None,
+            of[intent_name],
+            of[action_name],
+        )
+        for append in appends
+        for position, (
+            event_id,
+            data,
+            type_name,
+            timestamp,
+            intent_name,
+            action_name,
+        ) in enumerate(append.rows, append.position)
+    ]
 
 
 def _first(read: Read, header: Any) -> int:

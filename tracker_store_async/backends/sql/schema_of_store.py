@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from tracker_store_async.backends.sql.layout import (
     Layout,
     LayoutState,
-    creating_statements,
     inspect_layout,
 )
+from tracker_store_async.backends.sql.migrations import statements
 from tracker_store_async.backends.sql.opening import ensure_layout
 from tracker_store_async.backends.sql.schema import build_tables
 from tracker_store_async.errors import SchemaError
@@ -83,7 +83,7 @@ class SchemaOfStore:
         engine = await settled(self._connected_engine())
         try:
             tables = build_tables(engine.dialect, self._connector.options.schema)
-            return creating_statements(engine.dialect, tables)
+            return statements(engine.dialect, tables)
         finally:
             await self._connector.release(engine)
 

@@ -1,5 +1,7 @@
 """From Rasa's table `events` to our layout, once somebody said so.
 
+These are the steps of the first revision; `migrations` has Alembic take them.
+
 PostgreSQL and SQLite do it in one transaction: cut short, nothing has happened. MySQL,
 MariaDB and Oracle commit each change of a table, so there the layout's version is 0
 while the upgrade is under way, and each step can be run again. At every moment the rows
@@ -13,25 +15,27 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tracker_store_async.backends.sql.migrations import migrate
 from tracker_store_async.backends.sql.upgrade.common import REBUILD
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tracker_store_async.backends.sql.schema import Tables
+    from tracker_store_async.backends.sql.upgrade.common import Step
 
 
-async def upgrade_from_rasa(connection: AsyncConnection, tables: Tables) -> None:
-    """Upgrade Rasa's table, or finish an upgrade that was cut short.
+def steps_of(dialect: str) -> Sequence[Step]:
+    """Return the steps for a database.
 
     Args:
-        connection: Holds the schema lock.
-        tables: The layout to be there.
+        dialect: Name of its dialect.
     """
-    name = connection.dialect.name
-    module = import_module(f"{__name__}.{'mysql' if name == 'mariadb' else name}")
-    for step in module.STEPS:
-        await step(connection, tables)
+    name = "mysql" if dialect == "mariadb" else dialect
+    steps: Sequence[Step] = import_module(f"{__name__}.{name}").STEPS
+    return steps
 
 
 async def rebuild_conversations(connection: AsyncConnection, tables: Tables) -> None:
@@ -43,7 +47,7 @@ async def rebuild_conversations(connection: AsyncConnection, tables: Tables) -> 
     """
     if connection.dialect.name in ("mysql", "mariadb"):
         # Its steps can be repeated, and one of them may be what is missing.
-        await upgrade_from_rasa(connection, tables)
+        await migrate(connection, tables)
         return
     for step in REBUILD:
         await step(connection, tables)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
-from tracker_store_async.backends.sql.layout import columns_of, write_version
-from tracker_store_async.backends.sql.schema import UPGRADING, mysql_collation
+from tracker_store_async.backends.sql.layout import columns_of
+from tracker_store_async.backends.sql.schema import mysql_collation
 from tracker_store_async.backends.sql.upgrade.common import (
     RASA_INDEX,
     create_other_tables,
     fill_conversations,
-    finish,
     run,
 )
 
@@ -61,12 +60,6 @@ _REQUIRE = """
 ALTER TABLE {events} MODIFY position INTEGER NOT NULL,
     ADD CONSTRAINT uq_events_sender_id_position UNIQUE (sender_id, position)
 """
-
-
-async def begin(connection: AsyncConnection, tables: Tables) -> None:
-    """Create our other tables and say that an upgrade is under way."""
-    await create_other_tables(connection, tables)
-    await write_version(connection, tables, UPGRADING)
 
 
 async def convert_table(connection: AsyncConnection, tables: Tables) -> None:
@@ -130,10 +123,9 @@ def _has_rasa_index(connection: Connection, tables: Tables) -> bool:
 
 
 STEPS: list[Step] = [
-    begin,
+    create_other_tables,
     convert_table,
     number_events,
     drop_rasa_index,
     fill_conversations,
-    finish,
 ]

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect
 
-from tracker_store_async.backends.sql.layout import columns_of, write_version
-from tracker_store_async.backends.sql.schema import UPGRADING
+from tracker_store_async.backends.sql.layout import columns_of
 from tracker_store_async.backends.sql.upgrade.common import (
     create_other_tables,
     fill_conversations,
-    finish,
     run,
 )
 
@@ -41,12 +39,6 @@ REQUIRE = (
 )
 
 
-async def begin(connection: AsyncConnection, tables: Tables) -> None:
-    """Create our other tables and say that an upgrade is under way."""
-    await create_other_tables(connection, tables)
-    await write_version(connection, tables, UPGRADING)
-
-
 async def add_columns(connection: AsyncConnection, tables: Tables) -> None:
     """Add our columns to Rasa's table, and let the table give the ids."""
     if "position" not in await connection.run_sync(columns_of, tables.events):
@@ -68,9 +60,8 @@ def _has_unique_positions(connection: Connection, tables: Tables) -> bool:
 
 
 STEPS: list[Step] = [
-    begin,
+    create_other_tables,
     add_columns,
     number_events,
     fill_conversations,
-    finish,
 ]

@@ -8,7 +8,6 @@ from tracker_store_async.backends.sql.upgrade.common import (
     RASA_INDEX,
     create_other_tables,
     fill_conversations,
-    finish,
     run,
 )
 
@@ -64,5 +63,4 @@ STEPS: list[Step] = [
     require_positions,
     create_other_tables,
     fill_conversations,
-    finish,
 ]

@@ -11,7 +11,6 @@ from tracker_store_async.backends.sql.upgrade.common import (
     RASA_INDEX,
     create_other_tables,
     fill_conversations,
-    finish,
 )
 from tracker_store_async.errors import SchemaError
 
@@ -107,5 +106,4 @@ STEPS: list[Step] = [
     swap_tables,
     create_other_tables,
     fill_conversations,
-    finish,
 ]

@@ -22,6 +22,7 @@ from tracker_store_async.state import ACTION_LISTEN, ConversationState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from tracker_store_async.encoded_events import EncodedEvents
     from tracker_store_async.slots import Slot
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
@@ -211,14 +212,18 @@ class ConversationHistory(ConversationState):
         for event in self.applied_events():
             event.apply_to(self)
 
-    def state_snapshot(self) -> dict[str, Any]:
+    def state_snapshot(self, texts: EncodedEvents | None = None) -> dict[str, Any]:
         """Return the state without the events, as data that JSON can hold.
 
         `tracker_store_async.snapshot` says what is in it. It shares values with the
         tracker: encode or copy it before the tracker changes again.
+
+        Args:
+            texts: Events that are encoded already; what stands for them is put in
+                their place.
         """
         return {
-            **take_snapshot(self),
+            **take_snapshot(self, texts),
             "latest_input_channel": self.get_latest_input_channel(),
         }
 

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker_store_async import errors
 from tracker_store_async.cursor import (
+    SESSION_START,
     identify_all,
     is_session_action,
-    is_session_start,
 )
+from tracker_store_async.encoded_events import EncodedEvents
 from tracker_store_async.events import UserUttered
 from tracker_store_async.observation import observed
-from tracker_store_async.overlap import adds_entities, keys_of, overlap
+from tracker_store_async.overlap import adds_entities, keys_of, landed_run, overlap
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Append
+from tracker_store_async.save_turn import SaveTurn
 from tracker_store_async.serialization import (
     check_tracker,
     encode_row,
@@ -71,29 +73,6 @@ class Prepared(NamedTuple):
 
     batch: Batch
     request: Append
-
-
-class SaveTurn:
-    """Keeps other tasks from saving the same tracker object meanwhile."""
-
-    __slots__ = ("_done", "_tracker")
-
-    def __init__(self, tracker: DialogueStateTracker) -> None:
-        self._tracker = tracker
-
-    async def __aenter__(self) -> None:
-        """Wait until no other task saves it."""
-        tracker, loop = self._tracker, asyncio.get_running_loop()
-        while (other := tracker._save_under_way) is not None:
-            if other.get_loop() is not loop:
-                break  # what was under way on a loop that is gone never ends
-            await asyncio.wait([other])
-        self._done = tracker._save_under_way = loop.create_future()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        """Let the next one."""
-        self._tracker._save_under_way = None
-        self._done.set_result(None)
 
 
 class Saver:
@@ -442,10 +421,14 @@ def encode_batch(
     cursor = tracker._log
     version, count = cursor.version or 0, len(cursor.pending)
     session_start = session_start_after(cursor, count)
-    rows = _encoded(cursor.pending[:most_rows])
+    pending = cursor.pending[:most_rows]
+    rows = _encoded(pending)
+    texts = EncodedEvents(
+        (entry.event, row.data) for entry, row in zip(pending, rows, strict=True)
+    )
     try:
-        state = session_state(tracker, session_start)
-        snapshot = encode_snapshot(state, version + count, session_start)
+        state = session_state(tracker, session_start, texts)
+        snapshot = encode_snapshot(state, version + count, session_start, texts)
     except errors.EventSerialisationError:
         _encoded(cursor.pending)  # says which event it is
         raise
@@ -467,7 +450,7 @@ def session_start_after(cursor: LogCursor, count: int) -> int:
     """
     start = cursor.session_start
     for offset, entry in enumerate(cursor.pending[:count]):
-        if is_session_start(entry.event):
+        if entry.event.type_name == SESSION_START:
             after_action = (
                 is_session_action(cursor.pending[offset - 1].event)
                 if offset
@@ -477,14 +460,18 @@ def session_start_after(cursor: LogCursor, count: int) -> int:
     return start
 
 
-def session_state(tracker: DialogueStateTracker, session_start: int) -> dict[str, Any]:
+def session_state(
+    tracker: DialogueStateTracker,
+    session_start: int,
+    texts: EncodedEvents | None = None,
+) -> dict[str, Any]:
     """Return the state that a replay of the latest session alone would give.
 
     `session_started` resets the state, so a tracker that holds earlier sessions too has
     the same one; only what reverts events, or looks for a message, can reach across.
     """
     cursor = tracker._log
-    state = tracker.state_snapshot()
+    state = tracker.state_snapshot(texts)
     if cursor.base == session_start:
         return state
     first_held = (cursor.version or 0) + len(cursor.pending) - len(tracker.events)
@@ -505,27 +492,3 @@ def as_uttered(message: UserUttered) -> UserUttered:
         other.entities = list(stored or [])
     other.use_text_for_featurization = None
     return other
-
-
-def landed_run(
-    mine: Sequence[str], stored: StoredConversation | None
-) -> tuple[int, int]:
-    """Return where the first of these events stand in the log already, and how many.
-
-    The answer is (0, 0) if an earlier attempt did not land. The first ones may have
-    been erased since, up to a session that begins among them.
-    """
-    ids = [] if stored is None else [event_id for event_id, _ in stored.rows]
-    known = set(ids)
-    erased = next((n for n, event_id in enumerate(mine) if event_id in known), None)
-    if stored is None or erased is None:
-        return 0, 0
-    at = ids.index(mine[erased])
-    if erased and at:
-        return 0, 0
-    count = erased
-    for theirs, own in zip(ids[at:], mine[erased:], strict=False):
-        if theirs != own:
-            break
-        count += 1
-    return stored.first_position + at - erased, count

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic_core import from_json
 
 from tracker_store_async import errors
-from tracker_store_async.events import decode_event, encode_event, encode_json
+from tracker_store_async.events import decode_event, encode_json
+from tracker_store_async.events.codec import encode_fields, fields_of
 from tracker_store_async.rows import MAX_SENDER_ID_LENGTH, NewRow
 from tracker_store_async.tracker import Dialogue, DialogueStateTracker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tracker_store_async.encoded_events import EncodedEvents
     from tracker_store_async.events import Event
     from tracker_store_async.rows import StoredRow
 
@@ -103,19 +105,20 @@ def encode_row(event: Event, event_id: str) -> NewRow:
     Raises:
         EventSerialisationError: It holds a value that JSON cannot represent.
     """
-    # Not with `getattr`: pydantic takes 3 us to say that there is none.
-    parse_data = event.__dict__.get("parse_data")
-    if parse_data is None and event.__pydantic_extra__:
-        parse_data = event.__pydantic_extra__.get("parse_data")
+    fields = fields_of(event)
+    # Not an attribute of the event: pydantic takes 3 us to say that there is none.
+    parse_data = fields.get("parse_data")
     intent = parse_data.get("intent") if isinstance(parse_data, dict) else None
+    intent_name = intent.get("name") if isinstance(intent, dict) else None
+    action_name = fields.get("name")
     timestamp = event.timestamp
     return NewRow(
         event_id,
-        encode_event(event),
+        encode_fields(event, fields),
         event.type_name,
         float(timestamp) if _is_finite_number(timestamp) else None,
-        _text_or_none(intent.get("name")) if isinstance(intent, dict) else None,
-        _text_or_none(event.stored_name),
+        None if intent_name is None else _text_or_none(intent_name),
+        None if action_name is None else _text_or_none(action_name),
     )
 
 
@@ -198,13 +201,24 @@ def decode_rows(
         raise
 
 
-def encode_snapshot(state: Mapping[str, Any], version: int, session_start: int) -> str:
+def encode_snapshot(
+    state: Mapping[str, Any],
+    version: int,
+    session_start: int,
+    texts: EncodedEvents | None = None,
+) -> str:
     """Encode the state of the latest session as it is after `version` events.
+
+    Args:
+        state: The state.
+        version: Number of events.
+        session_start: Position where the latest session starts.
+        texts: Stands for events in the state, if any does.
 
     Raises:
         EventSerialisationError: The state holds a value that JSON cannot represent.
     """
-    return encode_json(
+    text = encode_json(
         {
             "format": SNAPSHOT_FORMAT,
             "version": version,
@@ -213,6 +227,7 @@ def encode_snapshot(state: Mapping[str, Any], version: int, session_start: int) 
         },
         "state snapshot",
     )
+    return text if texts is None else texts.put_into(text)
 
 
 def decode_snapshot(

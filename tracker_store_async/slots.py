@@ -279,8 +279,17 @@ class AnySlotDict(dict[str, Slot]):
     """Slots of a tracker without a domain: every slot exists as soon as it is used."""
 
     def __missing__(self, name: str) -> Slot:
-        """Create the slot."""
-        slot = self[name] = AnySlot(name)
+        """Create the slot: `AnySlot(name)`, in one step, as each load does it."""
+        slot = self[name] = object.__new__(AnySlot)
+        slot.__dict__ = {
+            "name": name,
+            "mappings": [],
+            "initial_value": None,
+            "value_reset_delay": None,
+            "influence_conversation": False,
+            "_value": None,
+            "_has_been_set": False,
+        }
         return slot
 
     def __contains__(self, name: object) -> bool:

@@ -24,15 +24,20 @@ from tracker_store_async.state import TrackerActiveLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from tracker_store_async.encoded_events import EncodedEvents
     from tracker_store_async.events import Event
     from tracker_store_async.state import ConversationState
 
 
-def take_snapshot(state: ConversationState) -> dict[str, Any]:
+def take_snapshot(
+    state: ConversationState, texts: EncodedEvents | None = None
+) -> dict[str, Any]:
     """Return the state as plain data, which shares values with it.
 
     Args:
         state: The state; its `latest_input_channel` is for the tracker to add.
+        texts: Events that are encoded already; what stands for them is put in their
+            place.
     """
     return {
         "slots": dict(state._assigned_slots),
@@ -40,8 +45,8 @@ def take_snapshot(state: ConversationState) -> dict[str, Any]:
         "followup_action": state.followup_action,
         "latest_action": dict(state.latest_action or {}),
         "active_loop": _loop_data(state.active_loop, state.latest_message),
-        "latest_message": _message_data(state.latest_message),
-        "latest_bot_utterance": _event_data(state.latest_bot_utterance),
+        "latest_message": _message_data(state.latest_message, texts),
+        "latest_bot_utterance": _event_data(state.latest_bot_utterance, texts),
         "loop_names": sorted(state._loop_names),
     }
 
@@ -113,22 +118,29 @@ def _loop_from(
     )
 
 
-def _event_data(event: Event | None) -> dict[str, Any] | None:
+def _event_data(
+    event: UserUttered | BotUttered | None, texts: EncodedEvents | None
+) -> Any:
     """Return the event's fields, or None for the placeholder that says nothing."""
     if event is None:
         return None
+    if event.text and texts is not None:  # so it says something
+        return texts.stand_in(event) or event.shared_dict()
     data = event.shared_dict()
     return None if {**data, "timestamp": 0} in _NOTHING_SAID else data
 
 
-def _message_data(message: UserUttered | None) -> dict[str, Any] | None:
+def _message_data(
+    message: UserUttered | None, texts: EncodedEvents | None
+) -> dict[str, Any] | None:
     if message is None:
         return None
     decided = message.use_text_for_featurization
-    if decided is None and not message.entities and _event_data(message) is None:
+    event = _event_data(message, texts)
+    if event is None and decided is None and not message.entities:
         return None
     data: dict[str, Any] = {
-        "event": message.shared_dict(),
+        "event": message.shared_dict() if event is None else event,
         "use_text_for_featurization": decided,
     }
     if message.entities is not message.parse_data.get("entities"):

@@ -71,8 +71,17 @@ def encode_event(event: Event) -> str:
     Raises:
         EventSerialisationError: It holds a value that JSON cannot represent.
     """
+    return encode_fields(event, fields_of(event))
+
+
+def fields_of(event: Event) -> dict[str, Any]:
+    """Return the JSON object of an event, to be encoded at once and not changed."""
     own = type(event).as_dict is Event.as_dict
-    fields = event.shared_dict() if own else event.as_dict()
+    return event.shared_dict() if own else event.as_dict()
+
+
+def encode_fields(event: Event, fields: dict[str, Any]) -> str:
+    """Encode what `fields_of` has returned; see `encode_event`."""
     return encode_fast(fields) or encode_with_care(
         fields, f"an event of type {event.type_name!r}"
     )

@@ -1,0 +1,68 @@
+"""The state of a save takes over the texts of its events."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import workload
+from tracker_store_async import DialogueStateTracker
+from tracker_store_async.encoded_events import EncodedEvents
+from tracker_store_async.events import (
+    BotUttered,
+    EntitiesAdded,
+    Event,
+    SlotSet,
+    UserUttered,
+    event_from_dict,
+)
+from tracker_store_async.saving import encode_batch, session_state
+from tracker_store_async.serialization import encode_row, encode_snapshot
+from tracker_store_async.slots import AnySlot, AnySlotDict
+
+ENTITY = {"entity": "x", "value": "y"}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [event_from_dict(fields) for fields in workload.turn(1)],
+        [UserUttered("hi"), EntitiesAdded([ENTITY]), BotUttered("ho")],
+        [UserUttered("hi", entities=[ENTITY], use_text_for_featurization=True)],
+        [UserUttered("\ud800 hi"), BotUttered("ho \ud800")],
+        [UserUttered.empty(), BotUttered.empty()],
+        [UserUttered(None, intent={"name": "greet"}), BotUttered(None, {"a": 1})],
+        [SlotSet("a", 'x"1"'), BotUttered("ho"), UserUttered("hi"), BotUttered("hu")],
+    ],
+)
+def test_the_state_is_as_if_it_were_encoded_on_its_own(events: list[Event]) -> None:
+    tracker = DialogueStateTracker("alice")
+    for event in events:
+        tracker.update(event)
+    for most_rows in (None, 1):  # the others are encoded later
+        batch = encode_batch(tracker, most_rows=most_rows)
+        state = session_state(tracker, batch.session_start)
+        alone = encode_snapshot(state, len(events), batch.session_start)
+        assert batch.snapshot == alone
+
+
+def test_nothing_stands_for_an_event_that_writes_itself_in_another_way() -> None:
+    class Odd(BotUttered):
+        def as_dict(self) -> dict[str, object]:
+            return {"event": "bot"}
+
+    odd, plain = Odd("hi"), BotUttered("hi")
+    texts = EncodedEvents([(odd, "{}"), (plain, "{}")])
+    assert texts.stand_in(odd) is None
+    assert texts.stand_in(BotUttered("hi")) is None
+    stand_in = texts.stand_in(plain)
+    assert texts.put_into(f'["{stand_in}", "{stand_in}x"]') == f'[{{}}, "{stand_in}x"]'
+
+
+def test_a_row_has_the_columns_that_its_json_has() -> None:
+    fields = {"event": "other", "name": "a", "parse_data": {"intent": {"name": "b"}}}
+    row = encode_row(event_from_dict(fields), "1")
+    assert (row.action_name, row.intent_name) == ("a", "b")
+
+
+def test_a_slot_that_comes_into_being_is_like_any_other() -> None:
+    assert vars(AnySlotDict()["a"]) == vars(AnySlot("a"))

@@ -30,10 +30,13 @@ class Deadlines:
 
     Args:
         seconds: Longest time that an operation may take.
+
+    Attributes:
+        seconds: The same.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._under_way: dict[_Operation, None] = {}  # in the order of their ends
         self._timer: asyncio.TimerHandle | None = None
 
@@ -50,7 +53,7 @@ class Deadlines:
         task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("operations are awaited in a task")
-        operation = _Operation(task, loop.time() + self._seconds)
+        operation = _Operation(task, loop.time() + self.seconds)
         self._under_way[operation] = None
         if self._timer is None:
             self._timer = loop.call_at(operation.end, self._ring, loop)

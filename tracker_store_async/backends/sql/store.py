@@ -211,8 +211,7 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
         else:
             self._connector = OwnEngine(engine, options)
         self.backend_name = self._connector.dialect
-        self._command_timeout_seconds = engines.command_seconds(options)
-        self._deadlines = Deadlines(self._command_timeout_seconds)
+        self._deadlines = Deadlines(engines.command_seconds(options))
         self.outbox = outbox and check_outbox(self._connector)
         self._outbox: SqlOutbox | None = None
         self._auto_upgrade = auto_upgrade
@@ -260,7 +259,7 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
             raise
 
     async def _open_whole(self) -> None:
-        self._deadlines = Deadlines(self._command_timeout_seconds)  # of this loop
+        self._deadlines = Deadlines(self._deadlines.seconds)  # of this loop
         engine = await self._connected_engine()
         try:
             with self._translated:
@@ -277,7 +276,7 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
 
     async def _create_outbox(self, engine: AsyncEngine) -> None:
         schema = self._connector.options.schema
-        self._outbox = SqlOutbox(engine, schema, self._command_timeout_seconds)
+        self._outbox = SqlOutbox(engine, schema, self._deadlines.seconds)
         if self._creates_layout:
             await self._outbox.create(create_tables=self._create_tables)
         self._opened.outbox = self._outbox.messages

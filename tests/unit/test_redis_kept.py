@@ -21,7 +21,7 @@ pytest.importorskip("redis", reason="the extra redis is not installed")
 from redis.asyncio import Connection
 
 from tracker_store_async.backends.redis import kept
-from tracker_store_async.backends.redis.kept import encoded, word
+from tracker_store_async.backends.redis.kept import encoded
 from tracker_store_async.backends.redis.operations import ROWS_BY_SCRIPT
 from tracker_store_async.backends.redis.scripts import READ
 
@@ -44,7 +44,6 @@ def test_a_command_is_encoded_as_redis_py_does(command: tuple[Any, ...]) -> None
 
 
 def test_the_beginning_of_a_script_call_is_encoded_once() -> None:
-    assert READ.head == word("EVALSHA") + word(READ.sha)
     whole = encoded(("EVALSHA", READ.sha, 1, b"key"))
     assert encoded((1, b"key"), head=READ.head, given=2) == whole
 
@@ -136,7 +135,7 @@ async def test_a_long_read_takes_two_round_trips(redis_server: Any) -> None:
     url = f"redis://{redis_server.host}:{redis_server.port}"
     async with (
         counting_proxy(url) as (proxied, proxy),
-        opened(redis_server, port=urlsplit(proxied).port) as store,
+        opened(redis_server, host="127.0.0.1", port=urlsplit(proxied).port) as store,
     ):
         assert await store._append(append(0, MANY))
         await store._read(read(last=1))  # the server knows the scripts from now on

@@ -1,11 +1,11 @@
 """Connections of redis-py's pool that stay at hand between two commands.
 
-redis-py's `execute_command` spends three quarters of a short command's time around it:
-it lends a connection under a lock, dispatches events, records metrics, wraps the
-command in its retries, makes a task and two timers of its own to bound it, and encodes
-the arguments one by one. Here a connection stays at hand, and a command is written to
-it and its answer read with redis-py's own methods for that. The pool stays the one that
-opens, authenticates, counts and limits.
+What redis-py's `execute_command` does around a short command takes longer than the
+command: it lends a connection under a lock, dispatches events, records metrics, wraps
+the command in its retries, makes a task and two timers of its own to bound it, and
+encodes the arguments one by one. Here a connection stays at hand, and a command is
+written to it and its answer read with redis-py's own methods for that. The pool stays
+the one that opens, authenticates, counts and limits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from redis.asyncio import ConnectionPool
 
@@ -148,14 +148,11 @@ def encoded(arguments: Sequence[Any], *, head: bytes = b"", given: int = 0) -> b
 
     Args:
         arguments: Its words: bytes, or what is written as its `str`.
-        head: The first words, encoded already by `word`.
+        head: The first words, encoded already.
         given: How many these are.
     """
-    words: Iterable[bytes] = map(word, arguments)
-    return b"*%d\r\n%b%b" % (len(arguments) + given, head, b"".join(words))
-
-
-def word(argument: Any) -> bytes:
-    """Return one word of a command as it is sent."""
-    data = argument if type(argument) is bytes else str(argument).encode()
-    return b"$%d\r\n%b\r\n" % (len(data), data)
+    words = [b"*%d\r\n%b" % (len(arguments) + given, head)]
+    for argument in arguments:
+        data = argument if type(argument) is bytes else str(argument).encode()
+        words.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(words)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from tracker_store_async.rows import Read
 
-SHORT_READ_ROWS = 256
-"""Most rows that are read on the connection that writes: some 0.2 ms."""
+SHORT_READ_ROWS = 2_000
+"""Most rows that are read on the connection that writes: 1 ms, as a save takes to be
+synced. More are read on the other one, after a second hop to a thread."""
 
 _READ_HEADER = """
 SELECT version, first_position, session_start, snapshot, created_at, updated_at,

@@ -70,10 +70,12 @@ WHERE sender_id = :sender_id
 """
 _ADVANCE = """
 UPDATE conversations SET version = ?, session_start = ?, snapshot = ?, updated_at = ?,
-    expires_at = ?, user_id = coalesce(?, user_id)
+    expires_at = ?
 WHERE sender_id = ? AND version = ? AND created_at = coalesce(?, created_at)
     AND (expires_at IS NULL OR expires_at > ?)
 """
+# Only where there is one: setting it writes a page of the index on it, changed or not.
+_NAME_USER = "UPDATE conversations SET user_id = ? WHERE sender_id = ?"
 _BEGIN = """
 INSERT INTO conversations (sender_id, version, first_position, session_start, snapshot,
     created_at, updated_at, expires_at, user_id)
@@ -304,13 +306,15 @@ def _advance(conn: sqlite3.Connection, append: Append) -> bool:
         append.snapshot,
         append.stamp,
         append.expires_at,
-        append.user_id,
         append.sender_id,
         append.expected_version,
         append.created_at,
         append.now,
     )
-    return conn.execute(_ADVANCE, values).rowcount == 1
+    is_mine = conn.execute(_ADVANCE, values).rowcount == 1
+    if is_mine and append.user_id is not None:
+        conn.execute(_NAME_USER, (append.user_id, append.sender_id))
+    return is_mine
 
 
 def _begin(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool:

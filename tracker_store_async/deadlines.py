@@ -30,6 +30,9 @@ class Deadlines:
 
     Args:
         seconds: Longest time that an operation may take.
+
+    Attributes:
+        seconds: The same.
     """
 
     def __init__(self, seconds: float) -> None:

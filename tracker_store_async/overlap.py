@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tracker_store_async.events import Event
+    from tracker_store_async.rows import StoredConversation
 
 
 def adds_entities(events: Iterable[Event]) -> bool:
@@ -88,3 +89,27 @@ def common_prefixes(pattern: Sequence[str], text: Sequence[str]) -> list[int]:
         if at + length > right:
             left, right = at, at + length
     return lengths[len(pattern) + 1 :]
+
+
+def landed_run(
+    mine: Sequence[str], stored: StoredConversation | None
+) -> tuple[int, int]:
+    """Return where the first of these events stand in the log already, and how many.
+
+    The answer is (0, 0) if an earlier attempt did not land. The first ones may have
+    been erased since, up to a session that begins among them.
+    """
+    ids = [] if stored is None else [event_id for event_id, _ in stored.rows]
+    known = set(ids)
+    erased = next((n for n, event_id in enumerate(mine) if event_id in known), None)
+    if stored is None or erased is None:
+        return 0, 0
+    at = ids.index(mine[erased])
+    if erased and at:
+        return 0, 0
+    count = erased
+    for theirs, own in zip(ids[at:], mine[erased:], strict=False):
+        if theirs != own:
+            break
+        count += 1
+    return stored.first_position + at - erased, count

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from tracker_store_async import errors
 from tracker_store_async.events import UserUttered
 from tracker_store_async.observation import noted, observed
-from tracker_store_async.overlap import adds_entities, keys_of, overlap
+from tracker_store_async.overlap import adds_entities, keys_of, landed_run, overlap
 from tracker_store_async.publishing import outbox_entries
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Append
+from tracker_store_async.save_turn import SaveTurn
 from tracker_store_async.serialization import check_tracker
 from tracker_store_async.unsaved import (
     Batch,
@@ -53,29 +54,6 @@ class Prepared(NamedTuple):
 
     batch: Batch
     request: Append
-
-
-class SaveTurn:
-    """Keeps other tasks from saving the same tracker object meanwhile."""
-
-    __slots__ = ("_done", "_tracker")
-
-    def __init__(self, tracker: DialogueStateTracker) -> None:
-        self._tracker = tracker
-
-    async def __aenter__(self) -> None:
-        """Wait until no other task saves it."""
-        tracker, loop = self._tracker, asyncio.get_running_loop()
-        while (other := tracker._save_under_way) is not None:
-            if other.get_loop() is not loop:
-                break  # what was under way on a loop that is gone never ends
-            await asyncio.wait([other])
-        self._done = tracker._save_under_way = loop.create_future()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        """Let the next one."""
-        self._tracker._save_under_way = None
-        self._done.set_result(None)
 
 
 class Saver:
@@ -434,27 +412,3 @@ def as_uttered(message: UserUttered) -> UserUttered:
         other.entities = list(stored or [])
     other.use_text_for_featurization = None
     return other
-
-
-def landed_run(
-    mine: Sequence[str], stored: StoredConversation | None
-) -> tuple[int, int]:
-    """Return where the first of these events stand in the log already, and how many.
-
-    The answer is (0, 0) if an earlier attempt did not land. The first ones may have
-    been erased since, up to a session that begins among them.
-    """
-    ids = [] if stored is None else [event_id for event_id, _ in stored.rows]
-    known = set(ids)
-    erased = next((n for n, event_id in enumerate(mine) if event_id in known), None)
-    if stored is None or erased is None:
-        return 0, 0
-    at = ids.index(mine[erased])
-    if erased and at:
-        return 0, 0
-    count = erased
-    for theirs, own in zip(ids[at:], mine[erased:], strict=False):
-        if theirs != own:
-            break
-        count += 1
-    return stored.first_position + at - erased, count

@@ -135,7 +135,7 @@ async def test_a_long_read_takes_two_round_trips(redis_server: Any) -> None:
     url = f"redis://{redis_server.host}:{redis_server.port}"
     async with (
         counting_proxy(url) as (proxied, proxy),
-        opened(redis_server, port=urlsplit(proxied).port) as store,
+        opened(redis_server, host="127.0.0.1", port=urlsplit(proxied).port) as store,
     ):
         assert await store._append(append(0, MANY))
         await store._read(read(last=1))  # the server knows the scripts from now on

@@ -496,7 +496,7 @@ async def test_reads_do_not_wait_behind_writes(tmp_path: Path) -> None:
         async def hold() -> None:
             import time
 
-            await operations._writer._execute(lambda: time.sleep(0.5))
+            await operations.write(lambda _: time.sleep(0.5))
             held.set()
 
         task = asyncio.create_task(hold())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from tests.sql_databases import append, ids, read, rows
 from tracker_store_async import SQLTrackerStore
 from tracker_store_async.backends.sql import sqlite
+from tracker_store_async.backends.sql.sqlite_reading import SHORT_READ_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-MANY = sqlite.SHORT_READ_ROWS + 1
+MANY = SHORT_READ_ROWS + 1
 
 
 @pytest.fixture
@@ -70,6 +72,31 @@ async def test_a_read_does_not_wait_for_a_save(
     assert await saving
     assert used == ["writer", "reader"]
     assert len(ids(await store._read(read()))) == 6
+    assert used.pop() == "writer"
+
+
+async def test_a_read_does_not_wait_for_a_write_that_nobody_waits_for(
+    store: SQLTrackerStore, used: list[str]
+) -> None:
+    assert await store._append(append(0))
+    operations: Any = store._opened
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(_: Any) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    writing = asyncio.ensure_future(operations.write(work))
+    await asyncio.to_thread(begun.wait, 10)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    used.clear()
+    assert len(ids(await store._read(read()))) == 3
+    assert used == ["reader"]
+    go_on.set()
+    assert await store._append(append(3))
+    await store._read(read())
     assert used.pop() == "writer"
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_store_async.errors import ConcurrentSaveError
 from tracker_store_async.events import decode_event
+from tracker_store_async.overlap import landed_run
 from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import Append, Read
 from tracker_store_async.saving import (
     LONGEST_PAUSE_SECONDS,
     MAX_ATTEMPTS,
-    landed_run,
 )
 from tracker_store_async.unsaved import encode_batch, session_start_after
 from tracker_store_async.wrappers.failsafe_backlog import ALWAYS, new_rows

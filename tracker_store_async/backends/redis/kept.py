@@ -1,11 +1,11 @@
 """Connections of redis-py's pool that stay at hand between two commands.
 
-redis-py's `execute_command` spends three quarters of a short command's time around it:
-it lends a connection under a lock, dispatches events, records metrics, wraps the
-command in its retries, makes a task and two timers of its own to bound it, and encodes
-the arguments one by one. Here a connection stays at hand, and a command is written to
-it and its answer read with redis-py's own methods for that. The pool stays the one that
-opens, authenticates, counts and limits.
+What redis-py's `execute_command` does around a short command takes longer than the
+command: it lends a connection under a lock, dispatches events, records metrics, wraps
+the command in its retries, makes a task and two timers of its own to bound it, and
+encodes the arguments one by one. Here a connection stays at hand, and a command is
+written to it and its answer read with redis-py's own methods for that. The pool stays
+the one that opens, authenticates, counts and limits.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,10 +22,15 @@ from sqlalchemy.util import greenlet_spawn
 from tracker_store_async.backends.sql import sqlite_statements as sql
 from tracker_store_async.backends.sql.columns import event_tuples
 from tracker_store_async.backends.sql.outbox import outbox_values
-from tracker_store_async.backends.sql.paging import check_whole, page_end
+from tracker_store_async.backends.sql.sqlite_reading import (
+    SHORT_READ_ROWS,
+    TooManyRowsError,
+    Transaction,
+    read_many,
+    read_one,
+)
 from tracker_store_async.backends.sql.sqlite_rewriting import is_same, rewrite_within
-from tracker_store_async.packed_rows import PackedRows, packed
-from tracker_store_async.rows import ConversationSummary, NewRow, StoredConversation
+from tracker_store_async.rows import ConversationSummary
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,7 +39,13 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
 
-    from tracker_store_async.rows import Append, Listing, Read, Rewrite
+    from tracker_store_async.rows import (
+        Append,
+        Listing,
+        Read,
+        Rewrite,
+        StoredConversation,
+    )
 
 T = TypeVar("T")
 
@@ -49,9 +61,6 @@ BULK_CHECKPOINT_PAGES = 16_000
 SQLite's own 1,000 are reached by each transaction of such a copy, and each time the
 same pages of the indexes are written and synced once more.
 """
-
-SHORT_READ_ROWS = 256
-"""Most rows that are read on the connection that writes: some 0.2 ms."""
 
 
 class SqliteOperations:
@@ -70,7 +79,7 @@ class SqliteOperations:
         self._pooled: list[PoolProxiedConnection] = []
         self._writer: Any = None
         self._reader: Any = None
-        self._writes_under_way = 0
+        self._writes: deque[None] = deque()  # one for each that is not done
 
     async def open(self) -> None:
         """Take the connections that are held for as long as the store is open."""
@@ -105,20 +114,11 @@ class SqliteOperations:
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
-        self._writes_under_way += 1
-        try:
-            return await _run(self._writer, _append, append, self.outbox is not None)
-        finally:
-            self._writes_under_way -= 1
+        return await self._write(_append, append, self.outbox is not None)
 
     async def append_many(self, appends: Sequence[Append]) -> list[bool] | None:
         """Append to several conversations in one transaction: they are synced once."""
-        with_outbox = self.outbox is not None
-        self._writes_under_way += 1
-        try:
-            return await _run(self._writer, _append_many, appends, with_outbox)
-        finally:
-            self._writes_under_way -= 1
+        return await self._write(_append_many, appends, self.outbox is not None)
 
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None.
@@ -127,16 +127,16 @@ class SqliteOperations:
         holds the pages that were written, and each write voids the other one's cache.
         That takes 50 us off the 450 of a read of ten events after a save.
         """
-        if not self._writes_under_way:
+        if not self._writes:
             try:
-                return await _run(self._writer, _read, read, SHORT_READ_ROWS)
-            except _TooManyRowsError:
+                return await _run(self._writer, read_one, read, SHORT_READ_ROWS)
+            except TooManyRowsError:
                 pass  # a save would have to wait for it
-        return await _run(self._reader, _read, read)
+        return await _run(self._reader, read_one, read)
 
     async def read_many(self, reads: Sequence[Read]) -> list[StoredConversation | None]:
         """Do several reads in one hop to the thread."""
-        return await _run(self._reader, _read_many, reads)
+        return await _run(self._reader, read_many, reads)
 
     async def delete(
         self,
@@ -147,14 +147,12 @@ class SqliteOperations:
     ) -> bool:
         """Erase a conversation or its beginning; return whether there was anything."""
         with_outbox = self.outbox is not None
-        return await _run(
-            self._writer, _delete, sender_id, before, now, version, with_outbox
-        )
+        return await self._write(_delete, sender_id, before, now, version, with_outbox)
 
     async def rewrite(self, rewrite: Rewrite) -> bool:
         """Put other content in the place of what is stored; False if it is not that."""
         with_outbox = self.outbox is not None
-        return await _run(self._writer, _rewrite, rewrite, with_outbox)
+        return await self._write(_rewrite, rewrite, with_outbox)
 
     async def list(self, listing: Listing) -> Sequence[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""
@@ -162,7 +160,19 @@ class SqliteOperations:
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function on the writing connection, outside of a transaction."""
-        return await _run(self._writer, work)
+        return await self._write(work)
+
+    async def _write(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run `work(connection, *arguments)` on the connection that writes."""
+
+        def noted(conn: sqlite3.Connection) -> T:
+            try:
+                return work(conn, *arguments)
+            finally:
+                self._writes.pop()  # here: whoever waited for it may be gone
+
+        self._writes.append(None)
+        return await _run(self._writer, noted)
 
     async def server_version(self) -> str:
         """Return the version of the SQLite library, after a read from the file."""
@@ -208,31 +218,10 @@ def _set_modes(conn: sqlite3.Connection) -> None:
         time.sleep(0.01)
 
 
-class _TooManyRowsError(Exception):
-    """A read is not a short one."""
-
-
-class _Transaction:
-    """BEGIN, and COMMIT or ROLLBACK, around what runs on a connection's thread."""
-
-    def __init__(self, conn: sqlite3.Connection, begin: str) -> None:
-        self._conn = conn
-        self._begin = begin
-
-    def __enter__(self) -> None:
-        self._conn.execute(self._begin)
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if kind is None:
-            self._conn.execute("COMMIT")
-        if self._conn.in_transaction:  # a COMMIT may fail too: the disk is full
-            self._conn.execute("ROLLBACK")
-
-
-def _writing(conn: sqlite3.Connection) -> _Transaction:
+def _writing(conn: sqlite3.Connection) -> Transaction:
     # IMMEDIATE: take the lock now. A lock that is taken later, by the first write, is
     # refused at once and without a busy timeout if another process wrote meanwhile.
-    return _Transaction(conn, "BEGIN IMMEDIATE")
+    return Transaction(conn, "BEGIN IMMEDIATE")
 
 
 def _append(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool:
@@ -269,13 +258,15 @@ def _advance(conn: sqlite3.Connection, append: Append) -> bool:
         append.snapshot,
         append.stamp,
         append.expires_at,
-        append.user_id,
         append.sender_id,
         append.expected_version,
         append.created_at,
         append.now,
     )
-    return conn.execute(sql.ADVANCE, values).rowcount == 1
+    is_mine = conn.execute(sql.ADVANCE, values).rowcount == 1
+    if is_mine and append.user_id is not None:
+        conn.execute(sql.NAME_USER, (append.user_id, append.sender_id))
+    return is_mine
 
 
 def _begin(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool:
@@ -303,48 +294,6 @@ def _begin(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool:
 def _erase(conn: sqlite3.Connection, values: dict[str, Any], with_outbox: bool) -> None:
     for statement in (*sql.ERASE, sql.ERASE_MESSAGES) if with_outbox else sql.ERASE:
         conn.execute(statement, values)
-
-
-def _read(
-    conn: sqlite3.Connection, read: Read, most_rows: int | None = None
-) -> StoredConversation | None:
-    """Return header and rows as of one moment, or None.
-
-    Raises:
-        _TooManyRowsError: There are more than `most_rows`.
-    """
-    # Two statements of one transaction beat one join: 7 against 13 ms for 10,000
-    # events, since each row of a join is wider.
-    with _Transaction(conn, "BEGIN"):
-        found = conn.execute(sql.READ_HEADER, (read.sender_id, read.now)).fetchone()
-        if found is None:
-            return None
-        version, trimmed, session_start, snapshot, *rest = found
-        first = max(session_start if read.start is None else read.start, trimmed)
-        if read.last is not None:
-            first = max(first, version - read.last)
-        first = min(first, version)
-        if most_rows is not None and version - first > most_rows:
-            raise _TooManyRowsError
-        rows: Sequence[Any] = []
-        if first < version:
-            limit = -1 if read.limit is None else read.limit
-            bounds = (read.sender_id, first, limit)
-            if read.columns:
-                rows = list(map(NewRow._make, conn.execute(sql.READ_ROWS, bounds)))
-            elif not read.ids:
-                # 2.1 in place of 3.0 ms for 5,000 rows
-                rows = PackedRows(packed(conn.execute(sql.READ_TEXTS, bounds)))
-            else:
-                rows = conn.execute(sql.READ_EVENTS, bounds).fetchall()
-    check_whole(read.sender_id, first, page_end(read, first, version), len(rows))
-    return StoredConversation(*(version, session_start, snapshot, *rest, first, rows))
-
-
-def _read_many(
-    conn: sqlite3.Connection, reads: Sequence[Read]
-) -> list[StoredConversation | None]:
-    return [_read(conn, read) for read in reads]
 
 
 def _delete(

@@ -8,10 +8,12 @@ WHERE sender_id = :sender_id
 """
 ADVANCE = """
 UPDATE conversations SET version = ?, session_start = ?, snapshot = ?, updated_at = ?,
-    expires_at = ?, user_id = coalesce(?, user_id)
+    expires_at = ?
 WHERE sender_id = ? AND version = ? AND created_at = coalesce(?, created_at)
     AND (expires_at IS NULL OR expires_at > ?)
 """
+# Only where there is one: setting it writes a page of the index on it, changed or not.
+NAME_USER = "UPDATE conversations SET user_id = ? WHERE sender_id = ?"
 BEGIN = """
 INSERT INTO conversations (sender_id, version, first_position, session_start, snapshot,
     created_at, updated_at, expires_at, user_id)
@@ -31,20 +33,6 @@ ERASE = (
     "DELETE FROM conversations WHERE sender_id = :sender_id",
     "DELETE FROM events WHERE sender_id = :sender_id",
 )
-READ_HEADER = """
-SELECT version, first_position, session_start, snapshot, created_at, updated_at,
-    expires_at, user_id
-FROM conversations
-WHERE sender_id = ? AND (expires_at IS NULL OR expires_at > ?)
-"""
-READ_EVENTS = """
-SELECT event_id, data FROM events WHERE sender_id = ? AND position >= ?
-ORDER BY position LIMIT ?
-"""
-READ_ROWS = READ_EVENTS.replace(
-    "event_id, data", "event_id, data, type_name, timestamp, intent_name, action_name"
-)
-READ_TEXTS = READ_EVENTS.replace("event_id, data", "NULL, data")
 CLAIM_CUT = """
 UPDATE conversations SET first_position = :before
 WHERE sender_id = :sender_id AND first_position < :before AND session_start >= :before

@@ -621,18 +621,6 @@ BEYOND_ENCRYPTION: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-AS_IN_MEMORY: Mapping[str, tuple[str, ...]] = {
-    "the rows are the same as in `encrypted-memory`, or as without an audit trail": (
-        "test_golden::*",
-        "test_long_conversations::*",
-        "test_state_machine::*",
-        "test_concurrent_writers::*",
-        # not the deletion, which is two steps where the data keys are apart
-        "test_cancellation::test_a_cancelled_[!d]*",
-        "test_cancellation::test_many_*",
-    ),
-}
-
 TEST_KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
 BEYOND_LEGACY_STORES: Mapping[str, tuple[str, ...]] = {
@@ -752,13 +740,13 @@ BACKENDS: Mapping[str, Backend] = {
         "postgresql", partial(failsafe_storage, postgresql_storage)
     ),
     "composed": Backend("memory", composed_storage),
-    "audited": Backend("memory", audited_storage, AS_IN_MEMORY),
+    "audited": Backend("memory", audited_storage),
     "encrypted-memory": Backend(
         "memory", partial(encrypted_storage, memory_storage), BEYOND_ENCRYPTION
     ),
     "encrypted-sqlite": Backend(
         "sqlite",
         partial(encrypted_storage, sqlite_storage, with_data_keys=True),
-        {**BEYOND_ENCRYPTION, **AS_IN_MEMORY},
+        BEYOND_ENCRYPTION,
     ),
 }

@@ -337,6 +337,20 @@ async def test_wrappers_are_watched_once_and_no_longer_when_told(
     await store.close()
 
 
+async def test_stores_that_are_watched_one_by_one_are_all_measured(
+    watched: Watched,
+) -> None:
+    """A provider takes an instrument of one name once."""
+    stores = [FailSafeTrackerStore(InMemoryTrackerStore()), InMemoryTrackerStore()]
+    stores[1].backend_name = "another"
+    stores[0].event_broker, stores[1].event_broker = FailingBroker(), FailingBroker()
+    for store in stores:
+        watched.watch(store)
+    for backend in ("in_memory", "another"):
+        waiting = "tracker_store_backlog_events"
+        assert watched.metric(waiting, backend=backend, **{"for": "broker"}) == 0
+
+
 # -- the dashboard ---------------------------------------------------------------------
 
 
@@ -379,17 +393,13 @@ async def test_the_dashboard_asks_for_what_is_exported(
         await proxy.accept()
         while watched.metric("tracker_store_breaker_state"):
             await asyncio.sleep(0.01)
-        with_outbox = create_tracker_store(
-            {
-                "type": "sql",
-                "dialect": "sqlite",
-                "db": str(tmp_path / "a.db"),
-                "outbox": True,
-            },
-            event_broker=FailingBroker(),
+        with_outbox = SQLTrackerStore(
+            db=str(tmp_path / "a.db"),
+            event_broker=RefusingBroker("poison", error=errors.BrokerRefusedError("")),
+            outbox=True,
         )
         watched.watch(with_outbox)
-        await add(with_outbox, SENDER, user())
+        await add(with_outbox, SENDER, user("poison"))
         while "tracker_store_outbox_waiting{" not in watched.text():
             await asyncio.sleep(0.01)
         text = watched.text()

@@ -13,9 +13,8 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING, TypeVar
-from weakref import WeakSet
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from tracker_store_async import __version__
@@ -24,18 +23,14 @@ from tracker_store_async.errors import (
     StoreUnavailableError,
     TrackerStoreError,
 )
+from tracker_store_async.ops.instruments import SCOPE, Instruments
 from tracker_store_async.rows import StoredConversation
-from tracker_store_async.wrappers.base import WrapperTrackerStore
-from tracker_store_async.wrappers.failsafe import FailSafeTrackerStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Sequence
 
     from opentelemetry.metrics import (
-        CallbackOptions,
-        Meter,
         MeterProvider,
-        Observation,
     )
     from opentelemetry.trace import Span, TracerProvider
 
@@ -44,16 +39,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SCOPE = "tracker_store_async"
-BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 _TRANSITIONS = {"opened": "open", "closed": "closed"}
 _KINDS = {
     **dict.fromkeys(("append", "read", "delete"), SpanKind.CLIENT),
     "publish": SpanKind.PRODUCER,
 }
-DURATION_BUCKETS_SECONDS = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
 
 
 class Telemetry:
@@ -73,83 +63,8 @@ class Telemetry:
         include_ids: bool = False,
     ) -> None:
         self._include_ids = include_ids
-        self._stores: WeakSet[TrackerStore] = WeakSet()
         self._tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
-        meter = metrics.get_meter(SCOPE, __version__, meter_provider)
-        self._duration = meter.create_histogram(
-            "tracker_store.operation.duration",
-            unit="s",
-            description="How long an operation took.",
-            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_SECONDS,
-        )
-        self._events = meter.create_counter(
-            "tracker_store.events",
-            unit="{event}",
-            description="Events that were appended or read.",
-        )
-        self._bytes = meter.create_counter(
-            "tracker_store.io",
-            unit="By",
-            description="Text of events and state that was appended or read.",
-        )
-        self._conflicts = meter.create_counter(
-            "tracker_store.conflicts",
-            unit="{conflict}",
-            description="Saves that met another writer's events.",
-        )
-        self._retries = meter.create_counter(
-            "tracker_store.retries",
-            unit="{retry}",
-            description="Requests that were repeated after a fault.",
-        )
-        self._transitions = meter.create_counter(
-            "tracker_store.breaker.transitions",
-            unit="{transition}",
-            description="Outages that began (open) and were over (closed).",
-        )
-        self._replayed = meter.create_counter(
-            "tracker_store.replayed.events",
-            unit="{event}",
-            description="Events of outages that were handed to the storage.",
-        )
-        self._add_gauges(meter)
-
-    def _add_gauges(self, meter: Meter) -> None:
-        meter.create_observable_gauge(
-            "tracker_store.breaker.state",
-            [self._observe_breakers],
-            description="Circuit breaker: 0 closed, 1 half open, 2 open.",
-        )
-        meter.create_observable_gauge(
-            "tracker_store.backlog.events",
-            [self._observe_backlogs],
-            unit="{event}",
-            description="Events that wait: for the storage, or for the event broker.",
-        )
-        meter.create_observable_counter(
-            "tracker_store.backlog.dropped",
-            [self._observe_dropped],
-            unit="{event}",
-            description="Stored events that were given up: nobody publishes them.",
-        )
-        meter.create_observable_gauge(
-            "tracker_store.backlog.held",
-            [self._observe_held],
-            unit="{conversation}",
-            description="Conversations that wait for an event that the broker refuses.",
-        )
-        meter.create_observable_gauge(
-            "tracker_store.outbox.waiting",
-            [self._observe_outboxes],
-            unit="{message}",
-            description="What waits in the outbox; with MongoDB conversations.",
-        )
-        meter.create_observable_gauge(
-            "tracker_store.pool.connections",
-            [self._observe_pools],
-            unit="{connection}",
-            description="Connections of the pool, by kind.",
-        )
+        self._instruments = Instruments.of(meter_provider)
 
     def add(self, store: TrackerStore) -> None:
         """Watch a store.
@@ -158,12 +73,12 @@ class Telemetry:
             store: The outermost wrapper.
         """
         store._observer = self
-        self._stores.add(store)
+        self._instruments.stores.add(store)
 
     def remove(self, store: TrackerStore) -> None:
         """Watch a store no longer."""
         store._observer = None
-        self._stores.discard(store)
+        self._instruments.stores.discard(store)
 
     # -- what a store calls ------------------------------------------------------------
 
@@ -201,18 +116,22 @@ class Telemetry:
             finally:
                 span.set_attribute("tracker_store.outcome", outcome)
                 elapsed = time.perf_counter() - started
-                self._duration.record(elapsed, {**attributes, "outcome": outcome})
+                self._instruments.duration.record(
+                    elapsed, {**attributes, "outcome": outcome}
+                )
 
     def count(self, what: str, store: TrackerStore, number: int = 1) -> None:
         """Count what happened."""
         labels = {"backend": store.backend_name}
         if what in _TRANSITIONS:
-            self._transitions.add(number, {**labels, "to": _TRANSITIONS[what]})
+            self._instruments.transitions.add(
+                number, {**labels, "to": _TRANSITIONS[what]}
+            )
             return
         counters = {
-            "conflict": self._conflicts,
-            "retry": self._retries,
-            "replayed": self._replayed,
+            "conflict": self._instruments.conflicts,
+            "retry": self._instruments.retries,
+            "replayed": self._instruments.replayed,
         }
         counters[what].add(number, labels)
 
@@ -238,57 +157,8 @@ class Telemetry:
         size_bytes = sum(_size_of(text) for text in (*texts, *states) if text)
         span.set_attribute("tracker_store.events", len(texts))
         span.set_attribute("tracker_store.bytes", size_bytes)
-        self._events.add(len(texts), attributes)
-        self._bytes.add(size_bytes, attributes)
-
-    # -- what is asked for now and then ------------------------------------------------
-
-    def _observe_breakers(self, options: CallbackOptions) -> Iterable[Observation]:
-        for store in list(self._stores):
-            for layer in layers(store):
-                if isinstance(layer, FailSafeTrackerStore) and layer._loop is not None:
-                    state = BREAKER_STATES[layer._breaker.state]
-                    yield metrics.Observation(state, {"backend": layer.backend_name})
-
-    def _observe_backlogs(self, options: CallbackOptions) -> Iterable[Observation]:
-        for store in list(self._stores):
-            backend = {"backend": store.backend_name}
-            if store._publisher is not None:
-                waiting = len(store._publisher.backlog)
-                yield metrics.Observation(waiting, {**backend, "for": "broker"})
-            for layer in layers(store):
-                if isinstance(layer, FailSafeTrackerStore):
-                    waiting = layer._backlog.event_count
-                    yield metrics.Observation(waiting, {**backend, "for": "storage"})
-
-    def _observe_dropped(self, options: CallbackOptions) -> Iterable[Observation]:
-        for store in list(self._stores):
-            if (publisher := store._publisher) is not None:
-                backend = {"backend": store.backend_name}
-                yield metrics.Observation(publisher.dropped, backend)
-
-    def _observe_held(self, options: CallbackOptions) -> Iterable[Observation]:
-        for store in list(self._stores):
-            backend = {"backend": store.backend_name}
-            if (publisher := store._publisher) is not None:
-                held = publisher.held_count
-                yield metrics.Observation(held, {**backend, "in": "backlog"})
-            if store._relay is not None:
-                held = store._relay.held_count
-                yield metrics.Observation(held, {**backend, "in": "outbox"})
-
-    def _observe_outboxes(self, options: CallbackOptions) -> Iterable[Observation]:
-        for store in list(self._stores):
-            relay = store._relay  # the outermost wrapper's: it is the one that is added
-            waiting = None if relay is None else relay.waiting_count()
-            if waiting is not None:
-                yield metrics.Observation(waiting, {"backend": store.backend_name})
-
-    def _observe_pools(self, options: CallbackOptions) -> Iterable[Observation]:
-        for store in list(self._stores):
-            for kind, number in store._pool_use().items():
-                labels = {"backend": store.backend_name, "kind": kind}
-                yield metrics.Observation(number, labels)
+        self._instruments.events.add(len(texts), attributes)
+        self._instruments.bytes.add(size_bytes, attributes)
 
 
 def instrument(
@@ -336,14 +206,6 @@ def _outcome_of_answers(requests: Sequence[Append], result: object) -> str:
         if isinstance(answer, BaseException):
             return outcome_of(answer)
     return "conflict" if False in answers else "ok"
-
-
-def layers(store: TrackerStore) -> Iterator[TrackerStore]:
-    """Return a store and what it wraps, from the outside in."""
-    yield store
-    while isinstance(store, WrapperTrackerStore):
-        store = store._wrapped
-        yield store
 
 
 def _size_of(text: str | bytes) -> int:

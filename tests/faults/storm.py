@@ -22,7 +22,7 @@ import asyncio
 import random
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -157,7 +157,7 @@ def expose(store: TrackerStore, weather: Weather, history: History) -> None:
         await weather.turn()
         if weather.strikes("read", 0.1):
             raise errors.StoreUnavailableError("the connection was refused")
-        found = await read(request)
+        found = await read(replace(request, ids=True))  # it is compared by its ids
         if found is not None and request.start == 0 and request.last is None:
             history.seen.append([event_id for event_id, _ in found.rows])
         return found

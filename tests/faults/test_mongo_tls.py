@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +99,17 @@ async def test_another_host_name(private: PrivateMongo, driver: Any) -> None:
     sentence = await refused(store_on(private, **options))
     # A busy machine may run out of time before it knows why.
     assert "do not agree on TLS" in sentence or "whether tls is as" in sentence
-    options |= {"tls_allow_invalid_hostnames": True, "connect_timeout_seconds": 20}
-    async with store_on(private, **options) as store:
-        assert (await store.health()).reachable
+    options |= {"tls_allow_invalid_hostnames": True, "connect_timeout_seconds": 5}
+    # The server shakes one hand at a time, also that of a client that is going away.
+    for attempt in range(4):
+        try:
+            async with store_on(private, **options) as store:
+                assert (await store.health()).reachable
+            return
+        except StoreUnavailableError:
+            if attempt == 3:
+                raise
+            gc.collect()
 
 
 @each_driver

@@ -255,7 +255,9 @@ async def test_another_authority_is_refused(secure: PrivateRedis) -> None:
     }
     for options in (wrong, of_client, dict.fromkeys(of_client)):
         store = store_on(secure, **tls_options(secure, **options))
-        with pytest.raises(errors.StoreUnavailableError, match="TLS"):
+        # With TLS 1.3 the server hangs up later, and its reason may be lost with that.
+        refusal = "TLS|reset by peer" if options is of_client else "TLS"
+        with pytest.raises(errors.StoreUnavailableError, match=refusal):
             await store.open()
 
 

@@ -155,6 +155,7 @@ async def test_several_are_appended_to_and_read_at_once(store: TrackerStore) -> 
     expired = Append("many-4", 0, [row(98)], 0, "{}", NOW - 9, expires_at=NOW - 5)
     assert await store._append(expired)
     begun = [replace(copy(0, [row(0), row(1)]), sender_id=name) for name in names]
+    begun[2] = replace(begun[2], user_id="u")
     assert await store._append_many(begun) == [True, True, True, False, True]
     rest = [
         replace(copy(2, [row(2)], user_id="u", created_at=BEGAN), sender_id="many-0"),
@@ -168,6 +169,9 @@ async def test_several_are_appended_to_and_read_at_once(store: TrackerStore) -> 
     assert pages == [[0, 1], [0, 1], [0, 1], [99], [0, 1], None]
     assert found[0] is not None
     assert (found[0].version, found[0].user_id) == (3, "u")
+    assert [each.sender_id async for each in store.conversations(user_id="u")] == [
+        *("many-0", "many-2")
+    ]
     headers = await store._read_many([Read(name, NOW, last=0) for name in names])
     assert [each and each.version for each in headers] == [3, 2, 2, 1, 2]
 

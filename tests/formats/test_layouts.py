@@ -12,10 +12,12 @@ import pytest
 from tests.conformance.backends import BACKENDS
 from tests.layout_samples import DIRECTORY, SENDERS, dump, fill, requests, restore
 from tests.unit.command import run
-from tracker_store_async import errors
+from tracker_store_async import InMemoryTrackerStore, errors
 from tracker_store_async.backends.sql import layout as sql_layout
 from tracker_store_async.backends.sql import migrations
+from tracker_store_async.inspection.commands import layout_state
 from tracker_store_async.rows import Read
+from tracker_store_async.stored_layout import check_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,6 +253,16 @@ def test_the_command_names_an_older_layout(
     assert shown.returncode == 1
     assert "older than this library (1, upgrade needed)" in shown.stdout
     assert "tracker-store schema upgrade --db x.db" in shown.stdout
+
+
+async def test_an_older_layout_is_told_without_a_second_command() -> None:
+    class Older(InMemoryTrackerStore):
+        async def _open(self) -> None:
+            check_version(1, 2, "redis at h")
+
+    state = await layout_state(Older())
+    assert state.startswith("redis at h holds version 1 of the layout")
+    assert state.endswith("needs 2 (upgrade needed)")  # the command adds what to run
 
 
 @pytest.mark.parametrize(

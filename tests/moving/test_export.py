@@ -11,9 +11,11 @@ import pytest
 from tests.moving.kit import BEGAN
 from tracker_store_async import InMemoryTrackerStore, errors
 from tracker_store_async.broker import EventBroker
+from tracker_store_async.config import EndpointConfig
 from tracker_store_async.events import decode_event
 from tracker_store_async.moving import export_events, transcript
 from tracker_store_async.moving import state as states
+from tracker_store_async.moving.commands import destination_of
 from tracker_store_async.rows import Append
 from tracker_store_async.serialization import derived_row
 
@@ -141,6 +143,24 @@ async def test_it_goes_on_where_it_failed(
     assert report.events == len(broker.messages) - had
     assert repeated < 200
     assert not state.exists()
+
+
+async def test_it_goes_on_at_the_same_destination_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states, "SAVE_SECONDS", 0.0)
+    store, broker, state = await stored(a=3, b=450), Broker(203), tmp_path / "state"
+    common = {"type": "pika", "url": "amqp://me:hush@h"}
+    one = destination_of(EndpointConfig(**common, password="old"))
+    same = destination_of(EndpointConfig(**common, password="new"))
+    two = destination_of(EndpointConfig(**common, exchange_name="two"))
+    with pytest.raises(errors.PublishError):
+        await export_events(store, broker, state_path=state, destination=one)
+    with pytest.raises(errors.ConfigurationError, match="belongs to another move"):
+        await export_events(store, broker, state_path=state, destination=two)
+    assert "hush" not in state.read_text()
+    await export_events(store, broker, state_path=state, destination=same)
+    assert len(dict.fromkeys(broker.places)) == 453
 
 
 async def test_a_row_that_is_no_event_says_where_it_stands() -> None:

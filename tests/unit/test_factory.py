@@ -310,3 +310,24 @@ class TestRegistry:
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("package", "settings", "other"),
+    [
+        ("redis", {"type": "redis", "host": "h"}, {"db": 1}),
+        ("redis", {"type": "redis", "host": "h"}, {"key_prefix": "a"}),
+        ("redis", {"type": "redis", "url": "redis://h/1"}, {"url": "redis://h/2"}),
+        ("pymongo", {"type": "mongod", "host": "h"}, {"collection": "a"}),
+        ("asyncpg", {"dialect": "postgresql", "host": "h"}, {"schema": "a"}),
+        ("aioboto3", {"type": "dynamo"}, {"events_table_name": "abc"}),
+    ],
+)
+def test_a_store_says_which_one_it_is(package, settings, other):
+    # A move that was cut off, and a backup since the last one, tell stores apart so.
+    pytest.importorskip(package)
+    stores = [
+        create_tracker_store({"type": "sql", **settings, **more})
+        for more in ({}, other)
+    ]
+    assert repr(stores[0]) != repr(stores[1])

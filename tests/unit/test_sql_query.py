@@ -116,6 +116,15 @@ async def test_what_sqlite_takes(tmp_path: Path) -> None:
     assert (tmp_path / "x.db").exists()
 
 
+def test_a_uri_that_is_none_is_refused() -> None:
+    # else SQLite would make a file of that name, with the query and all
+    query = {"uri": True, "mode": "ro"}
+    with pytest.raises(ConfigurationError, match="a 'db' such as file:"):
+        parse(dialect="sqlite", db="rasa.db", query=query)
+    with pytest.raises(ConfigurationError, match="a 'db' such as file:"):
+        SQLTrackerStore(db="rasa.db", query=query)
+
+
 @pytest.mark.parametrize(
     ("dialect", "query", "words"),
     [

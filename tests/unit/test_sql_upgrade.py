@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +21,8 @@ from tests.sql_databases import (
     ids,
     make_rasa_database,
 )
-from tracker_store_async import Domain, EventVerbosity, errors
+from tracker_store_async import Domain, EventVerbosity, SQLTrackerStore, errors
+from tracker_store_async.backends.sql import layout
 from tracker_store_async.events import decode_event
 from tracker_store_async.rows import Listing, Read
 from tracker_store_async.sessions import session_starts
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
 
     from tests.servers import Servers
     from tests.sql_databases import Database
-    from tracker_store_async.backends.sql import SQLTrackerStore
 
 ROWS = golden_rows()
 
@@ -447,3 +449,27 @@ async def test_upgraded_table_has_the_layout_of_a_new_one(
     with database("postgresql", servers, tmp_path) as target:
         await target.store().upgrade_schema()
         assert await target.arun(query) == upgraded
+
+
+async def test_a_layout_that_comes_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLTrackerStore(db=str(tmp_path / "there.db")) as store:
+        assert await store._append(append(0))
+    look, path = layout._missing, tmp_path / "new.db"
+
+    def slow(*arguments: Any) -> set[str]:
+        found = look(*arguments)
+        if arguments[2].name == "conversations" and not path.stat().st_size:
+            # another process has created the tables, and saved something
+            with (
+                closing(sqlite3.connect(tmp_path / "there.db")) as other,
+                closing(sqlite3.connect(path)) as here,
+            ):
+                other.backup(here)
+        return found
+
+    monkeypatch.setattr(layout, "_missing", slow)
+    path.touch()
+    store = SQLTrackerStore(db=str(path))
+    assert await store.schema_state() == "current (1)"

@@ -369,7 +369,7 @@ async def layout_state(store: TrackerStore) -> str:
         async with store:
             version = (await store.health()).schema_version
     except (SchemaTooNewError, SchemaUpgradeRequiredError) as error:
-        return str(error)
+        return str(error).partition(": run ")[0]  # the command for it is told anyway
     if store.backend_name == "in_memory":
         raise SchemaError("a store of type in_memory has no layout to show or upgrade")
     return NOT_CREATED if version is None else f"{CURRENT} ({version})"

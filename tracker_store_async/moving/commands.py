@@ -33,12 +33,14 @@ from tracker_store_async.moving.restoring import restore
 from tracker_store_async.moving.state import write_atomically
 from tracker_store_async.moving.transcripts import transcript
 from tracker_store_async.moving.verification import verify
+from tracker_store_async.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from rich.console import Console
 
+    from tracker_store_async.config import EndpointConfig
     from tracker_store_async.moving.reports import MoveReport, Progress
     from tracker_store_async.store import TrackerStore
 
@@ -353,6 +355,13 @@ async def restore_file(console: Console, path: Path, target: Target) -> bool:
 # -- export ----------------------------------------------------------------------------
 
 
+def destination_of(section: EndpointConfig) -> str:
+    """Return what tells the broker of a section from others, but for its login."""
+    settings = Redactor().value(section.as_dict())
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 async def export_store(
     console: Console,
     source: Target,
@@ -367,17 +376,18 @@ async def export_store(
     Raises:
         ConfigurationError: The file names no event broker.
     """
-    broker = create_event_broker(read_endpoint_config(endpoints, EVENT_BROKER))
-    if broker is None:
+    section = read_endpoint_config(endpoints, EVENT_BROKER)
+    broker = create_event_broker(section)
+    if section is None or broker is None:
         raise ConfigurationError(
             f"{endpoints}: has no {EVENT_BROKER} section, so there is nothing to "
             "export to"
         )
-    selection = Selection(conversation_ids)
+    selection, destination = Selection(conversation_ids), destination_of(section)
     async with opened_source(source.config) as store:
         if state_path is None:
             job = json.dumps([conversation_ids, bounds], sort_keys=True)
-            state_path = _state_path("export", repr(store), type(broker).__name__, job)
+            state_path = _state_path("export", repr(store), destination, job)
         await broker.open()
         try:
             with _told_how_to_continue(console):
@@ -387,6 +397,7 @@ async def export_store(
                         broker,
                         conversation_ids=conversation_ids,
                         state_path=state_path,
+                        destination=destination,
                         progress=progress,
                         **bounds,
                     )

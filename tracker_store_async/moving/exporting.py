@@ -64,6 +64,7 @@ async def export_events(
     conversation_ids: Sequence[str] | None = None,
     offset_timestamps_by_seconds: float | None = None,
     state_path: Path | None = None,
+    destination: str | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Publish stored events, each awaited until the broker has confirmed it.
@@ -82,12 +83,15 @@ async def export_events(
         state_path: File that remembers how far it is: a run that was cut off goes on
             there, and repeats what was sent in its last second. It is deleted at the
             end.
+        destination: What tells the broker and its queue from others in that file; None
+            is its class.
         progress: Is told how far it is.
 
     Raises:
         PublishError: The broker did not confirm an event; call it again.
         CorruptEventError: A stored event is not a JSON object.
         StoreUnavailableError: The storage cannot be reached; call it again.
+        ConfigurationError: The state is of another export.
         InvalidInputError: `conversation_ids` is a text, or holds no sender ids.
     """
     if isinstance(conversation_ids, str):
@@ -100,7 +104,7 @@ async def export_events(
     job = {
         "kind": "export",
         "from": repr(store),
-        "to": type(broker).__name__,
+        "to": destination or type(broker).__name__,
         "bounds": [bounds.minimum, bounds.maximum, bounds.offset_seconds],
         "conversations": ids,
     }

@@ -55,6 +55,9 @@ if TYPE_CHECKING:
         Upkeep,
     )
 
+DEFAULT_COLLECTION = "conversations"
+"""Rasa's own."""
+
 
 class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
     """Keeps conversations in MongoDB: a standalone server, a replica set or a cluster.
@@ -115,7 +118,7 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
         username: str | None = None,
         password: str | PasswordSource | None = None,
         auth_source: str | None = "admin",
-        collection: str = "conversations",
+        collection: str = DEFAULT_COLLECTION,
         event_broker: EventBroker | None = None,
         *,
         driver: Driver = "motor",
@@ -183,7 +186,9 @@ class MongoTrackerStore(TrackerStore, SerializedTrackerAsDict):
 
     def __repr__(self) -> str:
         """Say where it connects, without credentials."""
-        return f"<{type(self).__name__}: {self._where}>"
+        is_usual = self.collection == DEFAULT_COLLECTION
+        collection = "" if is_usual else f", collection {self.collection}"
+        return f"<{type(self).__name__}: {self._where}{collection}>"
 
     # -- opening and closing -----------------------------------------------------------
 

@@ -92,9 +92,9 @@ class Operations:
         user_id = append.user_id if self.commands.is_cluster else None
         if user_id is None:
             return await self._append_or_begin(append)
-        await self.index.users.add(append.sender_id, user_id)
+        await self.index.users.add({append.sender_id: user_id})
         if stored := await self._append_or_begin(append):
-            await self.index.users.moved(append.sender_id, user_id)
+            await self.index.users.moved({append.sender_id: user_id})
         return stored
 
     async def _append_or_begin(self, append: Append) -> bool:
@@ -141,9 +141,29 @@ class Operations:
             For each what `append` does, or None for one that has to be sent alone: Rasa
             wrote the conversation, or the server has refused the command.
         """
+        if self.commands.is_cluster:
+            return await self._append_many_on_cluster(appends)
+        return await self._append_all(appends)
+
+    async def _append_many_on_cluster(
+        self, appends: Sequence[Append]
+    ) -> list[bool | None]:
+        users = self.index.users
+        await users.add(_owners(appends))
         begun = [each.sender_id for each in appends if not each.expected_version]
-        if begun and self.commands.is_cluster:
+        if begun:
             await self.index.add(begun)
+        found = await self._append_all(appends)
+        stored = [
+            each for each, is_stored in zip(appends, found, strict=True) if is_stored
+        ]
+        if begun:
+            there = {each.sender_id for each in stored}
+            await self.index.add(each for each in begun if each in there)
+        await users.moved(_owners(stored))
+        return found
+
+    async def _append_all(self, appends: Sequence[Append]) -> list[bool | None]:
         answers = await self.commands.run_many(
             APPEND,
             [
@@ -151,18 +171,10 @@ class Operations:
                 for append in appends
             ],
         )
-        found = [
+        return [
             None if isinstance(answer, Exception | list) else bool(answer)
             for answer in answers
         ]
-        if begun and self.commands.is_cluster:
-            stored = {
-                each.sender_id
-                for each, is_stored in zip(appends, found, strict=True)
-                if is_stored
-            }
-            await self.index.add(each for each in begun if each in stored)
-        return found
 
     async def _append(
         self,
@@ -340,11 +352,14 @@ class Operations:
         if not rewrite.changed or not self.commands.is_cluster:
             return await self._rewrite(rewrite)
         if user_id is not None:
-            await users.add(rewrite.sender_id, user_id)
+            await users.add({rewrite.sender_id: user_id})
         before = await users.digests(rewrite.sender_id)
         if not await self._rewrite(rewrite):
             return False
-        await users.moved(rewrite.sender_id, user_id)
+        if user_id is None:
+            await users.left(rewrite.sender_id)
+        else:
+            await users.moved({rewrite.sender_id: user_id})
         for digest in before - {digest_of(user_id or "")}:
             await users.forget(rewrite.sender_id, digest)
         return True
@@ -386,6 +401,11 @@ class Operations:
     async def page(self, listing: Listing) -> list[ConversationSummary]:
         """Return the next page."""
         return await self.index.page(listing)
+
+
+def _owners(appends: Sequence[Append]) -> dict[str, str]:
+    """Return the users that appends name, by the id of the conversation."""
+    return {e.sender_id: e.user_id for e in appends if e.user_id is not None}
 
 
 def ttl_ms(seconds: float) -> int:

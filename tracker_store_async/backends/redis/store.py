@@ -187,6 +187,7 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
         self._where = self._options.where if client is None else "redis, own client,"
         self._translated: AbstractContextManager[None] = nullcontext()
         self._keys = Keys(key_prefix)
+        self._key_prefix = key_prefix
         self._delete_rasa_data = delete_rasa_data
         self._own_client = client
         self._operations: Operations | None = None
@@ -196,7 +197,9 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
 
     def __repr__(self) -> str:
         """Say where it connects, without credentials."""
-        return f"<{type(self).__name__}: {self._where}>"
+        database = f", database {self._options.db}" if self._options.db else ""
+        prefix = f", key prefix {self._key_prefix}" if self._key_prefix else ""
+        return f"<{type(self).__name__}: {self._where}{database}{prefix}>"
 
     # -- opening and closing -----------------------------------------------------------
 

@@ -26,7 +26,7 @@ from tracker_store_async.backends.redis.scripts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tracker_store_async.backends.redis.client import Commands
     from tracker_store_async.backends.redis.keys import Keys
@@ -79,22 +79,41 @@ class Users:
 
     # -- on a cluster, where no script can do it ---------------------------------------
 
-    async def add(self, sender_id: str, user_id: str) -> None:
-        """Add an id to those of a user, to whom it belongs in a moment."""
-        key = self._keys.of_user(digest_of(user_id))
-        await self._commands.run(INDEX_ADD, (key, removals_from(key)), sender_id)
+    async def add(self, owners: Mapping[str, str]) -> None:
+        """Add ids to those of a user, to whom they belong in a moment.
 
-    async def moved(self, sender_id: str, user_id: str | None) -> None:
-        """Note whose a conversation is now; it was somebody else's, maybe."""
+        Args:
+            owners: The id of the user, by that of the conversation.
+        """
+        found = {each: self._keys.of_user(digest_of(owners[each])) for each in owners}
+        calls = [((key, removals_from(key)), (each,)) for each, key in found.items()]
+        for answer in await self._commands.run_many(INDEX_ADD, calls):
+            if isinstance(answer, Exception):
+                raise answer
+
+    async def moved(self, owners: Mapping[str, str]) -> None:
+        """Note whose conversations are now; they were somebody else's, maybe.
+
+        Args:
+            owners: The id of the user, by that of the conversation.
+        """
+        places = [(self._keys.users(shard_of(each)), each) for each in owners]
+        digests = [digest_of(user_id) for user_id in owners.values()]
+        noted = await self._commands.send_all([("HGET", *each) for each in places])
+        await self._commands.send_all(
+            [("HSET", *each, new) for each, new in zip(places, digests, strict=True)]
+        )
+        await self.add(owners)
+        for sender_id, old, new in zip(owners, noted, digests, strict=True):
+            if old is not None and old.decode() != new:
+                await self.forget(sender_id, old.decode())
+
+    async def left(self, sender_id: str) -> None:
+        """Note that a conversation is nobody's now."""
         key = self._keys.users(shard_of(sender_id))
         old = await self._commands.send("HGET", key, sender_id)
-        digest = None if user_id is None else digest_of(user_id)
-        if digest is None:
-            await self._commands.send("HDEL", key, sender_id)
-        else:
-            await self._commands.send("HSET", key, sender_id, digest)
-            await self.add(sender_id, user_id or "")
-        if old is not None and old.decode() != digest:
+        await self._commands.send("HDEL", key, sender_id)
+        if old is not None:
             await self.forget(sender_id, old.decode())
 
     async def digests(self, sender_id: str) -> set[str]:
@@ -119,9 +138,8 @@ class Users:
                 users = await self._commands.send_all(
                     [("HGET", head, "user_id") for head in heads]
                 )
-                for sender_id, user in zip(ids, users, strict=True):
-                    if user is not None:
-                        await self.moved(sender_id, user.decode())
+                found = zip(ids, users, strict=True)
+                await self.moved({k: user.decode() for k, user in found if user})
 
     async def _page_of_shard(self, shard: int, after: str | None) -> Sequence[str]:
         first = "-" if after is None else f"({after}"

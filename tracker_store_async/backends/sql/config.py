@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from tracker_store_async.aws_config import USUAL_PORTS, RdsIamKey, fill_rds
-from tracker_store_async.backends.sql.config_query import split_query
+from tracker_store_async.backends.sql.config_query import check_sqlite_uri, split_query
 from tracker_store_async.backends.sql.config_url import (
     DRIVERS,
     normalise_dialect,
@@ -270,6 +270,7 @@ def _take_query_apart(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(query, dict):
         return values
     rest, keys = split_query(values["dialect"], query)
+    check_sqlite_uri(values["dialect"], values.get("db"), rest)
     return merge_url_parts({**values, "query": rest}, keys)
 
 

@@ -246,6 +246,22 @@ def _check_sqlite(dialect: str, rest: Mapping[str, Any]) -> None:
         raise ValueError(f"'{min(in_vain)}' in 'query' needs 'uri: true' beside it")
 
 
+def check_sqlite_uri(dialect: str, db: object, rest: Mapping[str, Any]) -> None:
+    """Check that an SQLite file that is said to be a URI is one.
+
+    Args:
+        dialect: Plain name of the dialect.
+        db: The file.
+        rest: What `split_query` left.
+
+    Raises:
+        ValueError: It is none: SQLite would take the query for part of its name.
+    """
+    is_uri = str(rest.get("uri", False)).lower() not in ("false", "no", "off", "0")
+    if dialect == "sqlite" and is_uri and not str(db or "").startswith("file:"):
+        raise ValueError("'uri: true' in 'query' needs a 'db' such as file:rasa.db")
+
+
 def _plain(value: Any) -> Any:
     """Return text, or a tuple of texts, as SQLAlchemy wants it."""
     if isinstance(value, list | tuple):

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tracker_store_async.backends.sql.config_query import (
+    check_sqlite_uri,
     driver_arguments,
     split_query,
     taken_from_query,
@@ -228,6 +229,7 @@ def take_driver_options(url: URL) -> tuple[URL, dict[str, Any]]:
     """
     try:
         rest, ours = split_query(plain_dialect(url), url.query)
+        check_sqlite_uri(plain_dialect(url), url.database, rest)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     return url.set(query=rest), ours

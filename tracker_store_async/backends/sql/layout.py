@@ -85,9 +85,14 @@ def inspect_layout(connection: Connection, tables: Tables) -> Layout:
     if schema is not None and not inspector.has_schema(schema):
         return Layout(LayoutState.NO_SCHEMA, detail=schema)
     version = _stored_version(connection, inspector, tables)
-    if version is not None:
-        return Layout(_state_of(version), version)
-    return _layout_without_version(connection, inspector, tables)
+    if version is None:
+        found = _layout_without_version(connection, inspector, tables)
+        # Another process may have made it while this looked: the version comes last,
+        # and an inspector remembers.
+        version = _stored_version(connection, inspect(connection), tables)
+        if version is None:
+            return found
+    return Layout(_state_of(version), version)
 
 
 def _stored_version(

@@ -245,7 +245,9 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
 
     def __repr__(self) -> str:
         """Say where it connects, without credentials."""
-        return f"<{type(self).__name__}: {self._connector.where}>"
+        schema = self._connector.options.schema
+        within = f", schema {schema}" if schema else ""
+        return f"<{type(self).__name__}: {self._connector.where}{within}>"
 
     # -- opening and closing -----------------------------------------------------------
 

@@ -74,7 +74,7 @@ class Connector:
         login = login_options(
             options.username, options.password, options.credential_provider
         )
-        return login | self._timeouts
+        return login | self._timeouts | {"redis_connect_func": _logged_in}
 
     def _standalone(self) -> Redis:
         options = self._shared | {
@@ -105,14 +105,20 @@ class Connector:
             f"{self._options.host}:{self._options.port}",
         )
         tls = {"ssl": True, **self._options.tls} if self._options.tls else {}
-        return RedisCluster(
+        shared = self._shared
+        log_in = shared.pop("redis_connect_func")
+        client = RedisCluster(
             startup_nodes=[ClusterNode(*split(each)) for each in endpoints],
             retry=Retry(ExponentialBackoff(1.0, 0.05), CLUSTER_RETRIES),
             # the turns of `Commands` are the bound: a node raises at its own
             max_connections=2**31,
-            **self._shared,
+            **shared,
             **tls,
         )
+        nodes = client.nodes_manager.startup_nodes.values()
+        for each in (client, *nodes):  # there is no argument for it
+            each.connection_kwargs["redis_connect_func"] = log_in
+        return client
 
     def _behind_sentinels(self) -> tuple[Redis, list[Any]]:
         tls = {"ssl": True, **self._options.tls} if self._options.tls else {}
@@ -123,6 +129,7 @@ class Connector:
             [split(each) for each in self._options.endpoints],
             sentinel_kwargs={
                 **login,
+                "redis_connect_func": _logged_in,
                 **self._timeouts,
                 # one that hangs must not take all the time there is
                 "socket_timeout": self._options.connect_timeout_seconds,
@@ -139,6 +146,19 @@ class Connector:
             **tls,
         )
         return client, list(sentinel.sentinels)
+
+
+async def _logged_in(connection: Any) -> None:
+    """Log in, or close the connection.
+
+    redis-py keeps one whose login was cut off while a password was fetched, and uses
+    it: as the user, and in the database, that everybody has who never logged in.
+    """
+    try:
+        await connection.on_connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
 
 
 class Commands:

@@ -139,11 +139,27 @@ class Operations:
 
         Returns:
             For each what `append` does, or None for one that has to be sent alone: Rasa
-            wrote the conversation, or the server has refused the command.
+            wrote the conversation, the server has refused the command, or, on a
+            cluster, it names a user, whose conversations lie on another node.
         """
-        begun = [each.sender_id for each in appends if not each.expected_version]
-        if begun and self.commands.is_cluster:
+        if not self.commands.is_cluster:
+            return await self._append_together(appends)
+        together = [each for each in appends if each.user_id is None]
+        begun = [each.sender_id for each in together if not each.expected_version]
+        if begun:
             await self.index.add(begun)
+        answers = await self._append_together(together)
+        if begun:
+            stored = {
+                each.sender_id
+                for each, is_stored in zip(together, answers, strict=True)
+                if is_stored
+            }
+            await self.index.add(each for each in begun if each in stored)
+        rest = iter(answers)
+        return [next(rest) if each.user_id is None else None for each in appends]
+
+    async def _append_together(self, appends: Sequence[Append]) -> list[bool | None]:
         answers = await self.commands.run_many(
             APPEND,
             [
@@ -151,18 +167,10 @@ class Operations:
                 for append in appends
             ],
         )
-        found = [
+        return [
             None if isinstance(answer, Exception | list) else bool(answer)
             for answer in answers
         ]
-        if begun and self.commands.is_cluster:
-            stored = {
-                each.sender_id
-                for each, is_stored in zip(appends, found, strict=True)
-                if is_stored
-            }
-            await self.index.add(each for each in begun if each in stored)
-        return found
 
     async def _append(
         self,

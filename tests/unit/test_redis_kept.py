@@ -13,12 +13,13 @@ import pytest
 
 from benchmarks.roundtrips import counting_proxy
 from tests.sql_databases import NOW, SENDER, append, ids, read, rows
-from tracker_store_async import RedisTrackerStore
+from tracker_store_async import RedisTrackerStore, errors
 from tracker_store_async.rows import Rewrite
 
 pytest.importorskip("redis", reason="the extra redis is not installed")
 
 from redis.asyncio import Connection
+from redis.exceptions import RedisError
 
 from tracker_store_async.backends.redis import kept
 from tracker_store_async.backends.redis.kept import encoded
@@ -126,6 +127,23 @@ async def test_kept_connections_are_no_more_than_there_may_be(
                 *(commands.send("GET", "nothing") for _ in range(5)),
             )
         assert commands.pool_use() == {"size": 2, "checked_out": 0}
+
+
+async def test_nobody_connects_after_the_store_was_closed(redis_server: Any) -> None:
+    async with opened(redis_server, max_connections=1) as store:
+        commands = store._opened.commands
+        first = asyncio.ensure_future(said(store, ("BLPOP", "nothing", "5")))
+        second = asyncio.ensure_future(said(store, ("ECHO", "a")))
+        third = asyncio.ensure_future(commands.send("ECHO", "a"))
+        await asyncio.sleep(0)
+        await store.close()
+        with pytest.raises(RedisError):
+            await first
+        for waiting in (second, third):
+            with pytest.raises(errors.StoreClosedError):
+                await waiting
+        assert commands._kept is not None
+        assert not commands._kept._idle
 
 
 # -- long conversations ----------------------------------------------------------------

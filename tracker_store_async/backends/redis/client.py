@@ -21,6 +21,7 @@ from tracker_store_async.backends.redis.kept import (
 )
 from tracker_store_async.backends.redis.options import split
 from tracker_store_async.deadlines import Deadlines
+from tracker_store_async.errors import StoreClosedError
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
@@ -187,9 +188,17 @@ class Commands:
         self._turns = asyncio.Semaphore(max_connections)
         self._max_connections = max_connections
         self._under_way = 0
+        self._is_closed = False
         self._deadlines = Deadlines(timeout_seconds)
         keeps = keep and IS_POSSIBLE and isinstance(client, Redis)
         self._kept = KeptConnections(client.connection_pool) if keeps else None  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        """Let nobody begin any more, and keep no connection; the client stays open."""
+        self._is_closed = True
+        self._deadlines.close()
+        if self._kept is not None:
+            self._kept.is_closed = True
 
     def pool_use(self) -> dict[str, int]:
         """Return how many connections there may be, and how many are in use."""
@@ -307,6 +316,10 @@ class Commands:
             raise
         self._under_way += 1
         try:
+            if self._is_closed:  # redis-py would connect once more
+                for each in work:
+                    each.close()
+                raise StoreClosedError("the store was closed while it was in use")
             return await work[0]
         finally:
             self._under_way -= 1

@@ -37,12 +37,16 @@ class KeptConnections:
     pool itself calls `spare` before.
 
     Args:
-        pool: The pool. Nothing but `seconds` here bounds how long a command takes.
+        pool: The pool. Nothing here bounds how long a command takes.
+
+    Attributes:
+        is_closed: Whether a connection is closed once nobody uses it.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
         self._idle: list[Any] = []
+        self.is_closed = False
 
     async def ask(self, commands: bytes, answers: int = 1) -> list[Any]:
         """Send commands that are encoded already, and return their answers.
@@ -70,7 +74,7 @@ class KeptConnections:
         except BaseException:
             await self._drop(connection)
             raise
-        self._idle.append(connection)
+        await self._keep(connection)
         return found
 
     async def spare(self) -> None:
@@ -110,10 +114,16 @@ class KeptConnections:
             await asyncio.wait({reading}, timeout=SETTLE_SECONDS)
         finally:
             if reading.done() and not reading.cancelled() and not reading.exception():
-                self._idle.append(connection)
+                await self._keep(connection)
             else:
                 reading.cancel()
                 await self._drop(connection)
+
+    async def _keep(self, connection: Any) -> None:
+        if self.is_closed:
+            await self._drop(connection)
+        else:
+            self._idle.append(connection)
 
     async def _drop(self, connection: Any) -> None:
         """Close a connection at once; the pool may open another one."""

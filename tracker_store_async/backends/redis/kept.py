@@ -46,6 +46,7 @@ class KeptConnections:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
         self._idle: list[Any] = []
+        self._left: set[asyncio.Task[None]] = set()  # opening, and nobody waits for it
         self.is_closed = False
 
     async def ask(self, commands: bytes, answers: int = 1) -> list[Any]:
@@ -79,6 +80,8 @@ class KeptConnections:
 
     async def spare(self) -> None:
         """Give the pool a connection back that nobody uses, if there is one."""
+        if self._left and not self._idle:
+            await self._wait_for_one()
         if self._idle:
             await self._pool.release(self._idle.pop())
 
@@ -89,9 +92,22 @@ class KeptConnections:
                 return connection
             await self._drop(connection)
         while not self._idle:  # somebody else may be faster
-            # redis-py may lose a connection when its caller is cancelled meanwhile.
-            await settled(self._open(), SETTLE_SECONDS)
+            await self._wait_for_one()
         return self._idle.pop()
+
+    async def _wait_for_one(self) -> None:
+        """Open a connection, or wait for one whose caller is gone: it counts, too."""
+        opening = next(iter(self._left), None)
+        if opening is None:
+            opening = asyncio.ensure_future(self._open())
+        self._left.discard(opening)
+        try:
+            # redis-py may lose a connection when its caller is cancelled meanwhile.
+            await settled(opening, SETTLE_SECONDS)
+        finally:
+            if not opening.done():  # the caller was cancelled twice
+                self._left.add(opening)
+                opening.add_done_callback(self._left.discard)
 
     async def _open(self) -> None:
         """Get one from the pool, connected: whoever waited for it may be gone."""

@@ -116,8 +116,8 @@ class Connector:
             **shared,
             **tls,
         )
-        nodes = client.nodes_manager.startup_nodes.values()
-        for each in (client, *nodes):  # there is no argument for it
+        ours: list[Any] = [client, *client.nodes_manager.startup_nodes.values()]
+        for each in ours:  # there is no argument for it
             each.connection_kwargs["redis_connect_func"] = log_in
         return client
 

@@ -11,7 +11,7 @@ from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import ConnectionError, NoScriptError  # noqa: A004
 
 from tracker_store_async.backends.redis.credentials import login_options
 from tracker_store_async.backends.redis.kept import (
@@ -157,9 +157,15 @@ async def _logged_in(connection: Any) -> None:
     """
     try:
         await connection.on_connect()
-    except BaseException:
+    except BaseException as error:
         await connection.disconnect(nowait=True)
+        # What a server says against a certificate may be lost as it hangs up.
+        if type(error) is ConnectionError and isinstance(connection, SSLConnection):
+            raise ConnectionError(f"{error}; {_HUNG_UP}") from error
         raise
+
+
+_HUNG_UP = "over TLS a server does so, too, that refuses the client's certificate"
 
 
 class Commands:

@@ -261,18 +261,19 @@ def outbox_entries(
     *,
     with_bodies: bool,
 ) -> list[OutboxEntry]:
-    """Return what an outbox is to keep of a tracker's unsaved events.
+    """Return what an outbox is to keep of a tracker's first unsaved events.
 
     Args:
-        tracker: The tracker.
+        tracker: The tracker. What it got since the rows were encoded is not stored
+            with them.
         publisher: What it has published already is left out.
-        rows: The first of the events as they are stored: encoded already.
+        rows: The events as they are stored.
         with_bodies: Whether the messages are stored, or only where they stand.
     """
     messages = [
         message_of(tracker.sender_id, position, entry, tracker.user_id, row)
         for position, (entry, row) in enumerate(
-            zip_longest(tracker._log.pending, rows), tracker._log.version or 0
+            zip(tracker._log.pending, rows, strict=False), tracker._log.version or 0
         )
         if publisher is None or entry.published_by is not publisher
     ]

@@ -151,7 +151,11 @@ class Saver:
     async def publish(
         self, tracker: DialogueStateTracker, rows: Sequence[NewRow]
     ) -> None:
-        """Publish the unsaved events, the first of which are encoded already.
+        """Publish the first unsaved events.
+
+        Args:
+            tracker: The tracker. What it got since they were encoded is not published.
+            rows: The events as they are stored.
 
         Raises:
             PublishError: The broker did not confirm an event.
@@ -160,7 +164,7 @@ class Saver:
         if store._publisher is None:
             return
         publishing = store._publisher.publish(
-            *(tracker.sender_id, cursor.version or 0, cursor.pending),
+            *(tracker.sender_id, cursor.version or 0, cursor.pending[: len(rows)]),
             *(tracker.user_id, rows),
         )
         await observed(store, "publish", publishing, tracker.sender_id)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ A timeout cancels too, so that an operation may take this much longer than was a
 _unsettled: set[asyncio.Task[Any]] = set()
 
 
-async def settled(work: Coroutine[Any, Any, T], seconds: float = SETTLE_SECONDS) -> T:
+async def settled(work: Awaitable[T], seconds: float = SETTLE_SECONDS) -> T:
     """Return what `work` returns; once begun it ends, cancelled or not.
 
     A transaction that is cancelled between two statements would go back to the pool

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from tests.servers.redis import PrivateRedis
 
+pytest.importorskip("redis", reason="the extra redis is not installed")
+
+from tracker_store_async.backends.redis import client, kept
+
 pytestmark = pytest.mark.backend("redis")
 
 USER = "rotating"
@@ -165,6 +169,40 @@ async def test_a_source_that_fails_for_a_while_costs_no_connection(
         with account.server.client() as client:
             users = [each["user"] for each in client.client_list()]
         assert users.count("default") == 1  # who asks: no other works without a login
+
+
+async def test_a_login_that_is_cut_off_costs_no_connection(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py would keep a connection that never logged in, and use it."""
+    for module in (kept, client):
+        monkeypatch.setattr(module, "SETTLE_SECONDS", 0.01)
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    may_answer.set()
+
+    async def password() -> str:
+        asked.set()
+        await may_answer.wait()
+        return "first"
+
+    async with RedisTrackerStore(
+        **account.address, password=password, max_connections=1
+    ) as store:
+        assert await store._append(append(0))
+        commands, read_now = store._opened.commands, store._read
+        send = commands.send
+        for ask in (lambda: send("GET", "nothing"), lambda: read_now(read())):
+            await commands.client.connection_pool.disconnect()
+            asked.clear()
+            may_answer.clear()
+            asking = asyncio.ensure_future(ask())
+            await asked.wait()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            may_answer.set()
+            assert await send("ACL", "WHOAMI") == USER.encode()
+            assert await commands.send_all([("ACL", "WHOAMI")]) == [USER.encode()]
 
 
 async def test_retries_survive_the_moment_between(

@@ -9,11 +9,14 @@ import pytest
 
 from tests.conformance.kit import FailingBroker, add, user
 from tracker_store_async import InMemoryTrackerStore, best_effort, errors
+from tracker_store_async.publishing import outbox_entries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tracker_store_async import DialogueStateTracker
     from tracker_store_async.broker import EventMessage
+    from tracker_store_async.unsaved import Batch
 
 
 class SlowToFail(FailingBroker):
@@ -220,3 +223,25 @@ async def test_a_broker_that_stays_away_is_told_of_once(
     broker.is_down = False
     await store.close()
     assert "is back: nothing waits in the backlog any more" in caplog.text
+
+
+async def test_what_is_added_while_a_save_encodes_goes_with_the_next_one() -> None:
+    broker = FailingBroker()
+    store = InMemoryTrackerStore(event_broker=broker)
+    tracker = store.init_tracker("alice")
+    tracker.update(user("hi"))
+    encode, outbox = store._saver.encode, []
+
+    async def encode_slowly(tracker: DialogueStateTracker) -> Batch:
+        batch = await encode(tracker)
+        tracker.update(user("late"))
+        outbox.extend(outbox_entries(tracker, None, batch.rows, with_bodies=False))
+        return batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._saver, "encode", encode_slowly)
+        await store.save(tracker)
+    assert [body["text"] for body in broker.bodies] == ["hi"]
+    assert [entry.position for entry in outbox] == [0]
+    await store.save(tracker)
+    assert [body["text"] for body in broker.bodies] == ["hi", "late"]

@@ -13,14 +13,16 @@ import pytest
 
 from benchmarks.roundtrips import counting_proxy
 from tests.sql_databases import NOW, SENDER, append, ids, read, rows
-from tracker_store_async import RedisTrackerStore
+from tracker_store_async import RedisTrackerStore, errors
 from tracker_store_async.rows import Rewrite
 
 pytest.importorskip("redis", reason="the extra redis is not installed")
 
 from redis.asyncio import Connection
+from redis.exceptions import RedisError
 
 from tracker_store_async.backends.redis import kept
+from tracker_store_async.backends.redis.client import SMALL_BYTES
 from tracker_store_async.backends.redis.kept import encoded
 from tracker_store_async.backends.redis.operations import ROWS_BY_SCRIPT
 from tracker_store_async.backends.redis.scripts import READ
@@ -126,6 +128,58 @@ async def test_kept_connections_are_no_more_than_there_may_be(
                 *(commands.send("GET", "nothing") for _ in range(5)),
             )
         assert commands.pool_use() == {"size": 2, "checked_out": 0}
+
+
+async def test_a_connection_that_nobody_waits_for_is_counted(
+    redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(redis_server, max_connections=1) as store:
+        commands, pool = store._opened.commands, store._opened.commands.client
+        connect, may_connect = pool.connection_pool.get_connection, asyncio.Event()
+
+        async def connect_later() -> Any:
+            connection = await connect()
+            await may_connect.wait()
+            return connection
+
+        for ask in (
+            lambda: said(store, ("ECHO", "a")),
+            lambda: commands.send_all([("ECHO", "x" * SMALL_BYTES), ("ECHO", "a")]),
+            lambda: commands.send("ECHO", "a"),
+        ):
+            monkeypatch.setattr(pool.connection_pool, "get_connection", connect_later)
+            await pool.connection_pool.disconnect()
+            first = asyncio.ensure_future(said(store, ("ECHO", "b")))
+            for _ in range(2):
+                for _ in range(4):
+                    await asyncio.sleep(0)
+                first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            monkeypatch.setattr(pool.connection_pool, "get_connection", connect)
+            second = asyncio.ensure_future(ask())
+            for _ in range(4):
+                await asyncio.sleep(0)
+            may_connect.set()
+            assert (await second)[-1:] in ([b"a"], b"a")
+            may_connect.clear()
+
+
+async def test_nobody_connects_after_the_store_was_closed(redis_server: Any) -> None:
+    async with opened(redis_server, max_connections=1) as store:
+        commands = store._opened.commands
+        first = asyncio.ensure_future(said(store, ("BLPOP", "nothing", "5")))
+        second = asyncio.ensure_future(said(store, ("ECHO", "a")))
+        third = asyncio.ensure_future(commands.send("ECHO", "a"))
+        await asyncio.sleep(0)
+        await store.close()
+        with pytest.raises(RedisError):
+            await first
+        for waiting in (second, third):
+            with pytest.raises(errors.StoreClosedError):
+                await waiting
+        assert commands._kept is not None
+        assert not commands._kept._idle
 
 
 # -- long conversations ----------------------------------------------------------------

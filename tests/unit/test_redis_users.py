@@ -144,3 +144,15 @@ async def test_what_version_1_stored_is_found_after_the_upgrade(
             expected = [f"c{n:02}" for n in range(0, 30, 3)]
             assert await theirs(upgraded, "user-0") == expected
     assert storage.client.get(Keys(storage.prefix).layout) == b"2"
+
+
+async def test_a_batch_names_users_too(storage: RedisStorage) -> None:  # noqa: F811
+    async with storage.store() as store:
+        users = {"a": USER, "b": None, "c": USER, "d": "other"}
+        begun = [of(name, user) for name, user in users.items()]
+        assert await store._append_many(begun) == [True] * 4
+        assert await theirs(store, USER) == ["a", "c"]
+        later = [of("a", "other", 3), of("b", USER, 3), of("c", None, 3)]
+        assert await store._append_many(later) == [True] * 3
+        assert await theirs(store, USER) == ["b", "c"]
+        assert await theirs(store, "other") == ["a", "d"]

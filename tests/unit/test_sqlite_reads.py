@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.sql_databases import append, ids, read, rows
-from tracker_store_async import SQLTrackerStore
+from tracker_store_async import SQLTrackerStore, errors
 from tracker_store_async.backends.sql import sqlite
 from tracker_store_async.backends.sql.sqlite_reading import SHORT_READ_ROWS
 
@@ -112,3 +115,20 @@ async def test_ids_that_nobody_looks_at_are_not_read(store: SQLTrackerStore) -> 
 
 def ids_of(count: int) -> list[str]:
     return [row.event_id for row in rows(count, 0)]
+
+
+async def test_a_commit_that_fails_leaves_no_transaction_open(tmp_path: Path) -> None:
+    """As where there is no write-ahead log, and somebody reads all the while."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/a.db"
+    engine = create_async_engine(url, connect_args={"timeout": 0})
+    async with SQLTrackerStore(engine=engine) as store:
+        assert await store._append(append(0))
+        with closing(sqlite3.connect(tmp_path / "a.db")) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM events").fetchone()
+            with pytest.raises(errors.StoreUnavailableError):
+                await store._append(append(3))
+        assert len(ids(await store._read(read()))) == 3
+        assert await store._append(append(3))
+        assert len(ids(await store._read(read()))) == 6
+    await engine.dispose()

@@ -11,7 +11,7 @@ from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import ConnectionError, NoScriptError  # noqa: A004
 
 from tracker_store_async.backends.redis.credentials import login_options
 from tracker_store_async.backends.redis.kept import (
@@ -21,6 +21,7 @@ from tracker_store_async.backends.redis.kept import (
 )
 from tracker_store_async.backends.redis.options import split
 from tracker_store_async.deadlines import Deadlines
+from tracker_store_async.errors import StoreClosedError
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Connector:
         login = login_options(
             options.username, options.password, options.credential_provider
         )
-        return login | self._timeouts
+        return login | self._timeouts | {"redis_connect_func": _logged_in}
 
     def _standalone(self) -> Redis:
         options = self._shared | {
@@ -105,14 +106,20 @@ class Connector:
             f"{self._options.host}:{self._options.port}",
         )
         tls = {"ssl": True, **self._options.tls} if self._options.tls else {}
-        return RedisCluster(
+        shared = self._shared
+        log_in = shared.pop("redis_connect_func")
+        client = RedisCluster(
             startup_nodes=[ClusterNode(*split(each)) for each in endpoints],
             retry=Retry(ExponentialBackoff(1.0, 0.05), CLUSTER_RETRIES),
             # the turns of `Commands` are the bound: a node raises at its own
             max_connections=2**31,
-            **self._shared,
+            **shared,
             **tls,
         )
+        ours: list[Any] = [client, *client.nodes_manager.startup_nodes.values()]
+        for each in ours:  # there is no argument for it
+            each.connection_kwargs["redis_connect_func"] = log_in
+        return client
 
     def _behind_sentinels(self) -> tuple[Redis, list[Any]]:
         tls = {"ssl": True, **self._options.tls} if self._options.tls else {}
@@ -123,6 +130,7 @@ class Connector:
             [split(each) for each in self._options.endpoints],
             sentinel_kwargs={
                 **login,
+                "redis_connect_func": _logged_in,
                 **self._timeouts,
                 # one that hangs must not take all the time there is
                 "socket_timeout": self._options.connect_timeout_seconds,
@@ -139,6 +147,25 @@ class Connector:
             **tls,
         )
         return client, list(sentinel.sentinels)
+
+
+async def _logged_in(connection: Any) -> None:
+    """Log in, or close the connection.
+
+    redis-py keeps one whose login was cut off while a password was fetched, and uses
+    it: as the user, and in the database, that everybody has who never logged in.
+    """
+    try:
+        await connection.on_connect()
+    except BaseException as error:
+        await connection.disconnect(nowait=True)
+        # What a server says against a certificate may be lost as it hangs up.
+        if type(error) is ConnectionError and isinstance(connection, SSLConnection):
+            raise ConnectionError(f"{error}; {_HUNG_UP}") from error
+        raise
+
+
+_HUNG_UP = "over TLS a server does so, too, that refuses the client's certificate"
 
 
 class Commands:
@@ -167,9 +194,17 @@ class Commands:
         self._turns = asyncio.Semaphore(max_connections)
         self._max_connections = max_connections
         self._under_way = 0
+        self._is_closed = False
         self._deadlines = Deadlines(timeout_seconds)
         keeps = keep and IS_POSSIBLE and isinstance(client, Redis)
         self._kept = KeptConnections(client.connection_pool) if keeps else None  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        """Let nobody begin any more, and keep no connection; the client stays open."""
+        self._is_closed = True
+        self._deadlines.close()
+        if self._kept is not None:
+            self._kept.is_closed = True
 
     def pool_use(self) -> dict[str, int]:
         """Return how many connections there may be, and how many are in use."""
@@ -287,6 +322,10 @@ class Commands:
             raise
         self._under_way += 1
         try:
+            if self._is_closed:  # redis-py would connect once more
+                for each in work:
+                    each.close()
+                raise StoreClosedError("the store was closed while it was in use")
             return await work[0]
         finally:
             self._under_way -= 1

@@ -37,12 +37,17 @@ class KeptConnections:
     pool itself calls `spare` before.
 
     Args:
-        pool: The pool. Nothing but `seconds` here bounds how long a command takes.
+        pool: The pool. Nothing here bounds how long a command takes.
+
+    Attributes:
+        is_closed: Whether a connection is closed once nobody uses it.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
         self._idle: list[Any] = []
+        self._left: set[asyncio.Task[None]] = set()  # opening, and nobody waits for it
+        self.is_closed = False
 
     async def ask(self, commands: bytes, answers: int = 1) -> list[Any]:
         """Send commands that are encoded already, and return their answers.
@@ -70,11 +75,13 @@ class KeptConnections:
         except BaseException:
             await self._drop(connection)
             raise
-        self._idle.append(connection)
+        await self._keep(connection)
         return found
 
     async def spare(self) -> None:
         """Give the pool a connection back that nobody uses, if there is one."""
+        if self._left and not self._idle:
+            await self._wait_for_one()
         if self._idle:
             await self._pool.release(self._idle.pop())
 
@@ -85,9 +92,22 @@ class KeptConnections:
                 return connection
             await self._drop(connection)
         while not self._idle:  # somebody else may be faster
-            # redis-py may lose a connection when its caller is cancelled meanwhile.
-            await settled(self._open(), SETTLE_SECONDS)
+            await self._wait_for_one()
         return self._idle.pop()
+
+    async def _wait_for_one(self) -> None:
+        """Open a connection, or wait for one whose caller is gone: it counts, too."""
+        opening = next(iter(self._left), None)
+        if opening is None:
+            opening = asyncio.ensure_future(self._open())
+        self._left.discard(opening)
+        try:
+            # redis-py may lose a connection when its caller is cancelled meanwhile.
+            await settled(opening, SETTLE_SECONDS)
+        finally:
+            if not opening.done():  # the caller was cancelled twice
+                self._left.add(opening)
+                opening.add_done_callback(self._left.discard)
 
     async def _open(self) -> None:
         """Get one from the pool, connected: whoever waited for it may be gone."""
@@ -110,10 +130,16 @@ class KeptConnections:
             await asyncio.wait({reading}, timeout=SETTLE_SECONDS)
         finally:
             if reading.done() and not reading.cancelled() and not reading.exception():
-                self._idle.append(connection)
+                await self._keep(connection)
             else:
                 reading.cancel()
                 await self._drop(connection)
+
+    async def _keep(self, connection: Any) -> None:
+        if self.is_closed:
+            await self._drop(connection)
+        else:
+            self._idle.append(connection)
 
     async def _drop(self, connection: Any) -> None:
         """Close a connection at once; the pool may open another one."""

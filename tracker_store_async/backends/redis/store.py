@@ -284,7 +284,9 @@ class RedisTrackerStore(TrackerStore, SerializedTrackerAsText):
 
     async def _close(self) -> None:
         to_close, self._to_close = self._to_close, []
-        self._operations = None
+        operations, self._operations = self._operations, None
+        if operations is not None:
+            operations.commands.close()
         for each in to_close:
             with self._translated:
                 async with asyncio.timeout(CLOSE_SECONDS):

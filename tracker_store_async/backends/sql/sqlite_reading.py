@@ -49,10 +49,13 @@ class Transaction:
         self._conn.execute(self._begin)
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if kind is None:
-            self._conn.execute("COMMIT")
-        if self._conn.in_transaction:  # a COMMIT may fail too: the disk is full
-            self._conn.execute("ROLLBACK")
+        try:
+            if kind is None:
+                self._conn.execute("COMMIT")
+        finally:
+            # A COMMIT may fail too: somebody reads, and there is no write-ahead log.
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
 
 
 def read_one(

@@ -38,6 +38,7 @@ from tracker_store_async.ops.asgi import create_app
 from tracker_store_async.ops.inspector import app as inspecting
 from tracker_store_async.ops.inspector.entry import Entry
 from tracker_store_async.ops.inspector.options import InspectorOptions
+from tracker_store_async.ops.inspector.reading import PAGE_EVENTS
 from tracker_store_async.wrappers.audited import AuditedTrackerStore
 
 if TYPE_CHECKING:
@@ -345,6 +346,25 @@ async def test_named_slots_and_secrets_are_masked(
         assert not [page for page in pages if secret in page]
     assert "I am: ***, ok?" in pages[0]
     assert "Ulm" in pages[0]
+
+
+@pytest.mark.usefixtures("masked")
+@pytest.mark.parametrize(
+    "page",
+    ["state?at=199", "conversation?from=0", "conversation?from=230&at=199"],
+)
+async def test_a_message_is_masked_for_the_slot_that_is_set_after_it(
+    client: Client, store: TrackerStore, page: str
+) -> None:
+    """A form fills it from the text, in an event that is not shown with the message."""
+    await add(store, SENDER, *(bot("hm") for _ in range(PAGE_EVENTS - 1)))
+    await add(store, SENDER, user(f"it is {NUMBER}"))
+    await add(store, SENDER, SlotSet("phone", NUMBER), SlotSet("phone", None))
+    await add(store, SENDER, *(bot("hm") for _ in range(60)))
+    answer = await client.get(f"/inspector/{page}&id={SENDER}")
+    assert answer.status_code == 200
+    assert "it is ***" in answer.text
+    assert NUMBER not in answer.text
 
 
 @pytest.mark.usefixtures("masked")

@@ -348,6 +348,23 @@ def test_a_sealed_vault_and_a_missing_key(server: FakeVault) -> None:
         login(vault)()
 
 
+@pytest.mark.parametrize("answer", ["<html>", {"status": "ok"}], ids=["text", "json"])
+def test_what_is_between_may_answer_in_place_of_vault(
+    server: FakeVault, answer: Any
+) -> None:
+    """With the code 200, which is no reason to stop renewing the token."""
+    server.tokens["short"] = 30.0
+    vault = client(server, token="short")
+    vault.read()
+    genuine, server.answer = server.answer, lambda *_: (200, answer)  # type: ignore
+    assert vault.renew() is not None
+    with pytest.raises((errors.StoreUnavailableError, errors.StoreAccessError)):
+        vault.read()
+    server.answer = genuine  # type: ignore
+    assert vault.renew() == pytest.approx(20.0)
+    assert vault.read()["sales_username"] == "sales"
+
+
 def test_tls_is_checked(tmp_path: Path) -> None:
     files = Certificates.write(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -239,6 +239,24 @@ async def test_cookies_that_are_not_ours_are_worth_nothing(
         assert later.name_in(cookie) is None
 
 
+def test_headers_that_no_encoding_has_are_worth_nothing() -> None:
+    """Sanic hands on bytes that are no UTF-8 as lone surrogates."""
+    gate = Gate(TOKEN)
+    assert not gate.lets_in("Bearer \udcff")
+    signature = gate.signature("inspector x")
+    for value in ("\udcff", "\udcff.\udcff", f"x.{signature}\udcff"):
+        assert Entry(gate).name_in(f"tracker_store_inspector={value}") is None
+
+
+@pytest.mark.parametrize("path", ["foo", "foo/", "foo/sign-in", "conversation/"])
+async def test_a_page_that_is_not_there_leads_to_no_sign_in(
+    store: TrackerStore, path: str
+) -> None:
+    """A relative link from below would lead to another such page, and on."""
+    async with Client(store, token=TOKEN) as client:
+        await client.page(path, 404)
+
+
 async def test_other_sites_and_long_forms_are_refused(store: TrackerStore) -> None:
     async with Client(store, token=TOKEN) as client:
         for path in ("sign-in", "sign-out"):

@@ -184,7 +184,8 @@ class ConversationView:
         mask.learn_slots(before or {})
         mask.learn_slots(tracker.current_slot_values())
         fields = await self._fields(sender_id, page, at)
-        return state_of(tracker, mask, at, fields, before)
+        # Beside the loop: an event, or a slot, may be of any size.
+        return await asyncio.to_thread(state_of, tracker, mask, at, fields, before)
 
     async def _fields(
         self, sender_id: str, page: Page, at: int

@@ -66,7 +66,6 @@ class Vault:
         self, config: VaultConfig, clock: Callable[[], float] = time.monotonic
     ) -> None:
         import hvac
-        import requests
 
         self._config = config
         self._clock = clock
@@ -79,7 +78,7 @@ class Vault:
         self._expires_at: float | None = None
         self._has_failed = False
         self._stop = threading.Event()
-        session = requests.Session()
+        session = _new_session()
         session.verify = config.ssl_ca_certs or True
         self._client = hvac.Client(
             url=config.host,
@@ -353,6 +352,25 @@ class Vault:
                 extra=fields("vault_token_failed", seconds=left),
             )
         return min(RETRY_SECONDS, max(left / 3, 0.1))
+
+
+def _new_session() -> Any:
+    """Return a session that sends the token nowhere without TLS once it had TLS."""
+    import requests
+
+    class Session(requests.Session):
+        def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+            """Called before a redirect is followed; `requests` would keep the token.
+
+            Raises:
+                SSLError: It leads away from TLS. Vault's own client refuses this, too.
+            """
+            had_tls = response.url.lower().startswith("https:")
+            if had_tls and not prepared_request.url.lower().startswith("https:"):
+                raise requests.exceptions.SSLError
+            super().rebuild_auth(prepared_request, response)
+
+    return Session()
 
 
 def _release(stop: threading.Event, session: Any) -> None:

@@ -383,6 +383,25 @@ def test_tls_is_checked(tmp_path: Path) -> None:
             login(client(server, host=elsewhere, ssl_ca_certs=str(files.ca)))()
 
 
+def test_a_token_that_had_tls_is_never_sent_without(
+    server: FakeVault, tmp_path: Path
+) -> None:
+    """A standby may lead to the active server, as long as that has TLS, too."""
+    files = Certificates.write(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.server_certificate, files.server_key)
+    with fake_vault(context) as standby:
+        vault = client(standby, ssl_ca_certs=str(files.ca))
+        standby.leads_to = server.url
+        with pytest.raises(errors.StoreUnavailableError, match="agree on TLS"):
+            vault.read()
+        assert not server.asked
+        with fake_vault(context) as active:
+            active.secrets = server.secrets
+            standby.leads_to = active.url
+            assert vault.read()["sales_password"] == PASSWORD
+
+
 async def test_the_loop_goes_on_while_vault_is_asked(server: FakeVault) -> None:
     released = threading.Event()
     server.before_answer = lambda: bool(released.wait(10)) and None

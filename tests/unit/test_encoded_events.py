@@ -15,9 +15,9 @@ from tracker_store_async.events import (
     UserUttered,
     event_from_dict,
 )
-from tracker_store_async.saving import encode_batch, session_state
 from tracker_store_async.serialization import encode_row, encode_snapshot
 from tracker_store_async.slots import AnySlot, AnySlotDict
+from tracker_store_async.unsaved import encode_batch, session_state
 
 ENTITY = {"entity": "x", "value": "y"}
 

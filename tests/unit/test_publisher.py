@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance.kit import FailingBroker, add, user
-from tracker_store_async import InMemoryTrackerStore, best_effort, errors
+from tracker_store_async import (
+    InMemoryTrackerStore,
+    best_effort,
+    errors,
+    publishing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,3 +225,19 @@ async def test_a_broker_that_stays_away_is_told_of_once(
     broker.is_down = False
     await store.close()
     assert "is back: nothing waits in the backlog any more" in caplog.text
+
+
+async def test_a_broker_that_never_closes_does_not_keep_a_store_open(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck(FailingBroker):
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(publishing, "CLOSE_SECONDS", 0.01, raising=False)
+    store = InMemoryTrackerStore(event_broker=Stuck())
+    store.owns_broker = True
+    await add(store, "alice", user())
+    async with asyncio.timeout(2):
+        await store.close()
+    assert "did not close within" in caplog.text

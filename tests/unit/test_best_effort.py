@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -409,3 +410,36 @@ async def test_a_client_that_cancels_itself_does_not_end_the_sending(
     await until(broker, 1)
     assert texts(broker, "alice") == ["one"]
     await store.close()
+
+
+async def test_close_does_not_wait_for_a_client_that_cannot_be_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(best_effort, "STOP_SECONDS", 0.01, raising=False)
+    monkeypatch.setattr(best_effort, "DRAIN_SECONDS", 0.01)
+    released = asyncio.Event()
+
+    class Deaf(FailingBroker):
+        is_asked = False
+
+        async def publish(self, message: EventMessage) -> None:
+            if self.is_down:
+                raise errors.BrokerUnavailableError("away")
+            self.is_asked = True
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+            await released.wait()
+
+    broker = Deaf()
+    broker.timeout_seconds = 5
+    broker.is_down = True
+    store = keeping(broker)
+    await add(store, "alice", user("one"))
+    broker.is_down = False
+    async with asyncio.timeout(5):
+        while not broker.is_asked:
+            await add(store, "bob", user("wakes it"))
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(2):
+        await store.close()
+    released.set()

@@ -35,6 +35,7 @@ class FakeVault:
         is_sealed: Whether it answers nothing.
         namespace: The namespace that requests must name, or None.
         asked: Paths that were asked for, in order.
+        leads_to: URL that every request is sent on to, or None.
         renewed: Set at each renewal of a token.
     """
 
@@ -47,6 +48,7 @@ class FakeVault:
     is_sealed: bool = False
     namespace: str | None = None
     asked: list[str] = field(default_factory=list)
+    leads_to: str | None = None
     renewed: threading.Event = field(default_factory=threading.Event)
     before_answer: Callable[[], None] = lambda: None
 
@@ -116,7 +118,11 @@ def fake_vault(
             path = self.path.removeprefix("/v1/")
             status, answer = vault.answer(path, self.headers, body)
             data = json.dumps(answer).encode()
-            self.send_response(status)
+            if vault.leads_to is not None:
+                self.send_response(307)
+                self.send_header("Location", vault.leads_to + self.path)
+            else:
+                self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

@@ -16,7 +16,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tracker_store_async.backlog import Backlog
-from tracker_store_async.broker_handle import cancelled, is_outage, reason_of
+from tracker_store_async.broker_handle import (
+    STOP_SECONDS,
+    cancelled,
+    is_outage,
+    reason_of,
+)
 from tracker_store_async.errors import BrokerRefusedError
 from tracker_store_async.locks import LoopLock
 from tracker_store_async.redaction import fields, get_logger
@@ -77,6 +82,7 @@ class BestEffort:
         self._has_sent = False  # whether anything got through in this round
         self._is_outage_told = False
         self._is_stopped = False
+        self._is_drained = False  # so that nobody sends what comes now
         self._is_replaced = False
         self._heir: BestEffort | None = None
         self._batch_size = self._largest_batch = FLUSH_BATCH
@@ -95,7 +101,7 @@ class BestEffort:
 
     def start(self) -> None:
         """Begin to send what an earlier use of the store has left."""
-        self._is_stopped = False
+        self._is_stopped = self._is_drained = False
         if self.backlog:
             self._wake()
 
@@ -174,6 +180,8 @@ class BestEffort:
                 self.dropped,
                 extra=fields("backlog_full", dropped_events=self.dropped),
             )
+        if self._is_drained:  # a save was under way while the store was closed
+            self._tell_left()
         self._wake(at_once=wake)
 
     def _forget_holds(self, gone: Sequence[EventMessage]) -> None:
@@ -192,7 +200,7 @@ class BestEffort:
         sending = cancelled(self._sending)
         opening = self._handle.let_go()
         if heir is not None:
-            heir._is_stopped = self._is_stopped
+            heir._is_stopped, heir._is_drained = self._is_stopped, self._is_drained
             heir._former += [task for task in (sending, opening) if task is not None]
             heir._former += self._former
             if self.backlog:
@@ -406,30 +414,42 @@ class BestEffort:
     # -- the end -----------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Send what is left of the backlog, and say in the log what could not be."""
+        """Send what is left of the backlog, and say in the log what could not be.
+
+        It takes some `DRAIN_SECONDS` at most, and says so even if it is cancelled.
+        """
         self._is_stopped = True
+        try:
+            await self._end_sending()
+            if self.backlog:
+                self._holds = Holds(BACKLOG_LIMIT)  # everybody once more
+                self._suspected.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(DRAIN_SECONDS):
+                        await self.flush()
+        finally:
+            self.backlog.let_go()
+            # Opened again meanwhile, it sends the rest after all.
+            self._is_drained = self._is_stopped
+            if self.backlog:
+                self._tell_left()
+
+    async def _end_sending(self) -> None:
         tasks = [cancelled(self._sending), *self._former]
         loop = asyncio.get_running_loop()
         ours = {task for task in tasks if task is not None and task.get_loop() is loop}
         self._sending, self._former = None, []
-        if ours:
-            await asyncio.wait(ours)
-        if not self.backlog:
-            return
-        self._holds = Holds(BACKLOG_LIMIT)  # everybody once more
-        self._suspected.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self.flush()
-        self.backlog.let_go()
-        if self.backlog:
-            logger.error(
-                "%d events that are stored were never published: the event broker "
-                "%s did not come back before the store was closed, or refuses them.",
-                len(self.backlog),
-                self._handle.name,
-                extra=fields("backlog_lost", backlog_events=len(self.backlog)),
-            )
+        if ours:  # a foreign broker may not let itself be cancelled
+            await asyncio.wait(ours, timeout=STOP_SECONDS)
+
+    def _tell_left(self) -> None:
+        logger.error(
+            "%d events that are stored were never published: the event broker "
+            "%s did not come back before the store was closed, or refuses them.",
+            len(self.backlog),
+            self._handle.name,
+            extra=fields("backlog_lost", backlog_events=len(self.backlog)),
+        )
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

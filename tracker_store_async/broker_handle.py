@@ -162,16 +162,29 @@ class BrokerHandle:
             Exception: Whatever else the broker raises.
         """
         try:
-            if self.broker.manages_connection:
-                await self._begun()
-                await self.broker.publish_many(messages)
-            else:
-                await self._send_in_time(messages)
+            await self._send(messages)
         except Exception as error:
             if not isinstance(error, errors.BrokerRefusedError):
                 self._note_problem(error)
             raise
         self._note_success()
+
+    async def _send(self, messages: Sequence[EventMessage]) -> None:
+        try:
+            if self.broker.manages_connection:
+                await self._begun()
+                await self.broker.publish_many(messages)
+            else:
+                await self._send_in_time(messages)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled us: a client ends what it awaits with a connection.
+            # Taken for a cancellation, it would end whoever sends in the background.
+            raise errors.BrokerUnavailableError(
+                f"the event broker {self.name} gave up: its connection may be lost"
+            ) from error
 
     async def _begun(self) -> None:
         """Let `open` have begun: it makes a closed broker usable again."""

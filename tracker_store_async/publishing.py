@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
+CLOSE_SECONDS = 15.0
+"""Longest time that closing a broker may take: ours are faster whatever happens."""
+
 
 class Publisher:
     """Publishes each unsaved event of a tracker once, in order, and awaits it.
@@ -137,7 +140,20 @@ class Publisher:
                 await self.handle.stop()
             finally:
                 if closes_broker:
-                    await self.broker.close()
+                    await self._close_broker()
+
+    async def _close_broker(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS) as scope:
+                await self.broker.close()
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            logger.warning(
+                "The event broker %s did not close within %g s.",
+                self.handle.name,
+                CLOSE_SECONDS,
+            )
 
     def hand_over(self, successor: Publisher | None) -> None:
         """Leave the backlog to the publisher that takes this one's place.

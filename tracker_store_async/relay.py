@@ -18,6 +18,7 @@ import time
 import uuid
 from abc import abstractmethod
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tracker_store_async.broker import EventMessage
@@ -214,10 +215,10 @@ class Relay:
         """Publish what is there, in a bounded time, and let another relay go on."""
         self._task.cancel()
         await asyncio.wait({self._task})
-        for step in (self._publish_all(), self._outbox.release(self._owner)):
+        for step in (self._publish_all, partial(self._outbox.release, self._owner)):
             try:
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    await step
+                    await step()
             except Exception as error:  # noqa: BLE001  what is left is stored
                 logger.warning(
                     "The outbox may still hold events, which the next relay will "

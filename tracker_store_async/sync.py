@@ -100,7 +100,7 @@ class SyncTrackerStore(SyncLifecycle):
 
     @event_broker.setter
     def event_broker(self, event_broker: EventBroker | None) -> None:
-        self._store().event_broker = event_broker
+        self._change(lambda store: setattr(store, "event_broker", event_broker))
 
     @property
     def max_event_history(self) -> int | None:

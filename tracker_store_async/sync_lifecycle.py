@@ -159,6 +159,18 @@ class SyncLifecycle:
 
         return self._call(made, None)
 
+    def _change(self, change: Callable[[TrackerStore], None]) -> None:
+        """Change the store on its loop, where others use it, if there is one."""
+        thread = self._thread
+        if thread is None or self._closed or thread.has_ended or thread.is_inherited:
+            change(self._store())
+            return
+
+        async def changed(store: TrackerStore) -> None:
+            change(store)
+
+        self._call(changed, None)
+
     def _limit(self, timeout_seconds: float | None) -> float | None:
         _check_timeout(timeout_seconds, errors.InvalidInputError)
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds

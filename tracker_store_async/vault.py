@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.credentials import Login, SecretFile
 from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tracker_store_async.secrets_manager import VaultConfig
 
 logger = get_logger(__name__)
-
-T = TypeVar("T")
 
 PART_OF_LIFE = 2 / 3
 """After this part of its life a token is renewed and a lease replaced."""
@@ -68,7 +66,6 @@ class Vault:
         self, config: VaultConfig, clock: Callable[[], float] = time.monotonic
     ) -> None:
         import hvac
-        import requests
 
         self._config = config
         self._clock = clock
@@ -81,7 +78,7 @@ class Vault:
         self._expires_at: float | None = None
         self._has_failed = False
         self._stop = threading.Event()
-        session = requests.Session()
+        session = _new_session()
         session.verify = config.ssl_ca_certs or True
         self._client = hvac.Client(
             url=config.host,
@@ -203,7 +200,7 @@ class Vault:
                 f"{self._where} opened the key {key!r}, and it is no text"
             ) from None
 
-    def _ask(self, request: Callable[[], T]) -> T:
+    def _ask(self, request: Callable[[], Any]) -> Mapping[str, Any]:
         """Return what Vault answers."""
         from hvac.exceptions import VaultError
         from requests.exceptions import RequestException
@@ -213,11 +210,29 @@ class Vault:
             self._client.token = source()
         problem: StoreAccessError | StoreUnavailableError
         try:
-            return request()
+            answer = request()
         except (VaultError, RequestException, OSError) as error:
             # Their texts may hold what was sent.
             problem = self._explain(error)
+        else:
+            if isinstance(answer, Mapping):
+                return answer
+            # The client hands on whatever a proxy answers with the code 200.
+            problem = self._no_vault()
         raise problem
+
+    def _part(self, answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        """Return the part of an answer that there has to be."""
+        part = answer.get(key)
+        if isinstance(part, Mapping):
+            return part
+        raise self._no_vault()
+
+    def _no_vault(self) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"{self._where} does not answer as Vault does: check `host`, and what is "
+            "between"
+        )
 
     def _explain(self, error: Exception) -> StoreAccessError | StoreUnavailableError:
         from hvac import exceptions
@@ -272,7 +287,7 @@ class Vault:
     def _look_up(self) -> float | None:
         """Return seconds until the token is to be renewed; None if never."""
         try:
-            found = self._ask(self._client.auth.token.lookup_self)["data"]
+            found = self._part(self._ask(self._client.auth.token.lookup_self), "data")
         except (StoreAccessError, StoreUnavailableError):
             return None  # a token that may not look at itself may not renew itself
         ttl, is_renewable = float(found.get("ttl") or 0), found.get("renewable")
@@ -300,7 +315,7 @@ class Vault:
         """
         try:
             with self._lock:
-                auth = self._ask(self._client.auth.token.renew_self)["auth"]
+                auth = self._part(self._ask(self._client.auth.token.renew_self), "auth")
         except (StoreAccessError, StoreUnavailableError) as error:
             return self._not_renewed(error)
         if self._has_failed:
@@ -337,6 +352,25 @@ class Vault:
                 extra=fields("vault_token_failed", seconds=left),
             )
         return min(RETRY_SECONDS, max(left / 3, 0.1))
+
+
+def _new_session() -> Any:
+    """Return a session that sends the token nowhere without TLS once it had TLS."""
+    import requests
+
+    class Session(requests.Session):
+        def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+            """Called before a redirect is followed; `requests` would keep the token.
+
+            Raises:
+                SSLError: It leads away from TLS. Vault's own client refuses this, too.
+            """
+            had_tls = response.url.lower().startswith("https:")
+            if had_tls and not prepared_request.url.lower().startswith("https:"):
+                raise requests.exceptions.SSLError
+            super().rebuild_auth(prepared_request, response)
+
+    return Session()
 
 
 def _release(stop: threading.Event, session: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -344,3 +345,101 @@ async def test_the_pause_until_the_next_attempt_is_over_when_events_are_dropped(
         while texts(broker, "alice") != ["fine"]:
             await asyncio.sleep(0.005)
     await store.close()
+
+
+async def test_a_cancelled_close_tells_what_it_leaves_unpublished(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = Slow()
+    broker.timeout_seconds = 5
+    store = keeping(broker)
+    broker.is_down = True
+    await add(store, "alice", user("one"))
+    broker.seconds = 60
+    closing = asyncio.create_task(store.close())
+    attempts = broker.attempts
+    async with asyncio.timeout(5):
+        while broker.attempts == attempts:
+            await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert "1 events that are stored were never published" in caplog.text
+
+
+async def test_a_save_that_outlasts_close_tells_what_nobody_will_publish(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = asyncio.Event()
+
+    class Held(FailingBroker):
+        async def publish(self, message: EventMessage) -> None:
+            await gate.wait()
+            raise errors.BrokerUnavailableError("away")
+
+    store = keeping(Held())
+    await store.open()
+    saving = asyncio.create_task(add(store, "alice", user("one")))
+    await asyncio.sleep(0.01)
+    await store.close()
+    gate.set()
+    await asyncio.wait({saving})
+    assert "1 events that are stored were never published" in caplog.text
+
+
+async def test_a_client_that_cancels_itself_does_not_end_the_sending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients end what they await when they lose a connection; nobody cancelled us."""
+    monkeypatch.setattr(best_effort, "FIRST_RETRY_SECONDS", 0.001)
+
+    class Cut(FailingBroker):
+        cuts = 2
+
+        async def publish(self, message: EventMessage) -> None:
+            if self.cuts:
+                self.cuts -= 1
+                lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                lost.cancel()
+                await lost
+            await super().publish(message)
+
+    broker = Cut()
+    store = keeping(broker)
+    await add(store, "alice", user("one"))
+    await until(broker, 1)
+    assert texts(broker, "alice") == ["one"]
+    await store.close()
+
+
+async def test_close_does_not_wait_for_a_client_that_cannot_be_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(best_effort, "STOP_SECONDS", 0.01, raising=False)
+    monkeypatch.setattr(best_effort, "DRAIN_SECONDS", 0.01)
+    released = asyncio.Event()
+
+    class Deaf(FailingBroker):
+        is_asked = False
+
+        async def publish(self, message: EventMessage) -> None:
+            if self.is_down:
+                raise errors.BrokerUnavailableError("away")
+            self.is_asked = True
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+            await released.wait()
+
+    broker = Deaf()
+    broker.timeout_seconds = 5
+    broker.is_down = True
+    store = keeping(broker)
+    await add(store, "alice", user("one"))
+    broker.is_down = False
+    async with asyncio.timeout(5):
+        while not broker.is_asked:
+            await add(store, "bob", user("wakes it"))
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(2):
+        await store.close()
+    released.set()

@@ -34,7 +34,7 @@ from tracker_store_async.events import (
     event_from_dict,
 )
 from tracker_store_async.ops.inspector import app as inspecting
-from tracker_store_async.ops.inspector import rendering, searching
+from tracker_store_async.ops.inspector import rendering, searching, views
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -285,13 +285,18 @@ async def test_pages_are_made_beside_the_loop(
 ) -> None:
     """Others are answered while a page of 200 events, a lot of work, is made."""
     threads = set()
-    render = rendering.render
+    render, state_of = rendering.render, views.state_of
+
+    def noted_state(*arguments: Any) -> Any:
+        threads.add(threading.get_ident())
+        return state_of(*arguments)
 
     def noted(*arguments: Any, **values: Any) -> str:
         threads.add(threading.get_ident())
         return render(*arguments, **values)
 
     monkeypatch.setattr(inspecting, "render", noted)
+    monkeypatch.setattr(views, "state_of", noted_state)
     await add(store, SENDER, *turn())
     await client.show()
     await client.page()

@@ -38,6 +38,7 @@ from tracker_store_async.ops.asgi import create_app
 from tracker_store_async.ops.inspector import app as inspecting
 from tracker_store_async.ops.inspector.entry import Entry
 from tracker_store_async.ops.inspector.options import InspectorOptions
+from tracker_store_async.ops.inspector.reading import PAGE_EVENTS
 from tracker_store_async.wrappers.audited import AuditedTrackerStore
 
 if TYPE_CHECKING:
@@ -238,6 +239,24 @@ async def test_cookies_that_are_not_ours_are_worth_nothing(
         assert later.name_in(cookie) is None
 
 
+def test_headers_that_no_encoding_has_are_worth_nothing() -> None:
+    """Sanic hands on bytes that are no UTF-8 as lone surrogates."""
+    gate = Gate(TOKEN)
+    assert not gate.lets_in("Bearer \udcff")
+    signature = gate.signature("inspector x")
+    for value in ("\udcff", "\udcff.\udcff", f"x.{signature}\udcff"):
+        assert Entry(gate).name_in(f"tracker_store_inspector={value}") is None
+
+
+@pytest.mark.parametrize("path", ["foo", "foo/", "foo/sign-in", "conversation/"])
+async def test_a_page_that_is_not_there_leads_to_no_sign_in(
+    store: TrackerStore, path: str
+) -> None:
+    """A relative link from below would lead to another such page, and on."""
+    async with Client(store, token=TOKEN) as client:
+        await client.page(path, 404)
+
+
 async def test_other_sites_and_long_forms_are_refused(store: TrackerStore) -> None:
     async with Client(store, token=TOKEN) as client:
         for path in ("sign-in", "sign-out"):
@@ -345,6 +364,25 @@ async def test_named_slots_and_secrets_are_masked(
         assert not [page for page in pages if secret in page]
     assert "I am: ***, ok?" in pages[0]
     assert "Ulm" in pages[0]
+
+
+@pytest.mark.usefixtures("masked")
+@pytest.mark.parametrize(
+    "page",
+    ["state?at=199", "conversation?from=0", "conversation?from=230&at=199"],
+)
+async def test_a_message_is_masked_for_the_slot_that_is_set_after_it(
+    client: Client, store: TrackerStore, page: str
+) -> None:
+    """A form fills it from the text, in an event that is not shown with the message."""
+    await add(store, SENDER, *(bot("hm") for _ in range(PAGE_EVENTS - 1)))
+    await add(store, SENDER, user(f"it is {NUMBER}"))
+    await add(store, SENDER, SlotSet("phone", NUMBER), SlotSet("phone", None))
+    await add(store, SENDER, *(bot("hm") for _ in range(60)))
+    answer = await client.get(f"/inspector/{page}&id={SENDER}")
+    assert answer.status_code == 200
+    assert "it is ***" in answer.text
+    assert NUMBER not in answer.text
 
 
 @pytest.mark.usefixtures("masked")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
 
-from tests.conformance.kit import SENDER, START, add, new_session, slot, turn
+from tests.conformance.kit import SENDER, START, add, new_session, slot, turn, user
 from tests.histories import Row, domain, events_of, histories, state_of, updated
-from tracker_store_async import InMemoryTrackerStore
-from tracker_store_async.events import ActionExecuted, SessionStarted, event_from_dict
+from tracker_store_async import DialogueStateTracker, InMemoryTrackerStore
+from tracker_store_async.events import (
+    ActionExecuted,
+    SessionStarted,
+    UserUtteranceReverted,
+    event_from_dict,
+)
 from tracker_store_async.ops.inspector import reading
-from tracker_store_async.ops.inspector.reading import Reader
+from tracker_store_async.ops.inspector.reading import EVENTS_PER_TURN, Reader
 
 if TYPE_CHECKING:
     import pytest
@@ -141,3 +147,23 @@ async def test_a_page_knows_the_event_before_it() -> None:
     assert last is not None
     assert (last.first, last.end, last.before["value"]) == (6, 10, 5)  # type: ignore[index]
     assert await reader.page("nobody", 0) is None
+
+
+async def test_a_long_replay_leaves_the_loop_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One event that takes back others has the whole log replayed in one pass."""
+    threads = []
+    load = DialogueStateTracker.load_events
+
+    def noted(self: DialogueStateTracker, events: Any) -> None:
+        threads.append((len(events), threading.get_ident()))
+        load(self, events)
+
+    store = InMemoryTrackerStore()
+    await add(store, SENDER, user(), UserUtteranceReverted(), *[user()] * 200)
+    monkeypatch.setattr(DialogueStateTracker, "load_events", noted)
+    assert await Reader(store).state_at(SENDER, 201) is not None
+    here = threading.get_ident()
+    assert max(count for count, _ in threads) == 201
+    assert max(count for count, thread in threads if thread == here) <= EVENTS_PER_TURN

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import gc
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -167,3 +168,25 @@ async def test_what_drops_events_is_refused_in_code_too(tmp_path: Path) -> None:
     with pytest.raises(errors.ConfigurationError, match="'raise_on_failure: false'"):
         await store.open()
     await store.close()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+async def test_stopping_a_relay_can_be_cancelled() -> None:
+    class Silent(RecordingBroker):
+        asked = asyncio.Event()
+
+        async def publish_many(self, messages: Any) -> None:
+            self.asked.set()
+            await asyncio.Event().wait()
+
+    broker = Silent()
+    relay = Relay(cast("Any", Waiting()), broker)
+    await broker.asked.wait()
+    broker.asked.clear()
+    stopping = asyncio.create_task(relay.stop())
+    await broker.asked.wait()
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    del stopping
+    gc.collect()  # a step that was made and not begun would be complained of

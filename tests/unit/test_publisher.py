@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance.kit import FailingBroker, add, user
-from tracker_store_async import InMemoryTrackerStore, best_effort, errors
+from tracker_store_async import (
+    InMemoryTrackerStore,
+    best_effort,
+    errors,
+    publishing,
+)
 from tracker_store_async.publishing import outbox_entries
 
 if TYPE_CHECKING:
@@ -245,3 +250,19 @@ async def test_what_is_added_while_a_save_encodes_goes_with_the_next_one() -> No
     assert [entry.position for entry in outbox] == [0]
     await store.save(tracker)
     assert [body["text"] for body in broker.bodies] == ["hi", "late"]
+
+
+async def test_a_broker_that_never_closes_does_not_keep_a_store_open(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck(FailingBroker):
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(publishing, "CLOSE_SECONDS", 0.01, raising=False)
+    store = InMemoryTrackerStore(event_broker=Stuck())
+    store.owns_broker = True
+    await add(store, "alice", user())
+    async with asyncio.timeout(2):
+        await store.close()
+    assert "did not close within" in caplog.text

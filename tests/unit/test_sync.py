@@ -6,12 +6,14 @@ import asyncio
 import contextvars
 import gc
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
+from tests.conformance.kit import FailingBroker
 from tracker_store_async import errors
 from tracker_store_async.backends.memory import InMemoryTrackerStore
 from tracker_store_async.brokers.recording import RecordingBroker
@@ -49,6 +51,23 @@ def texts(tracker):
 
 
 class TestCalls:
+    def test_a_new_broker_gets_the_backlog_though_nobody_saves(self):
+        """The backlog belongs to the loop: it is handed over there."""
+        former, broker = FailingBroker(), FailingBroker()
+        former.is_down = True
+        inner = InMemoryTrackerStore(
+            event_broker=former, on_publish_error="best_effort"
+        )
+        with SyncTrackerStore(inner) as store:
+            say(store, "alice", "hi")
+            store.event_broker = broker
+            for _ in range(1000):
+                if "hi" in [body.get("text") for body in broker.bodies]:
+                    break
+                time.sleep(0.005)
+            else:
+                pytest.fail("the new broker did not get the backlog")
+
     def test_a_conversation(self, store):
         say(store, "alice", "hi")
         say(store, "alice", "bye")

@@ -348,6 +348,23 @@ def test_a_sealed_vault_and_a_missing_key(server: FakeVault) -> None:
         login(vault)()
 
 
+@pytest.mark.parametrize("answer", ["<html>", {"status": "ok"}], ids=["text", "json"])
+def test_what_is_between_may_answer_in_place_of_vault(
+    server: FakeVault, answer: Any
+) -> None:
+    """With the code 200, which is no reason to stop renewing the token."""
+    server.tokens["short"] = 30.0
+    vault = client(server, token="short")
+    vault.read()
+    genuine, server.answer = server.answer, lambda *_: (200, answer)  # type: ignore
+    assert vault.renew() is not None
+    with pytest.raises((errors.StoreUnavailableError, errors.StoreAccessError)):
+        vault.read()
+    server.answer = genuine  # type: ignore
+    assert vault.renew() == pytest.approx(20.0)
+    assert vault.read()["sales_username"] == "sales"
+
+
 def test_tls_is_checked(tmp_path: Path) -> None:
     files = Certificates.write(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -364,6 +381,25 @@ def test_tls_is_checked(tmp_path: Path) -> None:
         elsewhere = server.url.replace("localhost", "127.0.0.2")
         with pytest.raises(errors.StoreUnavailableError, match="agree on TLS"):
             login(client(server, host=elsewhere, ssl_ca_certs=str(files.ca)))()
+
+
+def test_a_token_that_had_tls_is_never_sent_without(
+    server: FakeVault, tmp_path: Path
+) -> None:
+    """A standby may lead to the active server, as long as that has TLS, too."""
+    files = Certificates.write(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.server_certificate, files.server_key)
+    with fake_vault(context) as standby:
+        vault = client(standby, ssl_ca_certs=str(files.ca))
+        standby.leads_to = server.url
+        with pytest.raises(errors.StoreUnavailableError, match="agree on TLS"):
+            vault.read()
+        assert not server.asked
+        with fake_vault(context) as active:
+            active.secrets = server.secrets
+            standby.leads_to = active.url
+            assert vault.read()["sales_password"] == PASSWORD
 
 
 async def test_the_loop_goes_on_while_vault_is_asked(server: FakeVault) -> None:

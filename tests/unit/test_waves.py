@@ -79,3 +79,23 @@ async def test_too_late_says_how_much_was_confirmed() -> None:
     broker.is_silent = True
     with pytest.raises(errors.BrokerUnavailableError, match="1 of 3 events within"):
         await broker.publish_many(batch("alice", 0, 3))
+
+
+async def test_close_waits_for_a_goodbye_that_a_publish_left_behind() -> None:
+    class Polite(Wire):
+        calls = 0
+        said_goodbye = False
+
+        async def _disconnect(self, link: object) -> None:
+            self.calls += 1
+            if self.calls == 1:  # later calls find it closing already
+                await asyncio.sleep(0.01)
+                self.said_goodbye = True
+
+    broker = Polite(timeout_seconds=0.01)
+    broker.is_silent = True
+    with pytest.raises(errors.BrokerUnavailableError):
+        await broker.publish_many(batch("alice", 0, 1))
+    await broker.close()
+    assert broker.said_goodbye
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -94,6 +94,7 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._problem: errors.PublishError | None = None
         self._closed = False
+        self._goodbyes: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         """Show where it publishes to, and no secret."""
@@ -165,6 +166,8 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
                 link = connecting.result()
         if link is not None:
             await self._disconnect_in_time(link)
+        if self._goodbyes:
+            await asyncio.wait(self._goodbyes, timeout=CLOSE_SECONDS)
 
     def is_ready(self) -> bool:
         """Whether there is a connection, or there may be one at the next publish."""
@@ -284,6 +287,7 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
                 "one broker for each loop"
             )
         self._loop, self._link, self._connecting = loop, None, None
+        self._goodbyes.clear()
 
     async def _connect_until_it_works(self) -> LinkT:
         delay = min(FIRST_DELAY_SECONDS, self.retry_delay_in_seconds)
@@ -322,6 +326,7 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
     async def _disconnect_in_time(self, link: LinkT) -> None:
         """Disconnect to the end, though the caller be cancelled meanwhile."""
         task = asyncio.create_task(self._disconnect(link))
+        self._see_off(task)
         task.add_done_callback(retrieve)
         done, _ = await asyncio.wait({task}, timeout=CLOSE_SECONDS)
         if not done:
@@ -335,12 +340,12 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
         """
         if self._link is link:
             self._link = None
-            task = asyncio.create_task(self._disconnect_in_time(link))
-            _goodbyes.add(task)
-            task.add_done_callback(_goodbyes.discard)
+            self._see_off(asyncio.create_task(self._disconnect_in_time(link)))
 
-
-_goodbyes: set[asyncio.Task[None]] = set()
+    def _see_off(self, task: asyncio.Task[None]) -> None:
+        """Let `close` wait for a disconnecting whose publish has ended before it."""
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
 
 
 def in_waves(batch: Sequence[tuple[str, PreparedT]]) -> list[tuple[str, PreparedT]]:

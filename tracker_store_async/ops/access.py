@@ -42,11 +42,16 @@ class Gate:
 
     def matches(self, given: str) -> bool:
         """Whether this is the token; how long it takes does not tell."""
-        return hmac.compare_digest(given.encode(), self._token) and not self.is_open
+        return hmac.compare_digest(_encoded(given), self._token) and not self.is_open
 
     def signature(self, text: str) -> str:
         """Return what only somebody with the token can make of a text."""
-        return hmac.new(self._token, text.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._token, _encoded(text), hashlib.sha256).hexdigest()
+
+
+def _encoded(text: str) -> bytes:
+    """Return the bytes of what a header held; Sanic hands on any as surrogates."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def is_loopback(host: str) -> bool:

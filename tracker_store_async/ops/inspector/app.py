@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """Methods that frameworks hand over; nearly all are refused."""
 
+PAGES = ("", "conversation", "state", "tail")
+"""Pages that one has to sign in for."""
+
 MAX_FORM_BYTES = 8192
 MAX_QUERY_FIELDS = 32
 PAGE_SECONDS = 20.0
@@ -125,6 +128,8 @@ class Inspector:
             return _static(asked.page)
         if asked.page in ("sign-in", "sign-out"):
             return self._sign_in_or_out(asked)
+        if asked.page not in PAGES:  # relative links would lead on and on from below
+            return _error(404, "Not here", "There is no such page.")
         name = self._reader_name(asked)
         if name is None:
             if asked.page in ("tail", "state"):
@@ -222,10 +227,8 @@ class Inspector:
             return await asyncio.to_thread(_page, 200, "conversation.html", **shown)
         if asked.page == "state":
             return _json(200, {"state": await view.state(query)})
-        if asked.page == "tail":
-            news = await view.tail(query)
-            return _json(200, news) if news else Answer(204, b"", JSON, SAFE_HEADERS)
-        raise NotHereError("There is no such page.")
+        news = await view.tail(query)
+        return _json(200, news) if news else Answer(204, b"", JSON, SAFE_HEADERS)
 
     async def _list(self, wanted: Search, name: str) -> Answer:
         found = await search(self._store, self._reader, wanted)

@@ -60,7 +60,9 @@ class Entry:
     def _name_in_one(self, value: str) -> str | None:
         text, _, signature = value.partition(".")
         expected = self._gate.signature(f"inspector {text}")
-        if not text or not hmac.compare_digest(signature.encode(), expected.encode()):
+        # As bytes, since a text must be ASCII to be compared so.
+        given = signature.encode("utf-8", "surrogatepass")
+        if not text or not hmac.compare_digest(given, expected.encode()):
             return None
         padding = "=" * (-len(text) % 4)
         name, expires = json.loads(base64.urlsafe_b64decode(text + padding))

@@ -38,10 +38,15 @@ class Mask:
         self._pattern: re.Pattern[str] | None = None
         self._secret_names: dict[str, bool] = {}
 
+    @property
+    def learns(self) -> bool:
+        """Whether the values of any slots are masked within texts."""
+        return not self._shown and bool(self._redactor.slots)
+
     def learn_events(self, events: Iterable[Mapping[str, Any] | None]) -> None:
         """Note the values of masked slots in events, so that texts lose them."""
         for fields in events:
-            if fields is None or self._shown or not self._redactor.slots:
+            if fields is None or not self.learns:
                 continue
             if fields.get("event") == "slot" and self.is_secret(fields.get("name")):
                 self._learn(fields.get("value"))

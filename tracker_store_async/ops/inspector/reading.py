@@ -8,6 +8,7 @@ since loops that ran in earlier sessions decide what is taken back.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -186,12 +187,13 @@ class Reader:
         self, tracker: DialogueStateTracker, events: Sequence[Event | None]
     ) -> None:
         readable = [event for event in events if event is not None]
-        has_reverts = any(kind_of(event) in ("undo", "rewind") for event in readable)
-        # What takes back others is faster in one pass.
-        step = len(readable) if has_reverts else EVENTS_PER_TURN
-        for offset in range(0, len(readable), step or 1):
+        if any(kind_of(event) in ("undo", "rewind") for event in readable):
+            # What takes back others is faster in one pass: beside the loop, then.
+            await asyncio.to_thread(tracker.load_events, readable)
+            return
+        for offset in range(0, len(readable), EVENTS_PER_TURN):
             async with self._store._loop_turns:
-                tracker.load_events(readable[offset : offset + step])
+                tracker.load_events(readable[offset : offset + EVENTS_PER_TURN])
 
     async def _decoded(self, stored: StoredConversation) -> list[dict[str, Any] | None]:
         events = await self._events(stored)

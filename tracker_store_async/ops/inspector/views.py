@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 MAX_POSITION = 2**53
 
+NEAR_EVENTS = 50
+"""Events before and after what is shown whose slots are masked in it, too: the slot is
+set after the message that says its value."""
+
 
 class NotHereError(TrackerStoreError):
     """What is asked for does not exist; the text is for who asks."""
@@ -64,8 +68,7 @@ class ConversationView:
                 page = await self._reader.last_page(sender_id)
         if page is None:
             raise NotHereError(_gone(sender_id))
-        mask = Mask(REDACTOR, shown=self._unmasked)
-        mask.learn_events(page.events)
+        mask = await self._mask(sender_id, page, at)
         state = await self._state(sender_id, page, mask, at)
         return {
             "id": sender_id,
@@ -95,8 +98,7 @@ class ConversationView:
         page = await self._reader.page(sender_id, at, 1)
         if page is None:
             raise NotHereError(_gone(sender_id))
-        mask = Mask(REDACTOR, shown=self._unmasked)
-        mask.learn_events(page.events)
+        mask = await self._mask(sender_id, page)
         state = await self._state(sender_id, page, mask, at)
         return render("state.html", id_query=_query(sender_id), state=state)
 
@@ -130,8 +132,7 @@ class ConversationView:
             return {"rewritten": True}
         if not page.events:
             return {}
-        mask = Mask(REDACTOR, shown=self._unmasked)
-        mask.learn_events(page.events)
+        mask = await self._mask(sender_id, page)
         state = await self._state(sender_id, page, mask, None)
         shown = {"id_query": _query(sender_id), "state": state, "selected": None}
         items = await asyncio.to_thread(items_of, page, mask)
@@ -142,6 +143,26 @@ class ConversationView:
             "state": render("state.html", **shown),
             "facts": _facts(page.header),
         }
+
+    async def _mask(self, sender_id: str, page: Page, at: int | None = None) -> Mask:
+        """Return a mask that has learned of a page, and of an event beyond it."""
+        mask = Mask(REDACTOR, shown=self._unmasked)
+        mask.learn_events(page.events)
+        if not mask.learns:
+            return mask
+        ranges = [(page.first - NEAR_EVENTS, page.first)]
+        if not page.is_last:
+            ranges.append((page.end, page.end + NEAR_EVENTS))
+        if at is not None and not page.first <= at < page.end:
+            ranges.append((at - NEAR_EVENTS, at + NEAR_EVENTS))
+        for start, end in ranges:
+            start = max(0, start)
+            near = None
+            if end > start:
+                near = await self._reader.page(sender_id, start, end - start)
+            if near is not None:
+                mask.learn_events(near.events)
+        return mask
 
     async def _state(
         self, sender_id: str, page: Page, mask: Mask, at: int | None
@@ -163,7 +184,8 @@ class ConversationView:
         mask.learn_slots(before or {})
         mask.learn_slots(tracker.current_slot_values())
         fields = await self._fields(sender_id, page, at)
-        return state_of(tracker, mask, at, fields, before)
+        # Beside the loop: an event, or a slot, may be of any size.
+        return await asyncio.to_thread(state_of, tracker, mask, at, fields, before)
 
     async def _fields(
         self, sender_id: str, page: Page, at: int

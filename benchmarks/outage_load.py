@@ -145,8 +145,8 @@ async def run(arguments: dict[str, Any]) -> None:
     await asyncio.to_thread(sys.stdin.read)
     stop.set()
     await asyncio.gather(*talking)
-    if isinstance(store, FailSafeTrackerStore) and store._recovery is not None:
-        await asyncio.wait({store._recovery}, timeout=RECOVERY_SECONDS)
+    if isinstance(store, FailSafeTrackerStore) and store._recovery.task is not None:
+        await asyncio.wait({store._recovery.task}, timeout=RECOVERY_SECONDS)
         await asyncio.sleep(0.05)  # let it be told
     watching.cancel()
     await store.close()

@@ -8,16 +8,23 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from asyncmy.errors import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from tests.sql_databases import EACH_DIALECT, database, ids, read
+from tracker_store_async.backends.sql import layout
+from tracker_store_async.backends.sql.layout import Layout, inspect_layout
 from tracker_store_async.rows import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sqlalchemy import Connection
+
     from tests.servers import Servers
     from tests.sql_databases import Database
+    from tracker_store_async.backends.sql.schema import Tables
 
 
 @pytest.fixture(params=EACH_DIALECT)
@@ -97,6 +104,28 @@ async def test_processes_that_start_together_on_an_empty_database(
     async with target.store() as store:
         listed = await store._list(Listing(0.0, 10))
         assert [summary.sender_id for summary in listed] == ["s0", "s1", "s2", "s3"]
+
+
+@pytest.mark.backend("mysql")
+@pytest.mark.parametrize("code", [1412, 1684])
+async def test_a_table_that_changes_while_it_is_looked_at(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    raised = []
+
+    def inspect(connection: Connection, tables: Tables) -> Layout:
+        if not raised:
+            raised.append(OperationalError(code, "being changed"))
+            raise DBAPIError("DESCRIBE events", None, raised[0])
+        return inspect_layout(connection, tables)
+
+    monkeypatch.setattr(layout, "inspect_layout", inspect)
+    with database("mysql", servers, tmp_path) as target:
+        assert await target.store().schema_state() == "not created"
+        raised.clear()
+        async with target.store() as store:
+            assert raised
+            assert await store.schema_state() == "current (1)"
 
 
 async def test_processes_that_write_to_one_conversation(target: Database) -> None:

@@ -13,9 +13,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from sqlalchemy import false, inspect, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tracker_store_async import errors
+from tracker_store_async.backends.sql.errors import code_of
 from tracker_store_async.backends.sql.schema import (
     CONVERSATIONS,
     EVENTS,
@@ -39,6 +40,10 @@ LOCK_KEY = 7_306_919_411_862_915_437
 
 LOCK_SECONDS = 3600
 """Longest wait for another process that creates or upgrades the tables on MySQL."""
+
+
+_BEING_CHANGED = (1412, 1684)
+"""MySQL and MariaDB: a table is being created or altered as it is looked at."""
 
 
 class LayoutState(Enum):
@@ -76,6 +81,28 @@ class Layout:
 
 
 RASA = Layout(LayoutState.RASA)
+
+
+async def layout_of(connection: AsyncConnection, tables: Tables) -> Layout:
+    """Return what layout the database holds; it changes nothing.
+
+    Args:
+        connection: A connection that has no transaction of the caller's.
+        tables: The layout of this version.
+
+    Raises:
+        DBAPIError: The database cannot be asked.
+        StoreTimeoutError: Another process changes the tables and does not end.
+    """
+    try:
+        return await connection.run_sync(inspect_layout, tables)
+    except DBAPIError as error:
+        if code_of(error) not in _BEING_CHANGED:
+            raise
+    # Whoever changes them holds the lock: look again when it is done.
+    await connection.rollback()
+    async with _named_lock(connection):
+        return await connection.run_sync(inspect_layout, tables)
 
 
 def inspect_layout(connection: Connection, tables: Tables) -> Layout:
@@ -301,19 +328,25 @@ async def _mysql_lock(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.connect() as raw:
         # Each DDL statement commits anyway.
         connection = await raw.execution_options(isolation_level="AUTOCOMMIT")
-        # The lock belongs to the whole server, and its name may have 64 characters.
-        name = f"{engine.url.database}/tracker_store_async"
-        lock = {"name": sha256(name.encode()).hexdigest()}
-        seconds = {"seconds": LOCK_SECONDS}
-        taken = await connection.execute(
-            text("SELECT GET_LOCK(:name, :seconds)"), lock | seconds
-        )
-        if taken.scalar() != 1:
-            raise errors.StoreTimeoutError(
-                "another process has been changing the tables for "
-                f"{LOCK_SECONDS} seconds: wait for it, or stop it"
-            )
-        try:
+        async with _named_lock(connection):
             yield connection
-        finally:
-            await connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+
+
+@asynccontextmanager
+async def _named_lock(connection: AsyncConnection) -> AsyncIterator[None]:
+    # The lock belongs to the whole server, and its name may have 64 characters.
+    name = f"{connection.engine.url.database}/tracker_store_async"
+    lock = {"name": sha256(name.encode()).hexdigest()}
+    seconds = {"seconds": LOCK_SECONDS}
+    taken = await connection.execute(
+        text("SELECT GET_LOCK(:name, :seconds)"), lock | seconds
+    )
+    if taken.scalar() != 1:
+        raise errors.StoreTimeoutError(
+            "another process has been changing the tables for "
+            f"{LOCK_SECONDS} seconds: wait for it, or stop it"
+        )
+    try:
+        yield
+    finally:
+        await connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)

@@ -11,7 +11,7 @@ from tracker_store_async.backends.sql.layout import (
     LayoutState,
     check_layout,
     create_layout,
-    inspect_layout,
+    layout_of,
     schema_lock,
 )
 from tracker_store_async.backends.sql.migrations import migrate
@@ -76,7 +76,7 @@ def operations_for(
 async def is_rasas(engine: AsyncEngine, tables: Tables) -> bool:
     """Return whether the database holds Rasa's layout, as Rasa left it."""
     async with engine.connect() as connection:
-        layout = await connection.run_sync(inspect_layout, tables)
+        layout = await layout_of(connection, tables)
     return layout.state is LayoutState.RASA
 
 
@@ -96,12 +96,12 @@ async def ensure_layout(
     """
     allowed = {"create_tables": create_tables, "auto_upgrade": auto_upgrade}
     async with engine.connect() as connection:
-        layout = await connection.run_sync(inspect_layout, tables)
+        layout = await layout_of(connection, tables)
     check_layout(layout, **allowed)
     if layout.state is LayoutState.CURRENT:
         return
     async with schema_lock(engine) as connection:
-        layout = await connection.run_sync(inspect_layout, tables)
+        layout = await layout_of(connection, tables)
         check_layout(layout, **allowed)
         if layout.state is LayoutState.NONE:
             await _create(connection, tables)

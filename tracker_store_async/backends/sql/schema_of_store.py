@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tracker_store_async.backends.sql.layout import (
     Layout,
     LayoutState,
-    inspect_layout,
+    layout_of,
 )
 from tracker_store_async.backends.sql.migrations import statements
 from tracker_store_async.backends.sql.opening import ensure_layout
@@ -115,4 +115,4 @@ class SchemaOfStore:
 
     async def _layout_on(self, connection: AsyncConnection) -> Layout:
         tables = build_tables(connection.dialect, self._connector.options.schema)
-        return await connection.run_sync(inspect_layout, tables)
+        return await layout_of(connection, tables)

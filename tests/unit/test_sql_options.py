@@ -159,10 +159,11 @@ async def test_no_more_connections_than_the_pool_may_have(
 async def test_full_pool_says_which_options_to_raise(postgresql: Database) -> None:
     async with postgresql.store(pool_size=1, pool_timeout_seconds=0.2) as store:
         await store._append(append(0))
-        pooled = await store._operations._checkout.take()  # type: ignore[union-attr]
+        operations: Any = store._operations
+        pooled = await operations._checkout.take()
         with pytest.raises(errors.StoreTimeoutError, match="pool_size"):
             await store._read(read())
-        pooled.close()
+        await operations._checkout.give_back(pooled)
         assert len(ids(await store._read(read()))) == 3
 
 

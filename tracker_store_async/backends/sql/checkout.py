@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import greenlet_spawn
 
+from tracker_store_async.backends.sql.admission import Admission
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
 
 CLOSE_SECONDS = 2.0
@@ -27,13 +29,15 @@ class Checkout:
     given back but kept at hand. The pool stays the one that opens, counts and limits.
 
     Args:
-        engine: The engine; only this object takes connections from its pool.
+        engine: The engine. Whoever else takes connections from its pool does so with
+            `connection`: else those at hand would be missing there.
         keep: Whether to keep connections at hand. If not, each is given back at once:
             for an engine that others use too, and one that recycles or pings.
     """
 
     def __init__(self, engine: AsyncEngine, *, keep: bool) -> None:
         self._engine = engine
+        self._admission = Admission(engine)
         self._idle: list[PoolProxiedConnection] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._waiting = 0
@@ -48,32 +52,44 @@ class Checkout:
         return len(self._idle)
 
     async def take(self) -> PoolProxiedConnection:
-        """Return a connection that is open as far as one can see from here."""
+        """Return a connection that is open as far as one can see from here.
+
+        Each ends with `give_back`, `drop` or `abandon`.
+        """
+        await self._admission.__aenter__()
+        try:
+            return await self._take()
+        except BaseException:
+            self._admission.leave()
+            raise
+
+    async def _take(self) -> PoolProxiedConnection:
         while self._idle:
             pooled = self._idle.pop()
             if not _is_closed(pooled):
                 return pooled
-            self.drop(pooled)
+            _terminate(pooled)
         while True:
-            async with self.waiting():
+            async with self._from_pool():
                 pooled = await self._engine.raw_connection()
             if not _is_closed(pooled):
                 return pooled
-            self.drop(pooled)
+            _terminate(pooled)
 
     async def give_back(self, pooled: PoolProxiedConnection) -> None:
         """Take a sound connection back, outside of any transaction."""
-        if len(self._idle) < self._most_idle and not self._waiting:
-            self._idle.append(pooled)
-        else:
-            await greenlet_spawn(pooled.close)
+        try:
+            if len(self._idle) < self._most_idle and not self._waiting:
+                self._idle.append(pooled)
+            else:
+                await greenlet_spawn(pooled.close)
+        finally:
+            self._admission.leave()
 
     def drop(self, pooled: PoolProxiedConnection) -> None:
         """Close a connection at once, without a word to a server who is gone."""
-        driver: Any = pooled.driver_connection
-        driver.terminate()
-        pooled.invalidate()
-        pooled.close()
+        _terminate(pooled)
+        self._admission.leave()
 
     def abandon(self, pooled: PoolProxiedConnection) -> None:
         """Close a connection on which a command was cancelled.
@@ -83,12 +99,21 @@ class Checkout:
         """
         driver: Any = pooled.driver_connection
         pooled.detach()
+        self._admission.leave()
         task = asyncio.ensure_future(_close(driver))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     @asynccontextmanager
-    async def waiting(self) -> AsyncIterator[None]:
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection of SQLAlchemy's."""
+        async with self._admission, AsyncExitStack() as stack:
+            async with self._from_pool():
+                conn = await stack.enter_async_context(self._engine.connect())
+            yield conn
+
+    @asynccontextmanager
+    async def _from_pool(self) -> AsyncIterator[None]:
         """Let the pool have what is at hand while somebody takes from it."""
         self._waiting += 1
         try:
@@ -105,6 +130,13 @@ class Checkout:
             await greenlet_spawn(self._idle.pop().close)
         if self._closing:
             await asyncio.wait(self._closing)
+
+
+def _terminate(pooled: PoolProxiedConnection) -> None:
+    driver: Any = pooled.driver_connection
+    driver.terminate()
+    pooled.invalidate()
+    pooled.close()
 
 
 async def _close(driver: Any) -> None:

@@ -69,7 +69,7 @@ def _sqlite_size(conn: sqlite3.Connection) -> int:
 
 @asynccontextmanager
 async def _autocommit(operations: Any) -> AsyncIterator[AsyncConnection]:
-    async with operations.engine.connect() as raw:
+    async with operations.connection() as raw:
         yield await raw.execution_options(isolation_level="AUTOCOMMIT")
 
 

@@ -40,9 +40,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Dialect
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tracker_store_async.backends.sql.connector import Connector
+    from tracker_store_async.backends.sql.opening import Operations
     from tracker_store_async.rows import Append, Rewrite
 
 
@@ -157,16 +158,17 @@ class SqlOutbox(Outbox):
     """The outbox in a database.
 
     Args:
-        engine: A connected engine.
+        operations: The primitives of the open store, whose connections are used.
         schema: Schema that holds the tables, or None for the connection's own.
         timeout_seconds: Longest time that one operation may take.
     """
 
     def __init__(
-        self, engine: AsyncEngine, schema: str | None, timeout_seconds: float
+        self, operations: Operations, schema: str | None, timeout_seconds: float
     ) -> None:
-        self._engine = engine
-        self._tables = build_outbox(engine.dialect, schema)
+        self._operations = operations
+        self._engine = operations.engine
+        self._tables = build_outbox(self._engine.dialect, schema)
         self._timeout_seconds = timeout_seconds
 
     @property
@@ -244,7 +246,7 @@ class SqlOutbox(Outbox):
 
     async def _execute(self, statement: Any, *, commit: bool = False) -> Any:
         async def run() -> Any:
-            async with self._engine.connect() as connection:
+            async with self._operations.connection() as connection:
                 result: Any = await connection.execute(statement)
                 if commit:
                     await connection.commit()

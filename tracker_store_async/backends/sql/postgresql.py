@@ -8,7 +8,7 @@ schema) uses SQLAlchemy Core, and so does everything with another driver.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -185,10 +185,7 @@ class AsyncpgOperations(PostgresqlOperations):
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection of SQLAlchemy's."""
-        async with AsyncExitStack() as stack:
-            async with self._checkout.waiting():
-                conn = await stack.enter_async_context(self.engine.connect())
-            await stack.enter_async_context(dropping_lost(conn))
+        async with self._checkout.connection() as conn, dropping_lost(conn):
             yield conn
 
     @asynccontextmanager

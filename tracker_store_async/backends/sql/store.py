@@ -269,16 +269,16 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
                 self._operations = await self._operations_on(engine, tables)
                 await self._operations.open()
                 if self.outbox:
-                    await self._create_outbox(engine)
+                    await self._create_outbox()
         except BaseException:
             self._operations = None
             await self._connector.release(engine)
             raise
         self._engine = engine
 
-    async def _create_outbox(self, engine: AsyncEngine) -> None:
+    async def _create_outbox(self) -> None:
         schema = self._connector.options.schema
-        self._outbox = SqlOutbox(engine, schema, self._deadlines.seconds)
+        self._outbox = SqlOutbox(self._opened, schema, self._deadlines.seconds)
         if self._creates_layout:
             await self._outbox.create(create_tables=self._create_tables)
         self._opened.outbox = self._outbox.messages

@@ -453,3 +453,15 @@ def test_the_command_makes_keys_and_rotates_them(tmp_path: Path) -> None:
     result = run(*command, cwd=tmp_path)
     assert result.returncode == 1
     assert "2 conversations have a key that is not configured" in result.stderr
+
+
+async def test_key_ids_that_differ_by_their_case_are_two(
+    memory: MemoryStorage, tmp_path: Path
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}"
+    await add(sealed_by(memory, {"V1": OLD}, data_keys=url), SENDER, *turn("x"))
+    rotated = sealed_by(memory, {"v1": NEW, "V1": OLD}, data_keys=url)
+    assert await rotated.reseal(SENDER)
+    only_new = sealed_by(memory, {"v1": NEW}, data_keys=url)
+    assert said(await has(only_new, SENDER)) == ["x"]
+    await memory.close()

@@ -465,3 +465,28 @@ async def test_key_ids_that_differ_by_their_case_are_two(
     only_new = sealed_by(memory, {"v1": NEW}, data_keys=url)
     assert said(await has(only_new, SENDER)) == ["x"]
     await memory.close()
+
+
+async def test_a_state_that_is_not_sealed_is_refused_as_well(
+    memory: MemoryStorage,
+) -> None:
+    """Else an open header would have its conversation sealed with another key."""
+    await add(sealed_by(memory), SENDER, *turn(PLANTED))
+    await add(memory._make(), "forged", slot("role", "admin"))
+    stored, forged = memory._shared[0][SENDER], memory._shared[0]["forged"]
+    sealed = stored.snapshot
+    stored.snapshot = forged.snapshot
+    stored.session_start = stored.version  # no event is read with it
+
+    store = sealed_by(memory, plaintext="refuse")
+    tracker = store.init_tracker(SENDER)
+    tracker.update(slot("a", 1))
+    for work in (store.retrieve(SENDER), store.save(tracker)):
+        with pytest.raises(errors.CorruptEventError, match="must be"):
+            await work
+    assert await store.exists(SENDER)
+
+    stored.snapshot, stored.session_start = sealed, 0
+    assert said(await has_full(store, SENDER)) == [PLANTED]
+    assert await store.delete("forged")
+    await memory.close()

@@ -37,6 +37,7 @@ from tracker_store_async.ops.access import Gate
 from tracker_store_async.ops.asgi import create_app
 from tracker_store_async.ops.inspector import app as inspecting
 from tracker_store_async.ops.inspector.entry import Entry
+from tracker_store_async.ops.inspector.masking import MOST_VALUES
 from tracker_store_async.ops.inspector.options import InspectorOptions
 from tracker_store_async.ops.inspector.reading import PAGE_EVENTS
 from tracker_store_async.wrappers.audited import AuditedTrackerStore
@@ -364,6 +365,25 @@ async def test_named_slots_and_secrets_are_masked(
         assert not [page for page in pages if secret in page]
     assert "I am: ***, ok?" in pages[0]
     assert "Ulm" in pages[0]
+
+
+@pytest.mark.usefixtures("masked")
+@pytest.mark.parametrize(
+    ("value", "text", "shown"),
+    [
+        ("jane@x.de", "It is Jane@X.de", "It is ***"),
+        (5551234.0, "call 5551234", "call ***"),
+        ([f"number-{n:04}" for n in range(2 * MOST_VALUES)], "number-0900", "***"),
+    ],
+)
+async def test_a_value_is_masked_however_it_is_written(
+    client: Client, store: TrackerStore, value: Any, text: str, shown: str
+) -> None:
+    await add(store, SENDER, user(text), SlotSet("phone", value), bot(text.upper()))
+    page = await client.show()
+    assert text not in page
+    assert text.upper() not in page
+    assert shown in page
 
 
 @pytest.mark.usefixtures("masked")

@@ -21,6 +21,7 @@ SHORTEST_VALUE = 4
 `2` would tear holes into words that have nothing to do with it."""
 
 MOST_VALUES = 500
+"""With more of them, looking for each would take too long: then no text is shown."""
 
 
 class Mask:
@@ -99,17 +100,22 @@ class Mask:
         return self.value(value)
 
     def _text(self, text: str) -> str:
+        if len(self._values) > MOST_VALUES:
+            return MASK
         if self._values:
             if self._pattern is None:
                 longest_first = sorted(self._values, key=len, reverse=True)
-                self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+                self._pattern = re.compile(
+                    "|".join(map(re.escape, longest_first)), re.IGNORECASE
+                )
             text = self._pattern.sub(MASK, text)
         return self._redactor.text(text)
 
     def _learn(self, value: Any) -> None:
         for leaf in _leaves(value):
-            text = str(leaf).strip()
-            if len(text) >= SHORTEST_VALUE and len(self._values) < MOST_VALUES:
+            is_whole = isinstance(leaf, float) and leaf.is_integer()  # typed without .0
+            text = str(int(leaf) if is_whole else leaf).strip()
+            if len(text) >= SHORTEST_VALUE and len(self._values) <= MOST_VALUES:
                 self._values.add(text)
                 self._pattern = None
 

@@ -16,10 +16,17 @@ from cryptography.fernet import Fernet
 
 from tests.conformance.backends import MemoryStorage, SQLiteStorage
 from tests.conformance.kit import SENDER, add, has, has_full, said, slot, turn
-from tracker_store_async import AwaitableTrackerStore, create_tracker_store, errors
+from tracker_store_async import (
+    AwaitableTrackerStore,
+    FailSafeTrackerStore,
+    InMemoryTrackerStore,
+    create_tracker_store,
+    errors,
+)
 from tracker_store_async.encryption.keyring import generate_key, parse_keys
 from tracker_store_async.rows import Read
 from tracker_store_async.wrappers.encrypted import EncryptedTrackerStore
+from tracker_store_async.wrappers.retrying import RetryingTrackerStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -490,3 +497,26 @@ async def test_a_state_that_is_not_sealed_is_refused_as_well(
     assert said(await has_full(store, SENDER)) == [PLANTED]
     assert await store.delete("forged")
     await memory.close()
+
+
+def test_an_encrypted_primary_has_no_plain_fallback_on_a_disk(tmp_path: Path) -> None:
+    """What an outage adds would be kept plain in its file."""
+
+    def primary() -> EncryptedTrackerStore:
+        return EncryptedTrackerStore(InMemoryTrackerStore(), {"a": OLD})
+
+    journal = str(tmp_path / "journal.db")
+    for inner in (primary(), RetryingTrackerStore(primary())):
+        with pytest.raises(errors.ConfigurationError, match="wrap_fallback"):
+            FailSafeTrackerStore(inner, journal=journal)
+    plain = create_tracker_store({"type": "sql", "db": journal})
+    with pytest.raises(errors.ConfigurationError, match="wrap_fallback"):
+        FailSafeTrackerStore(primary(), plain)
+
+    def seal(store: TrackerStore) -> TrackerStore:
+        return EncryptedTrackerStore(store, {"a": OLD})
+
+    assert FailSafeTrackerStore(primary(), journal=journal, wrap_fallback=seal)
+    assert FailSafeTrackerStore(primary(), wrap_fallback=seal)
+    assert FailSafeTrackerStore(primary())
+    assert FailSafeTrackerStore(primary(), InMemoryTrackerStore())

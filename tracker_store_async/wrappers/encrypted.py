@@ -89,6 +89,8 @@ class EncryptedTrackerStore(WrapperTrackerStore):
             events (`AwaitableTrackerStore`).
     """
 
+    _seals = True
+
     def __init__(
         self,
         wrapped: TrackerStore,

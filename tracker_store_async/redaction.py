@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.errors import TrackerStoreError
+from tracker_store_async.errors import ConfigurationError, TrackerStoreError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -71,7 +71,12 @@ class Redactor:
             slots: Names of slots whose values are never shown.
             secrets: Texts that are never shown, such as a password.
             enabled: False turns masking off. Nothing but a test should.
+
+        Raises:
+            ConfigurationError: One text was given where there should be several.
         """
+        if isinstance(slots, str) or isinstance(secrets, str):  # a name of each letter
+            raise ConfigurationError("`slots` and `secrets` are lists of texts")
         self.slots = frozenset(slots)
         # One may be a part of another, and would leave the rest of it.
         self._secrets = sorted({each for each in secrets if each}, key=len)[::-1]

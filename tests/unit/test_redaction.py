@@ -140,6 +140,20 @@ def test_slots_and_secrets_that_one_names(lines: list[Any]) -> None:
     assert REDACTOR.slot("size", 1) == 1
 
 
+def test_logging_that_is_configured_later_forgets_no_slot(lines: list[Any]) -> None:
+    redaction.configure(slots=["phone"], secrets=["hunter2"])
+    logger = logging.getLogger("tracker_store_async")
+    logger.removeHandler(configure_logging("DEBUG", stream=io.StringIO()))
+    assert REDACTOR.slot("phone", 1) == MASK
+    assert REDACTOR.text("hunter2") == MASK
+
+
+@pytest.mark.parametrize("given", [{"slots": "phone"}, {"secrets": "hunter2"}])
+def test_one_text_is_no_list_of_them(given: Any) -> None:
+    with pytest.raises(errors.ConfigurationError, match="lists"):
+        redaction.configure(**given)
+
+
 def test_a_secret_that_is_part_of_another_leaves_nothing_of_it() -> None:
     try:
         redaction.configure(secrets=["abc", "abcd", "abcdefg", "ab"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conformance.kit import SENDER, add, turn
+from tests.unit.test_audited import ListSink
 from tracker_store_async import InMemoryTrackerStore, errors
 from tracker_store_async.auditing.chain import Chain, verify
 from tracker_store_async.auditing.sinks import (
@@ -206,3 +207,47 @@ async def test_a_connection_that_the_server_has_ended_is_replaced(
         )
     await one.write([RECORD])
     assert verify(await other.read(), Chain()).records == 1
+
+
+# -- in a store ------------------------------------------------------------------------
+
+
+async def test_health_says_that_nothing_is_recorded() -> None:
+    sink = ListSink()
+    store = AuditedTrackerStore(InMemoryTrackerStore(), sink)
+    assert (await store.health()).details["audit"]["error"] is None
+    sink.is_full = True
+    with pytest.raises(errors.AuditError):
+        await store.retrieve(SENDER)
+    assert "disk is full" in (await store.health()).details["audit"]["error"]
+    sink.is_full = False
+    await store.retrieve(SENDER)
+    assert (await store.health()).details["audit"]["error"] is None
+    await store.close()
+
+
+async def test_a_batch_that_is_cancelled_before_it_is_sent_says_so() -> None:
+    class Slow(ListSink):
+        async def write(self, records: Any) -> None:
+            await asyncio.sleep(0.05)
+            await super().write(records)
+
+    sink = Slow()
+    store = AuditedTrackerStore(InMemoryTrackerStore(), sink)
+    trackers = [store.init_tracker(f"c{number}") for number in range(2)]
+    for tracker in trackers:
+        cursor = tracker._log
+        cursor.version, cursor.store, cursor.sender_id = 0, store, tracker.sender_id
+        tracker.update(turn("x")[0])
+    await store.open()
+    saving = asyncio.ensure_future(store.save_many(trackers))
+    await asyncio.sleep(0.02)
+    saving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    await store.close()
+    records = [json.loads(line) for line in sink.lines]
+    asked = [record["id"] for record in records if "of" not in record]
+    outcomes = {r["of"]: r["outcome"] for r in records if "of" in r}
+    assert outcomes == dict.fromkeys(asked, "CancelledError")
+    assert len(asked) == 2

@@ -520,3 +520,18 @@ def test_an_encrypted_primary_has_no_plain_fallback_on_a_disk(tmp_path: Path) ->
     assert FailSafeTrackerStore(primary(), wrap_fallback=seal)
     assert FailSafeTrackerStore(primary())
     assert FailSafeTrackerStore(primary(), InMemoryTrackerStore())
+
+
+async def test_health_looks_at_the_data_keys_too(
+    memory: MemoryStorage, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.db"
+    store = sealed_by(memory, data_keys=f"sqlite+aiosqlite:///{path}")
+    assert (await store.health()).reachable
+    connection = sqlite3.connect(path)
+    connection.execute("DROP TABLE conversation_data_keys")
+    connection.close()
+    health = await store.health()
+    assert not health.reachable
+    assert "data keys" in str(health.error)
+    await memory.close()

@@ -139,6 +139,8 @@ class EncryptedTrackerStore(WrapperTrackerStore):
 
     async def _health(self) -> Health:
         health = await super()._health()
+        if self._data_keys is not None:
+            await self._data_keys.get("")  # without them nothing is read or begun
         encryption = {
             "active_key": self._key_ring.active.key_id,
             "keys": self._key_ring.key_ids,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+ANSWER_SECONDS = 10.0
+"""Longest time that such a database may take: every access waits for it."""
 
 
 def parse_url(url: str, option: str, example: str) -> URL:
@@ -38,6 +42,11 @@ def parse_url(url: str, option: str, example: str) -> URL:
         f"{option}: must be the URL of an SQL database with an asyncio driver that is "
         f"installed, such as {example}"
     )
+
+
+def answering() -> asyncio.Timeout:
+    """Return what bounds the time of what is done within it, with `TimeoutError`."""
+    return asyncio.timeout(ANSWER_SECONDS)
 
 
 def connect(url: URL) -> AsyncEngine:

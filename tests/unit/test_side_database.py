@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import event
 
 pytest.importorskip("cryptography")
 
-from tracker_store_async import errors
+from tracker_store_async import errors, side_database
 from tracker_store_async.auditing import sql
 from tracker_store_async.auditing.chain import Chain
 from tracker_store_async.auditing.sql import SQLSink
@@ -71,3 +72,43 @@ def test_what_is_no_url_is_refused_and_not_shown(
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+@EACH
+@pytest.mark.backend("postgresql")
+async def test_a_database_that_does_not_answer_is_not_waited_for(
+    make: Callable[[str], Any],
+    metadata: MetaData,
+    postgresql_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tests.faults.proxy import FaultProxy
+    from tests.servers import fresh_database
+
+    def use(store: Any) -> Any:
+        return (
+            store.write([{"id": "x"}]) if store.__class__ is SQLSink else store.get("")
+        )
+
+    there = postgresql_server
+    with fresh_database(there) as name:
+        async with FaultProxy(there.host, there.port) as proxy:
+            url = there.url("postgresql+asyncpg", name)
+            url = url.replace(
+                f"{there.host}:{there.port}", f"{proxy.host}:{proxy.port}"
+            )
+            assert str(proxy.port) in url
+            store = make(url)
+            await store.open()
+            await use(store)
+            monkeypatch.setattr(side_database, "ANSWER_SECONDS", 0.2)
+            proxy.freeze()
+            async with asyncio.timeout(10):
+                with pytest.raises(
+                    (errors.AuditError, errors.StoreUnavailableError), match="Timeout"
+                ):
+                    await use(store)
+            proxy.unfreeze()
+            monkeypatch.undo()
+            await use(store)
+            await store.close()

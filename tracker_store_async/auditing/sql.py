@@ -13,7 +13,12 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from tracker_store_async.auditing.chain import Chain, Head, head_of
 from tracker_store_async.auditing.sinks import Sink
 from tracker_store_async.errors import AuditError
-from tracker_store_async.side_database import connect, create_table, parse_url
+from tracker_store_async.side_database import (
+    answering,
+    connect,
+    create_table,
+    parse_url,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,9 +61,10 @@ class SQLSink(Sink):
         """Connect, and create the table where there is none."""
         self._engine = connect(self._url)
         try:
-            await create_table(self._engine, TABLE)
-            async with self._engine.connect() as connection:
-                self.head = await self._last(connection)
+            async with answering():
+                await create_table(self._engine, TABLE)
+                async with self._engine.connect() as connection:
+                    self.head = await self._last(connection)
         except (SQLAlchemyError, OSError) as error:
             await self.close()
             raise _failed(error) from error
@@ -76,7 +82,8 @@ class SQLSink(Sink):
         """Append records in one transaction."""
         for attempt in range(MAX_ATTEMPTS):
             try:
-                await self._write(records)
+                async with answering():
+                    await self._write(records)
                 return
             except IntegrityError as error:  # another process was faster
                 if attempt == MAX_ATTEMPTS - 1:

@@ -15,7 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tracker_store_async.errors import StoreUnavailableError
 from tracker_store_async.settling import settled
-from tracker_store_async.side_database import connect, create_table, parse_url
+from tracker_store_async.side_database import (
+    answering,
+    connect,
+    create_table,
+    parse_url,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -57,7 +62,8 @@ class SQLDataKeys:
 
     async def _create_table(self, engine: AsyncEngine) -> None:
         try:
-            await create_table(engine, TABLE)
+            async with answering():
+                await create_table(engine, TABLE)
         except (SQLAlchemyError, OSError) as error:
             raise _unavailable(error) from error
 
@@ -99,7 +105,7 @@ class SQLDataKeys:
     async def _execute(self, statement: Executable) -> tuple[str | None, int]:
         assert self._engine is not None  # noqa: S101 - the store has opened it
         try:
-            async with self._engine.begin() as connection:
+            async with answering(), self._engine.begin() as connection:
                 result = await connection.execute(statement)
                 found = result.scalar_one_or_none() if result.returns_rows else None
                 return found, result.rowcount

@@ -24,6 +24,7 @@ from tracker_store_async import (
     errors,
 )
 from tracker_store_async.encryption.keyring import generate_key, parse_keys
+from tracker_store_async.ops.resealing import reseal_all
 from tracker_store_async.rows import Read
 from tracker_store_async.wrappers.encrypted import EncryptedTrackerStore
 from tracker_store_async.wrappers.retrying import RetryingTrackerStore
@@ -534,4 +535,25 @@ async def test_health_looks_at_the_data_keys_too(
     health = await store.health()
     assert not health.reachable
     assert "data keys" in str(health.error)
+    await memory.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ['{"sealed":2}', '{"sealed":', '{"sealed":1,"data_key":5}', "another's state"],
+)
+async def test_a_damaged_state_does_not_end_a_rotation(
+    memory: MemoryStorage, damage: str
+) -> None:
+    for name in ("a", "b", "c"):
+        await add(sealed_by(memory), name, *turn(name))
+    shared = memory._shared[0]
+    if damage == "another's state":
+        envelopes = [json.loads(shared[name].snapshot) for name in "bc"]
+        envelopes[0]["text"] = envelopes[1]["text"]
+        damage = json.dumps(envelopes[0], separators=(",", ":"))
+    shared["b"].snapshot = damage
+    rotated = sealed_by(memory, {"new": NEW, "old": OLD})
+    done = await reseal_all(rotated)
+    assert (done.conversations, done.resealed, done.unreadable) == (3, 2, ["b"])
     await memory.close()

@@ -10,6 +10,7 @@ from tracker_store_async.encryption.data_keys import SQLDataKeys
 from tracker_store_async.encryption.keyring import KeyRing
 from tracker_store_async.encryption.log_rows import (
     COLUMNS,
+    does_not_open,
     open_rows,
     open_state,
     seal_rows,
@@ -365,13 +366,19 @@ class EncryptedTrackerStore(WrapperTrackerStore):
 
         Raises:
             EncryptionKeyError: The key that it was sealed with cannot be had.
+            CorruptEventError: Its state is damaged, or of a later version.
         """
         await self._ensure_open()
         active = self._key_ring.active
         while True:
             stored = await super()._read(Read(sender_id, self._now(), last=0))
-            envelope = None if stored is None else read_envelope(stored.snapshot)
-            if stored is None or envelope is None:
+            if stored is None:
+                return False
+            try:
+                envelope = read_envelope(stored.snapshot)
+            except DoesNotOpenError:
+                raise does_not_open(sender_id, stored.version) from None
+            if envelope is None:
                 return False
             key = await self._keys.unwrap(sender_id, envelope)
             if envelope.reference[0] == "data_key_id":

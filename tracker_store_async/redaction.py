@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 MASK = "***"
+DEEPEST = 10
+"""Levels within levels of what is logged that are shown."""
 
 _SECRET_WORDS = (
     *("password", "passwd", "passphrase", "pwd", "secret", "token", "api_key"),
@@ -95,13 +97,13 @@ class Redactor:
             text = _ASSIGNMENT.sub(rf"\1{MASK}", text)
         return text
 
-    def field(self, name: str, value: Any) -> Any:
+    def field(self, name: str, value: Any, depth: int = 0) -> Any:
         """Return a named value, or the mask if its name says that it is secret."""
         if not self.enabled:
             return value
         if self.is_secret(name) or name.lower() in _TEXT_KEYS:
             return MASK
-        return self.value(value)
+        return self.value(value, depth)
 
     def is_secret(self, name: str) -> bool:
         """Whether a slot or field of this name is secret even for who reads texts."""
@@ -114,21 +116,27 @@ class Redactor:
         """Return the value of a slot, or the mask if it is one of the named slots."""
         return MASK if self.enabled and name in self.slots else value
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: Any, depth: int = 0) -> Any:
         """Return a value of any kind as it may be shown.
 
         Plain numbers and texts stay (texts without their passwords), mappings and
         sequences are gone through, an error of ours keeps its message. Of any other
-        object only the kind is shown: its `str` may be what somebody said.
+        object only the kind is shown: its `str` may be what somebody said. What is
+        nested deeply, such as a mapping within itself, is masked from some level on.
         """
         if not self.enabled or value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):
             return self.text(value)
+        if depth > DEEPEST:
+            return MASK
         if isinstance(value, Mapping):
-            return {self.text(str(k)): self.field(str(k), v) for k, v in value.items()}
+            return {
+                self.text(str(k)): self.field(str(k), v, depth + 1)
+                for k, v in value.items()
+            }
         if isinstance(value, list | tuple | set | frozenset):
-            return [self.value(item) for item in value]
+            return [self.value(item, depth + 1) for item in value]
         if isinstance(value, BaseException):
             return self.error(value)
         return f"<{type(value).__name__}>"

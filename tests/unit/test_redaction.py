@@ -154,6 +154,18 @@ def test_one_text_is_no_list_of_them(given: Any) -> None:
         redaction.configure(**given)
 
 
+def test_what_is_within_itself_is_logged_like_anything(lines: list[Any]) -> None:
+    endless: dict[str, Any] = {"size": 1}
+    endless["more"] = [endless]
+    deep: Any = SECRET
+    for _ in range(5000):
+        deep = [deep]
+    LOGGER.info("%s", deep, extra={"state": endless})
+    (line,) = lines
+    assert line["state"]["more"][0]["size"] == 1
+    assert SECRET not in json.dumps(line)
+
+
 def test_a_secret_that_is_part_of_another_leaves_nothing_of_it() -> None:
     try:
         redaction.configure(secrets=["abc", "abcd", "abcdefg", "ab"])

@@ -14,7 +14,6 @@ from tracker_store_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
 
 
 def read_sections(path: str | Path) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def read_sections(path: str | Path) -> dict[str, Any]:
     text = _read_text(Path(path))
     try:
         content = _parser().load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, KeyError) as error:  # a date that is none, a tag
         raise ConfigurationError(_describe(error, path)) from None
     if content is None:
         return {}
@@ -82,7 +81,7 @@ def _constructor_class() -> type[Any]:
     return PlainConstructor
 
 
-def _describe(error: YAMLError, path: str | Path) -> str:
+def _describe(error: Exception, path: str | Path) -> str:
     """Say where the file is wrong; the parser's own words may quote a password."""
     from ruamel.yaml.constructor import DuplicateKeyError
 

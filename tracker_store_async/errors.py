@@ -159,9 +159,12 @@ class SaveManyError(TrackerStoreError):
     def __init__(self, failures: Mapping[str, BaseException], total: int) -> None:
         names = ", ".join(repr(sender_id) for sender_id in list(failures)[:5])
         more = "" if len(failures) <= 5 else f" and {len(failures) - 5} more"
+        first = next(iter(failures.values()))
+        # Of any other error only the kind: its text may be what somebody said.
+        shown = first if isinstance(first, TrackerStoreError) else type(first).__name__
         super().__init__(
             f"{len(failures)} of {total} trackers were not saved: {names}{more}; "
-            f"the first error: {next(iter(failures.values()))}"
+            f"the first error: {shown}"
         )
         self.failures = dict(failures)
         self.total = total

@@ -12,16 +12,18 @@ import traceback
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.errors import TrackerStoreError
+from tracker_store_async.errors import ConfigurationError, TrackerStoreError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 MASK = "***"
+DEEPEST = 10
+"""Levels within levels of what is logged that are shown."""
 
 _SECRET_WORDS = (
-    *("password", "passwd", "pwd", "secret", "token", "api_key", "apikey"),
-    *("access_key", "private_key", "authorization", "credential", "dsn"),
+    *("password", "passwd", "passphrase", "pwd", "secret", "token", "api_key"),
+    *("apikey", "access_key", "private_key", "authorization", "credential", "dsn"),
 )
 _TEXT_KEYS = {
     *("text", "data", "metadata", "parse_data", "message", "latest_message", "body"),
@@ -30,10 +32,16 @@ _TEXT_KEYS = {
 """Fields that hold what somebody said, by the names that events and trackers have."""
 
 # Bounded repetitions: a text of any kind is searched in linear time.
-_URL_LOGIN = re.compile(r"(://)[^\s/@'\"]{0,1000}@")
+# A password may hold an @; with a slash in it, it is told from a port by no digit.
+_URL_LOGIN = re.compile(
+    r"(://)(?:[^\s/'\"]{0,1000}"
+    r"|[^\s/:@'\"]{1,255}:(?!\d{1,5}[/?#])[^\s'\"]{1,1000})@"
+)
 _ASSIGNMENT = re.compile(
-    r"(?i)((?:" + "|".join(_SECRET_WORDS) + r")[\w.-]{0,40}['\"]?\s{0,4}[=:]\s{0,4})"
-    r"(\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)"
+    r"(?i)((?:" + "|".join(_SECRET_WORDS).replace("_", "[_-]") + r")"
+    r"[\w.-]{0,40}['\"]?\s{0,4}[=:]\s{0,4})"
+    r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
+    r"|(?:(?:bearer|basic|token|negotiate)\s{1,4})?[^\s,;&)}\]]+)"
 )
 
 _LOG_RECORD = set(vars(logging.makeLogRecord({})))
@@ -50,7 +58,7 @@ class Redactor:
     def __init__(self) -> None:
         self.enabled = True
         self.slots: frozenset[str] = frozenset()
-        self._secrets: set[str] = set()
+        self._secrets: list[str] = []
 
     def configure(
         self,
@@ -65,9 +73,15 @@ class Redactor:
             slots: Names of slots whose values are never shown.
             secrets: Texts that are never shown, such as a password.
             enabled: False turns masking off. Nothing but a test should.
+
+        Raises:
+            ConfigurationError: One text was given where there should be several.
         """
+        if isinstance(slots, str) or isinstance(secrets, str):  # a name of each letter
+            raise ConfigurationError("`slots` and `secrets` are lists of texts")
         self.slots = frozenset(slots)
-        self._secrets = {secret for secret in secrets if secret}
+        # One may be a part of another, and would leave the rest of it.
+        self._secrets = sorted({each for each in secrets if each}, key=len)[::-1]
         self.enabled = enabled
 
     def text(self, text: str) -> str:
@@ -83,40 +97,46 @@ class Redactor:
             text = _ASSIGNMENT.sub(rf"\1{MASK}", text)
         return text
 
-    def field(self, name: str, value: Any) -> Any:
+    def field(self, name: str, value: Any, depth: int = 0) -> Any:
         """Return a named value, or the mask if its name says that it is secret."""
         if not self.enabled:
             return value
         if self.is_secret(name) or name.lower() in _TEXT_KEYS:
             return MASK
-        return self.value(value)
+        return self.value(value, depth)
 
     def is_secret(self, name: str) -> bool:
         """Whether a slot or field of this name is secret even for who reads texts."""
         if not self.enabled:
             return False
-        folded = name.lower()
+        folded = name.lower().replace("-", "_")
         return name in self.slots or any(word in folded for word in _SECRET_WORDS)
 
     def slot(self, name: str, value: Any) -> Any:
         """Return the value of a slot, or the mask if it is one of the named slots."""
         return MASK if self.enabled and name in self.slots else value
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: Any, depth: int = 0) -> Any:
         """Return a value of any kind as it may be shown.
 
         Plain numbers and texts stay (texts without their passwords), mappings and
         sequences are gone through, an error of ours keeps its message. Of any other
-        object only the kind is shown: its `str` may be what somebody said.
+        object only the kind is shown: its `str` may be what somebody said. What is
+        nested deeply, such as a mapping within itself, is masked from some level on.
         """
         if not self.enabled or value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):
             return self.text(value)
+        if depth > DEEPEST:
+            return MASK
         if isinstance(value, Mapping):
-            return {str(k): self.field(str(k), v) for k, v in value.items()}
+            return {
+                self.text(str(k)): self.field(str(k), v, depth + 1)
+                for k, v in value.items()
+            }
         if isinstance(value, list | tuple | set | frozenset):
-            return [self.value(item) for item in value]
+            return [self.value(item, depth + 1) for item in value]
         if isinstance(value, BaseException):
             return self.error(value)
         return f"<{type(value).__name__}>"
@@ -157,7 +177,7 @@ class RedactionFilter(logging.Filter):
         if not REDACTOR.enabled or hasattr(record, "_redacted"):
             return True
         if isinstance(record.args, Mapping):
-            record.args = {k: REDACTOR.value(v) for k, v in record.args.items()}
+            record.args = {k: REDACTOR.field(k, v) for k, v in record.args.items()}
         elif record.args:
             record.args = tuple(REDACTOR.value(value) for value in record.args)
         if isinstance(record.msg, str):
@@ -181,7 +201,10 @@ def _without_text(
     error: BaseException,
 ) -> tuple[type[BaseException], BaseException, TracebackType | None]:
     """Return the `exc_info` for handlers that format it themselves."""
-    if isinstance(error, TrackerStoreError) and error.__cause__ is None:
+    shown_with_it = error.__cause__ or (
+        None if error.__suppress_context__ else error.__context__
+    )
+    if isinstance(error, TrackerStoreError) and shown_with_it is None:
         return type(error), error, error.__traceback__
     shown = RedactedError(f"{type(error).__name__}: {REDACTOR.error(error)}")
     return type(shown), shown, error.__traceback__

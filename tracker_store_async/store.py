@@ -109,6 +109,7 @@ class TrackerStore(Lifecycle, Protocol):
     _renews_credentials: bool = False  # whether they are asked for anew
     _lazy_events: bool = True  # False decodes and applies everything at once
     _keeps_columns: bool = False  # whether a row's columns are stored beside its text
+    _seals: bool = False  # whether what it stores is encrypted at rest
     _upgrades_layout: bool = False  # True where an older layout is to be upgraded
     _observer: Observer | None = None  # who watches, such as `ops.telemetry`
     _loop_turns: Turns

@@ -84,7 +84,7 @@ class EncryptionConfig(Section):
         keys_env: Name of an environment variable with entries `id=key`.
         keys_callable: Dotted path of what returns the keys, sync or async.
         active_key: Id of the key that seals what is new, in place of the first.
-        plaintext: What a read does about events that are not sealed.
+        plaintext: What is done about events and state that are not sealed.
         keep_columns: Columns beside the event that stay readable.
         data_keys: URL of the SQL database that keeps the wrapped data keys.
     """

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from tests.conformance.kit import SENDER, add, has_full, said, turn
 from tests.conformance.test_rewrite import fill, rewritten
@@ -221,6 +223,37 @@ async def test_sql_with_an_outbox(kind: tuple[str, str], servers: Any) -> None:
             async with asyncio.timeout(20):
                 while "c" not in {m.sender_id for m in broker.messages}:
                     await asyncio.sleep(0.01)
+
+
+@pytest.mark.backend("postgresql")
+async def test_an_audit_trail_and_data_keys(postgresql_server: Any) -> None:
+    pytest.importorskip("cryptography")
+    from tracker_store_async.encryption.keyring import generate_key
+
+    heading = "PostgreSQL"
+    with sql_place(postgresql_server, "postgresql") as place:
+        database = place.names["rasa"]
+        url = postgresql_server.url("postgresql+asyncpg", database)
+        keys = {"a": generate_key()}
+
+        def aside(url: str) -> dict[str, Any]:
+            encryption = {"keys": keys, "data_keys": url}
+            return {"encryption": encryption, "audit": {"sink": "sql", "url": url}}
+
+        async with create_tracker_store({**place.section, **aside(url)}):
+            pass
+        for label in ("", ", with an audit trail", ", with data keys"):
+            place.grant(heading, f"the assistant{label}")
+        host = f"{postgresql_server.host}:{postgresql_server.port}"
+        login = f"{place.names['assistant']}:change-me"
+        url = f"postgresql+asyncpg://{login}@{host}/{database}"
+        async with create_tracker_store({**place.assistant, **aside(url)}) as store:
+            await use(store)
+            sink = store._trail.sink  # type: ignore[attr-defined]
+            for change in ("DELETE FROM audit_trail", "UPDATE audit_trail SET seq = 0"):
+                async with sink._engine.connect() as connection:
+                    with pytest.raises(ProgrammingError, match="permission denied"):
+                        await connection.execute(text(change))
 
 
 async def test_redis(redis_server: Any, tmp_path: Path) -> None:

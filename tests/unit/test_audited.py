@@ -120,6 +120,7 @@ async def test_every_access_says_who_what_and_when(sink: ListSink) -> None:
     assert (await store.health()).details["audit"] == {
         "sink": "list",
         "records": len(sink.lines),
+        "error": None,
     }
     await store.close()
 

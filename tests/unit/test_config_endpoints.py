@@ -198,6 +198,17 @@ class TestFileErrors:
         assert raised.value.__cause__ is None
         assert raised.value.__suppress_context__
 
+    @pytest.mark.parametrize(
+        "value",
+        ["2024-13-45", "2024-02-30T00:00:00", "!!int hunter2", "!!bool hunter2"],
+    )
+    def test_a_value_that_yaml_cannot_make_is_an_error_of_ours(self, write, value):
+        path = write(f"tracker_store:\n  type: redis\n  password: {value}\n")
+        with pytest.raises(ConfigurationError, match="quotes") as raised:
+            read_endpoint_config(path, "tracker_store")
+        assert "hunter2" not in str(raised.value)
+        assert str(path) in str(raised.value)
+
     def test_key_given_twice(self, write):
         path = write("tracker_store:\n  password: one\n  password: two\n")
         with pytest.raises(ConfigurationError, match="same key is given twice at line"):

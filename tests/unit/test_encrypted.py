@@ -16,10 +16,18 @@ from cryptography.fernet import Fernet
 
 from tests.conformance.backends import MemoryStorage, SQLiteStorage
 from tests.conformance.kit import SENDER, add, has, has_full, said, slot, turn
-from tracker_store_async import AwaitableTrackerStore, create_tracker_store, errors
+from tracker_store_async import (
+    AwaitableTrackerStore,
+    FailSafeTrackerStore,
+    InMemoryTrackerStore,
+    create_tracker_store,
+    errors,
+)
 from tracker_store_async.encryption.keyring import generate_key, parse_keys
+from tracker_store_async.ops.resealing import reseal_all
 from tracker_store_async.rows import Read
 from tracker_store_async.wrappers.encrypted import EncryptedTrackerStore
+from tracker_store_async.wrappers.retrying import RetryingTrackerStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -453,3 +461,99 @@ def test_the_command_makes_keys_and_rotates_them(tmp_path: Path) -> None:
     result = run(*command, cwd=tmp_path)
     assert result.returncode == 1
     assert "2 conversations have a key that is not configured" in result.stderr
+
+
+async def test_key_ids_that_differ_by_their_case_are_two(
+    memory: MemoryStorage, tmp_path: Path
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}"
+    await add(sealed_by(memory, {"V1": OLD}, data_keys=url), SENDER, *turn("x"))
+    rotated = sealed_by(memory, {"v1": NEW, "V1": OLD}, data_keys=url)
+    assert await rotated.reseal(SENDER)
+    only_new = sealed_by(memory, {"v1": NEW}, data_keys=url)
+    assert said(await has(only_new, SENDER)) == ["x"]
+    await memory.close()
+
+
+async def test_a_state_that_is_not_sealed_is_refused_as_well(
+    memory: MemoryStorage,
+) -> None:
+    """Else an open header would have its conversation sealed with another key."""
+    await add(sealed_by(memory), SENDER, *turn(PLANTED))
+    await add(memory._make(), "forged", slot("role", "admin"))
+    stored, forged = memory._shared[0][SENDER], memory._shared[0]["forged"]
+    sealed = stored.snapshot
+    stored.snapshot = forged.snapshot
+    stored.session_start = stored.version  # no event is read with it
+
+    store = sealed_by(memory, plaintext="refuse")
+    tracker = store.init_tracker(SENDER)
+    tracker.update(slot("a", 1))
+    for work in (store.retrieve(SENDER), store.save(tracker)):
+        with pytest.raises(errors.CorruptEventError, match="must be"):
+            await work
+    assert await store.exists(SENDER)
+
+    stored.snapshot, stored.session_start = sealed, 0
+    assert said(await has_full(store, SENDER)) == [PLANTED]
+    assert await store.delete("forged")
+    await memory.close()
+
+
+def test_an_encrypted_primary_has_no_plain_fallback_on_a_disk(tmp_path: Path) -> None:
+    """What an outage adds would be kept plain in its file."""
+
+    def primary() -> EncryptedTrackerStore:
+        return EncryptedTrackerStore(InMemoryTrackerStore(), {"a": OLD})
+
+    journal = str(tmp_path / "journal.db")
+    for inner in (primary(), RetryingTrackerStore(primary())):
+        with pytest.raises(errors.ConfigurationError, match="wrap_fallback"):
+            FailSafeTrackerStore(inner, journal=journal)
+    plain = create_tracker_store({"type": "sql", "db": journal})
+    with pytest.raises(errors.ConfigurationError, match="wrap_fallback"):
+        FailSafeTrackerStore(primary(), plain)
+
+    def seal(store: TrackerStore) -> TrackerStore:
+        return EncryptedTrackerStore(store, {"a": OLD})
+
+    assert FailSafeTrackerStore(primary(), journal=journal, wrap_fallback=seal)
+    assert FailSafeTrackerStore(primary(), wrap_fallback=seal)
+    assert FailSafeTrackerStore(primary())
+    assert FailSafeTrackerStore(primary(), InMemoryTrackerStore())
+
+
+async def test_health_looks_at_the_data_keys_too(
+    memory: MemoryStorage, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.db"
+    store = sealed_by(memory, data_keys=f"sqlite+aiosqlite:///{path}")
+    assert (await store.health()).reachable
+    connection = sqlite3.connect(path)
+    connection.execute("DROP TABLE conversation_data_keys")
+    connection.close()
+    health = await store.health()
+    assert not health.reachable
+    assert "data keys" in str(health.error)
+    await memory.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ['{"sealed":2}', '{"sealed":', '{"sealed":1,"data_key":5}', "another's state"],
+)
+async def test_a_damaged_state_does_not_end_a_rotation(
+    memory: MemoryStorage, damage: str
+) -> None:
+    for name in ("a", "b", "c"):
+        await add(sealed_by(memory), name, *turn(name))
+    shared = memory._shared[0]
+    if damage == "another's state":
+        envelopes = [json.loads(shared[name].snapshot) for name in "bc"]
+        envelopes[0]["text"] = envelopes[1]["text"]
+        damage = json.dumps(envelopes[0], separators=(",", ":"))
+    shared["b"].snapshot = damage
+    rotated = sealed_by(memory, {"new": NEW, "old": OLD})
+    done = await reseal_all(rotated)
+    assert (done.conversations, done.resealed, done.unreadable) == (3, 2, ["b"])
+    await memory.close()

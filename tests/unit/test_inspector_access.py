@@ -32,11 +32,12 @@ from tests.unit.command import error_of, run
 from tests.unit.test_audited import ListSink
 from tracker_store_async import InMemoryTrackerStore, errors, redaction
 from tracker_store_async.auditing import acting_as
-from tracker_store_async.events import SlotSet, UserUttered
+from tracker_store_async.events import SlotSet, UserUttered, event_from_dict
 from tracker_store_async.ops.access import Gate
 from tracker_store_async.ops.asgi import create_app
 from tracker_store_async.ops.inspector import app as inspecting
 from tracker_store_async.ops.inspector.entry import Entry
+from tracker_store_async.ops.inspector.masking import MOST_VALUES
 from tracker_store_async.ops.inspector.options import InspectorOptions
 from tracker_store_async.ops.inspector.reading import PAGE_EVENTS
 from tracker_store_async.wrappers.audited import AuditedTrackerStore
@@ -364,6 +365,51 @@ async def test_named_slots_and_secrets_are_masked(
         assert not [page for page in pages if secret in page]
     assert "I am: ***, ok?" in pages[0]
     assert "Ulm" in pages[0]
+
+
+@pytest.mark.usefixtures("masked")
+@pytest.mark.parametrize(
+    ("value", "text", "shown"),
+    [
+        ("jane@x.de", "It is Jane@X.de", "It is ***"),
+        (5551234.0, "call 5551234", "call ***"),
+        ([f"number-{n:04}" for n in range(2 * MOST_VALUES)], "number-0900", "***"),
+    ],
+)
+async def test_a_value_is_masked_however_it_is_written(
+    client: Client, store: TrackerStore, value: Any, text: str, shown: str
+) -> None:
+    await add(store, SENDER, user(text), SlotSet("phone", value), bot(text.upper()))
+    page = await client.show()
+    assert text not in page
+    assert text.upper() not in page
+    assert shown in page
+
+
+@pytest.mark.usefixtures("masked")
+@pytest.mark.parametrize("unmasked", [False, True])
+async def test_an_event_that_is_nested_deeply_hides_no_other(
+    store: TrackerStore, unmasked: bool
+) -> None:
+    """A channel hands on whatever it is sent as the metadata of a message."""
+    deep: Any = {"phone": NUMBER}
+    for _ in range(240):  # a save takes 500 levels
+        deep = {"a": [deep]}
+    await add(store, SENDER, user("before"), user("deep", metadata=deep))
+    await add(store, SENDER, SlotSet("phone", deep), user(f"after {NUMBER}"))
+    options = InspectorOptions(unmasked=unmasked)
+    async with Client(store, inspector=options) as client:
+        pages = [await client.show(), *[await client.show(at=n) for n in range(4)]]
+    assert all("before" in page and "after" in page for page in pages)
+    assert unmasked or not [page for page in pages if NUMBER in page]
+
+
+async def test_a_slot_without_a_name_hides_no_state(
+    client: Client, store: TrackerStore
+) -> None:
+    nameless = event_from_dict({"event": "slot", "name": None, "value": 1})
+    await add(store, SENDER, SlotSet("city", "Ulm"), nameless, user("x"))
+    assert "Ulm" in await client.show(at=2)
 
 
 @pytest.mark.usefixtures("masked")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from contextlib import asynccontextmanager
+import time
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,7 @@ from tracker_store_async import FailSafeTrackerStore, InMemoryTrackerStore, erro
 from tracker_store_async.ops.asgi import create_app
 from tracker_store_async.ops.endpoints import Endpoints
 from tracker_store_async.ops.serving import check_binding
+from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -109,6 +111,26 @@ async def test_a_store_that_hangs_is_not_waited_for() -> None:
     answer = await get(store, "/health/ready", timeout_seconds=0.05)
     assert answer.status_code == 503
     assert "no answer within 0.05 s" in answer.json()["error"]
+
+
+async def test_nor_is_what_it_has_begun_and_will_not_give_up() -> None:
+    class Settling(InMemoryTrackerStore):
+        """A store that is opening at a server who does not answer."""
+
+        async def _open(self) -> None:
+            await settled(asyncio.sleep(60))
+
+    store = Settling()
+    endpoints = Endpoints(store, timeout_seconds=0.05)
+    started = time.monotonic()
+    answer = await endpoints.answer("/health/ready", None)
+    assert time.monotonic() - started < 1  # `settled` takes two
+    assert answer.status == 503
+    (asking,) = endpoints._asking
+    with suppress(asyncio.CancelledError):
+        await asking
+    await asyncio.sleep(0)
+    assert not endpoints._asking
 
 
 async def test_a_fail_safe_stands_in() -> None:
@@ -283,6 +305,21 @@ async def test_a_real_server_answers_and_closes_the_store(
         assert ready.json()["backend"] == "in_memory"
         assert (await client.post("/health/ready", headers=BEARER)).status_code == 405
     assert store._loop is not None
+
+
+def test_the_command_without_a_token_answers_to_the_loopback_alone(
+    tmp_path: Path,
+) -> None:
+    sqlite3.connect(tmp_path / "chats.db").close()
+    with serving(tmp_path, "--db", "chats.db", "--no-inspector") as url:
+        port = url.rpartition(":")[2]
+        for path in ("/health/ready", "/metrics", "/health/live"):
+            for host in (f"127.0.0.1:{port}", "localhost", "[::1]:1"):
+                answer = httpx.get(f"{url}{path}", headers={"host": host})
+                assert answer.status_code != 403
+            for host in ("attacker.example", f"attacker.example:{port}", "["):
+                answer = httpx.get(f"{url}{path}", headers={"host": host})
+                assert answer.status_code == 403
 
 
 def test_the_command_serves_and_ends(tmp_path: Path) -> None:

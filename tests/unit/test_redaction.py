@@ -66,13 +66,33 @@ def lines() -> Iterator[list[Any]]:
         ("api_key: 'a b', n=1", "api_key: ***, n=1"),
         ('{"client_secret": "s"}', '{"client_secret": ***}'),
         ("nothing to hide: 3 of 4", "nothing to hide: 3 of 4"),
+        ("Authorization: Bearer ey.J, n=1", f"Authorization: {MASK}, n=1"),
+        ("authorization=basic YQ==", f"authorization={MASK}"),
+        ("amqp://me:p@w@host/v", f"amqp://{MASK}@host/v"),
+        ("amqp://me:p/w@host/v", f"amqp://{MASK}@host/v"),
+        ("http://host:80/a@b", "http://host:80/a@b"),
+        (r'password="a\"b", n=1', "password=***, n=1"),
+        ("X-Api-Key: k1", f"X-Api-Key: {MASK}"),
+        ("passphrase=p", f"passphrase={MASK}"),
     ],
 )
 def test_texts_lose_logins_and_passwords(text: str, shown: str) -> None:
     assert REDACTOR.text(text) == shown
 
 
-@pytest.mark.parametrize("part", ["password", "-.", "://x", "secret   ", "token='"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "password",
+        "-.",
+        "://x",
+        "secret   ",
+        "token='",
+        "://a:b",
+        "pwd=\\",
+        "pwd=Bearer ",
+    ],
+)
 def test_a_text_of_any_kind_is_searched_in_linear_time(part: str) -> None:
     """What was quadratic took minutes for these."""
     assert REDACTOR.text(part * 20_000)
@@ -114,8 +134,53 @@ def test_slots_and_secrets_that_one_names(lines: list[Any]) -> None:
         MASK,
         "4",
     )
+    LOGGER.info("%(phone)s, %(size)s", {"phone": "123", "size": 4})
+    assert [*lines][-1]["message"] == f"{MASK}, 4"
     assert REDACTOR.slot("phone", 1) == MASK
     assert REDACTOR.slot("size", 1) == 1
+
+
+def test_logging_that_is_configured_later_forgets_no_slot(lines: list[Any]) -> None:
+    redaction.configure(slots=["phone"], secrets=["hunter2"])
+    logger = logging.getLogger("tracker_store_async")
+    logger.removeHandler(configure_logging("DEBUG", stream=io.StringIO()))
+    assert REDACTOR.slot("phone", 1) == MASK
+    assert REDACTOR.text("hunter2") == MASK
+
+
+@pytest.mark.parametrize("given", [{"slots": "phone"}, {"secrets": "hunter2"}])
+def test_one_text_is_no_list_of_them(given: Any) -> None:
+    with pytest.raises(errors.ConfigurationError, match="lists"):
+        redaction.configure(**given)
+
+
+def test_what_is_within_itself_is_logged_like_anything(lines: list[Any]) -> None:
+    endless: dict[str, Any] = {"size": 1}
+    endless["more"] = [endless]
+    deep: Any = SECRET
+    for _ in range(5000):
+        deep = [deep]
+    LOGGER.info("%s", deep, extra={"state": endless})
+    (line,) = lines
+    assert line["state"]["more"][0]["size"] == 1
+    assert SECRET not in json.dumps(line)
+
+
+def test_a_secret_that_is_part_of_another_leaves_nothing_of_it() -> None:
+    try:
+        redaction.configure(secrets=["abc", "abcd", "abcdefg", "ab"])
+        assert REDACTOR.text("abcdefg abc") == f"{MASK} {MASK}"
+        assert REDACTOR.value({"abcd": 1}) == {MASK: 1}
+    finally:
+        redaction.configure()
+
+
+def test_an_error_of_several_saves_quotes_no_foreign_error() -> None:
+    foreign = errors.SaveManyError({SENDER: RuntimeError(TEXT)}, 2)
+    assert TEXT not in str(foreign)
+    assert "RuntimeError" in str(foreign)
+    ours = errors.SaveManyError({SENDER: errors.StoreDataError("too long")}, 2)
+    assert "too long" in str(ours)
 
 
 def test_a_traceback_keeps_its_places_and_loses_its_texts(lines: list[Any]) -> None:
@@ -143,6 +208,22 @@ def test_a_handler_that_formats_for_itself_sees_no_text() -> None:
     record.exc_text = None
     assert TEXT not in logging.Formatter().format(record)
     assert TEXT not in JSONFormatter().format(record)
+
+
+def test_nor_the_text_of_what_an_error_of_ours_was_raised_after() -> None:
+    record = logging.LogRecord("x", 30, "f", 1, "m", (), None)
+    try:
+        try:
+            raise RuntimeError(TEXT)
+        except RuntimeError:
+            raise errors.StoreDataError("refused")  # noqa: B904
+    except errors.StoreDataError:
+        record.exc_info = sys.exc_info()  # type: ignore[assignment]
+    assert redaction.RedactionFilter().filter(record)
+    record.exc_text = None
+    shown = logging.Formatter().format(record)
+    assert "refused" in shown
+    assert TEXT not in shown
 
 
 def test_every_logger_of_ours_is_filtered() -> None:

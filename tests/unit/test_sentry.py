@@ -103,6 +103,18 @@ def test_what_is_not_ours_is_left_alone(reports: list[Any]) -> None:
     assert report["exception"]["values"][0]["value"] == "somebody else's"
 
 
+def test_every_report_loses_passwords(reports: list[Any]) -> None:
+    sentry_sdk.capture_message(f"connecting to redis://me:{SECRET}@h")
+    try:
+        raise RuntimeError(f"no answer from redis://me:{SECRET}@h")
+    except RuntimeError as error:
+        sentry_sdk.capture_exception(error)
+    message, report = reports
+    assert message["message"] == f"connecting to redis://{MASK}@h"
+    shown = report["exception"]["values"][0]["value"]
+    assert shown == f"no answer from redis://{MASK}@h"
+
+
 def test_it_follows_a_hook_of_ones_own() -> None:
     event = {"extra": {"password": SECRET}}
     assert chained(lambda event, hint: None)(event, {}) is None

@@ -351,6 +351,26 @@ async def test_stores_that_are_watched_one_by_one_are_all_measured(
         assert watched.metric(waiting, backend=backend, **{"for": "broker"}) == 0
 
 
+async def test_stores_of_one_backend_are_measured_together(watched: Watched) -> None:
+    """Of observations with the same labels the last one would count."""
+    primaries = [Faulty() for _ in range(3)]
+    stores = [FailSafeTrackerStore(each, probe_min_seconds=9) for each in primaries]
+    for store in stores:
+        watched.watch(store)
+        await add(store, SENDER, *turn())
+    for primary, store in zip(primaries[:2], stores, strict=False):
+        primary.times = 10_000
+        primary._read = _away  # type: ignore[method-assign]
+        await add(store, SENDER, user("x"))
+    backlog = "tracker_store_backlog_events"
+    assert watched.metric(backlog, **{"for": "storage"}) == 2
+    assert watched.metric("tracker_store_breaker_state") == 2
+    for primary, store in zip(primaries, stores, strict=True):
+        primary.times = 0
+        primary.__dict__.pop("_read", None)
+        await store.close()
+
+
 # -- the dashboard ---------------------------------------------------------------------
 
 

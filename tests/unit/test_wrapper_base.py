@@ -22,6 +22,7 @@ FORWARDED = {
     *("record_exp", "conflict_count", "_domain", "_max_event_history"),
     *("_on_publish_error", "_publisher", "_tells_logs_apart", "_creates_layout"),
     "_renews_credentials",
+    "_seals",
     *("outbox", "_stores_message_bodies"),
     "_lazy_events",
     "_keeps_columns",

@@ -142,12 +142,17 @@ def _check(line: str | bytes, chain: Chain, verdict: Verdict) -> None:
     before = verdict.head
     try:
         record = json.loads(line)
-        seq, previous, digest = record["seq"], record["previous"], record["hash"]
+        seq, previous, digest = int(record["seq"]), record["previous"], record["hash"]
+        # Whatever else the line says to other readers, such as a name given twice.
+        is_as_written = _text_of(line) == dumped(record)
         own = chain.digest(record)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         verdict.problems.append(f"what follows record {before.seq} is no record")
         return
-    if not isinstance(digest, str) or not hmac.compare_digest(own, digest):
+    is_own = isinstance(digest, str) and hmac.compare_digest(
+        own.encode(), digest.encode(errors="replace")
+    )
+    if not is_as_written or not is_own:
         verdict.problems.append(f"record {seq} was edited, or hashed with another key")
     if seq != before.seq + 1:
         verdict.problems.append(
@@ -160,3 +165,13 @@ def _check(line: str | bytes, chain: Chain, verdict: Verdict) -> None:
             "replaced"
         )
     verdict.head = Head(seq, str(digest))
+
+
+def dumped(record: dict[str, Any]) -> str:
+    """Return the line of a linked record."""
+    return json.dumps(record, separators=(",", ":"))
+
+
+def _text_of(line: str | bytes) -> str:
+    text = line.decode() if isinstance(line, bytes) else line
+    return text.rstrip("\r\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import glob
 import json
+import logging
 import os
 import time
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from tracker_store_async.auditing.chain import Chain, Head, head_of
+from tracker_store_async.auditing.chain import Chain, Head, dumped, head_of
 from tracker_store_async.errors import AuditError, ConfigurationError
 from tracker_store_async.redaction import fields, get_logger
 
@@ -29,7 +30,7 @@ logger = get_logger(__name__)
 audit_logger = get_logger("tracker_store_async.audit")
 
 TAIL_BYTES = 64 * 1024
-"""More than the longest record has: so much is read to find the last one."""
+"""More than nearly every record has: so much is read first to find the last one."""
 
 
 class Sink(ABC):
@@ -71,7 +72,7 @@ class Sink(ABC):
         lines = []
         for record in records:
             linked, head = self.chain.link(record, head)
-            lines.append(json.dumps(linked, separators=(",", ":")))
+            lines.append(dumped(linked))
         self.head = head
         return lines
 
@@ -169,17 +170,21 @@ class FileSink(Sink):
 
     def _last(self, file: int) -> Head:
         """Return the head, after removing half a line that a crash has left."""
-        size = os.fstat(file).st_size
-        start = max(0, size - TAIL_BYTES)
-        os.lseek(file, start, os.SEEK_SET)
-        tail = os.read(file, TAIL_BYTES)
-        whole, newline, torn = tail.rpartition(b"\n")
+        size, length = os.fstat(file).st_size, TAIL_BYTES
+        while True:
+            start = max(0, size - length)
+            os.lseek(file, start, os.SEEK_SET)
+            whole, newline, torn = os.read(file, length).rpartition(b"\n")
+            _, is_behind_another, last = whole.rpartition(b"\n")
+            if is_behind_another or start == 0:
+                break
+            length *= 2
         if torn:  # it was never acknowledged
             os.ftruncate(file, size - len(torn))
         if not newline:
             return Head()
         try:
-            return head_of(json.loads(whole.rpartition(b"\n")[2]))
+            return head_of(json.loads(last))
         except (ValueError, KeyError, TypeError) as error:
             raise AuditError(
                 f"the last line of the audit trail {str(self.path)!r} is no record: "
@@ -234,14 +239,28 @@ class LoggerSink(Sink):
     name = "logger"
 
     async def open(self) -> None:
-        """Begin a chain."""
+        """Begin a chain; a level that nobody has set is INFO from then on."""
+        if audit_logger.level == logging.NOTSET:
+            audit_logger.setLevel(logging.INFO)
+        self._check()
         self.head = Head()
 
     async def write(self, records: Sequence[dict[str, Any]]) -> None:
         """Log records."""
+        self._check()
         for line in self._linked(records, self.head):
             # As it is: masking a part would break its hash, and it holds no text.
             audit_logger.info("%s", line, extra=fields("audit", _redacted=True))
+
+    def _check(self) -> None:
+        """Refuse what logging would drop without a word."""
+        if audit_logger.isEnabledFor(logging.INFO) and audit_logger.hasHandlers():
+            return
+        raise AuditError(
+            f"the logger {audit_logger.name} drops the audit trail: give it a handler, "
+            "let INFO through, and mind that logging.config disables the loggers that "
+            "exist unless disable_existing_loggers is False"
+        )
 
 
 def tell_head(sink: Sink) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text, insert, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from tracker_store_async.auditing.chain import Chain, Head, head_of
 from tracker_store_async.auditing.sinks import Sink
-from tracker_store_async.errors import AuditError, ConfigurationError
+from tracker_store_async.errors import AuditError
+from tracker_store_async.side_database import (
+    answering,
+    connect,
+    create_table,
+    parse_url,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 MAX_ATTEMPTS = 50
+LONGEST_PAUSE_SECONDS = 0.02
 PAGE_ROWS = 1000
 
 TABLE = Table(
@@ -47,28 +54,23 @@ class SQLSink(Sink):
 
     def __init__(self, url: str, chain: Chain) -> None:
         super().__init__(chain)
-        try:
-            self._url = make_url(url)
-            is_async = self._url.get_dialect().is_async
-        except (ArgumentError, SQLAlchemyError, ImportError):
-            is_async = False
-        if not is_async:
-            raise ConfigurationError(
-                "audit.url: must be the URL of an SQL database with an asyncio driver "
-                "that is installed, such as sqlite+aiosqlite:///audit.db"
-            )
+        self._url = parse_url(url, "audit.url", "sqlite+aiosqlite:///audit.db")
         self._engine: AsyncEngine | None = None
 
     async def open(self) -> None:
         """Connect, and create the table where there is none."""
-        self._engine = create_async_engine(self._url, hide_parameters=True)
+        self._engine = connect(self._url)
         try:
-            async with self._engine.begin() as connection:
-                await connection.run_sync(TABLE.metadata.create_all)
-                self.head = await self._last(connection)
+            async with answering():
+                await create_table(self._engine, TABLE)
+                async with self._engine.connect() as connection:
+                    self.head = await self._last(connection)
         except (SQLAlchemyError, OSError) as error:
             await self.close()
             raise _failed(error) from error
+        except AuditError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Disconnect."""
@@ -80,11 +82,13 @@ class SQLSink(Sink):
         """Append records in one transaction."""
         for attempt in range(MAX_ATTEMPTS):
             try:
-                await self._write(records)
+                async with answering():
+                    await self._write(records)
                 return
             except IntegrityError as error:  # another process was faster
                 if attempt == MAX_ATTEMPTS - 1:
                     raise _failed(error) from error
+                await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311
             except (SQLAlchemyError, OSError) as error:
                 raise _failed(error) from error
 
@@ -102,21 +106,24 @@ class SQLSink(Sink):
     async def _last(self, connection: AsyncConnection) -> Head:
         newest = select(TABLE.c.record).order_by(TABLE.c.seq.desc()).limit(1)
         found = (await connection.execute(newest)).scalar()
-        return head_of(None if found is None else json.loads(found))
+        try:
+            return head_of(None if found is None else json.loads(found))
+        except (ValueError, KeyError, TypeError) as error:
+            raise AuditError(
+                "the last row of the audit trail is no record: rename the table, and "
+                "find out who has changed it"
+            ) from error
 
     async def read(self) -> list[str]:
         """Return the records, by number."""
         assert self._engine is not None  # noqa: S101 - the caller has opened it
         lines: list[str] = []
-        last = 0
+        last = None  # whatever somebody has put before the first one is read too
         async with self._engine.connect() as connection:
             while True:
-                page = (
-                    select(TABLE.c.seq, TABLE.c.record)
-                    .where(TABLE.c.seq > last)
-                    .order_by(TABLE.c.seq)
-                    .limit(PAGE_ROWS)
-                )
+                page = select(TABLE).order_by(TABLE.c.seq).limit(PAGE_ROWS)
+                if last is not None:
+                    page = page.where(TABLE.c.seq > last)
                 rows = (await connection.execute(page)).all()
                 if not rows:
                     return lines

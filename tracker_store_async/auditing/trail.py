@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.auditing.sinks import tell_head
-from tracker_store_async.redaction import fields, get_logger
+from tracker_store_async.redaction import REDACTOR, fields, get_logger
 
 if TYPE_CHECKING:
     from tracker_store_async.auditing.sinks import Sink
@@ -19,10 +19,14 @@ class Trail:
 
     Args:
         sink: Where they go.
+
+    Attributes:
+        error: Why the latest records were not written, or None.
     """
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
+        self.error: str | None = None
         self._waiting: list[tuple[dict[str, Any], asyncio.Future[None] | None]] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -65,6 +69,7 @@ class Trail:
                 await self.sink.write([record for record, _ in batch])
             except Exception as caught:  # noqa: BLE001 - its callers raise it
                 error = caught
+            self.error = None if error is None else REDACTOR.error(error)
             for _, done in batch:
                 if done is None and error is not None:
                     logger.error(

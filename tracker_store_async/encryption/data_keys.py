@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sqlalchemy import Column, MetaData, String, Table, delete, insert, select, update
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from tracker_store_async.errors import ConfigurationError, StoreUnavailableError
+from tracker_store_async.errors import StoreUnavailableError
 from tracker_store_async.settling import settled
+from tracker_store_async.side_database import (
+    answering,
+    connect,
+    create_table,
+    parse_url,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -42,22 +46,13 @@ class SQLDataKeys:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._url = make_url(url)
-            is_async = self._url.get_dialect().is_async
-        except (ArgumentError, SQLAlchemyError, ImportError):
-            is_async = False
-        if not is_async:
-            raise ConfigurationError(
-                "encryption.data_keys: must be the URL of an SQL database with an "
-                "asyncio driver that is installed, such as "
-                "sqlite+aiosqlite:///keys.db"
-            )
+        example = "sqlite+aiosqlite:///keys.db"
+        self._url = parse_url(url, "encryption.data_keys", example)
         self._engine: AsyncEngine | None = None
 
     async def open(self) -> None:
         """Connect, and create the table where there is none."""
-        self._engine = create_async_engine(self._url)
+        self._engine = connect(self._url)
         try:
             # A driver that is cancelled half-way leaks its connection.
             await settled(self._create_table(self._engine))
@@ -67,8 +62,8 @@ class SQLDataKeys:
 
     async def _create_table(self, engine: AsyncEngine) -> None:
         try:
-            async with engine.begin() as connection:
-                await connection.run_sync(TABLE.metadata.create_all)
+            async with answering():
+                await create_table(engine, TABLE)
         except (SQLAlchemyError, OSError) as error:
             raise _unavailable(error) from error
 
@@ -93,14 +88,11 @@ class SQLDataKeys:
 
     async def rewrap(self, key_id: str, wrapped: str, prefix: str) -> bool:
         """Replace a wrapped key unless it begins with a prefix; return whether."""
-        pattern = prefix.replace("_", "/_") + "%"
-        statement = (
-            update(TABLE)
-            .where(TABLE.c.key_id == key_id)
-            .where(TABLE.c.wrapped.not_like(pattern, escape="/"))
-            .values(wrapped=wrapped)
-        )
-        _, count = await self._run(statement)
+        # Compared here: to LIKE, and to some collations, `V1` is `v1`.
+        if (await self.get(key_id) or prefix).startswith(prefix):
+            return False
+        statement = update(TABLE).where(TABLE.c.key_id == key_id)
+        _, count = await self._run(statement.values(wrapped=wrapped))
         return bool(count)
 
     async def erase(self, key_id: str) -> None:
@@ -113,7 +105,7 @@ class SQLDataKeys:
     async def _execute(self, statement: Executable) -> tuple[str | None, int]:
         assert self._engine is not None  # noqa: S101 - the store has opened it
         try:
-            async with self._engine.begin() as connection:
+            async with answering(), self._engine.begin() as connection:
                 result = await connection.execute(statement)
                 found = result.scalar_one_or_none() if result.returns_rows else None
                 return found, result.rowcount

@@ -145,7 +145,9 @@ def read_envelope(snapshot: str | bytes | None) -> Envelope | None:
         envelope = json.loads(text)
         names = [name for name in ("data_key", "data_key_id") if name in envelope]
         if envelope["sealed"] == FORMAT and len(names) == 1:
-            return Envelope((names[0], envelope[names[0]]), envelope.get("text"))
+            reference, text = envelope[names[0]], envelope.get("text")
+            if isinstance(reference, str) and isinstance(text, str | None):
+                return Envelope((names[0], reference), text)
     except (ValueError, KeyError, TypeError):
         pass
     raise DoesNotOpenError

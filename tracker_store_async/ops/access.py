@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+from urllib.parse import urlsplit
 
 from tracker_store_async.errors import ConfigurationError
 
@@ -60,5 +61,17 @@ def is_loopback(host: str) -> bool:
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def names_loopback(host_header: str) -> bool:
+    """Whether the header `Host` of a request names this machine by its loopback.
+
+    A page of somebody else's may have its own name lead here (DNS rebinding): what a
+    browser then sends has that name.
+    """
+    try:
+        return is_loopback(urlsplit(f"//{host_header}").hostname or "")
     except ValueError:
         return False

@@ -168,5 +168,6 @@ def reseal(endpoints: Endpoints = None) -> None:
     if done.unreadable:
         raise EncryptionKeyError(
             f"{len(done.unreadable)} conversations have a key that is not configured "
-            f"or was erased, the first: {done.unreadable[0]!r}"
+            "or was erased, or a state that is damaged, the first: "
+            f"{done.unreadable[0]!r}"
         )

@@ -83,6 +83,7 @@ class Endpoints:
         self.gate = Gate(token)
         self._metrics = metrics
         self._timeout_seconds = check_seconds("timeout_seconds", timeout_seconds)
+        self._asking: set[asyncio.Task[Health]] = set()
 
     async def answer(self, path: str, authorization: str | None) -> Answer:
         """Return the answer to a GET.
@@ -104,15 +105,33 @@ class Endpoints:
 
     async def _ready(self) -> Answer:
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                health = await self.store.health()
-        except TimeoutError:
-            health = self._silent(f"no answer within {self._timeout_seconds:g} s")
+            health = await self._health()
         except TrackerStoreError as error:
             health = self._silent(str(error))
         status = readiness(health)
         shown = {"status": status, **asdict(health)}
         return _json(503 if status == "unavailable" else 200, shown)
+
+    async def _health(self) -> Health:
+        """Return what the store says, or after the time is over that it says nothing.
+
+        A store may take seconds to give up what it has begun. That is not waited for.
+        """
+        asking = asyncio.ensure_future(self.store.health())
+        self._asking.add(asking)
+        asking.add_done_callback(self._forget)
+        try:
+            await asyncio.wait({asking}, timeout=self._timeout_seconds)
+            if asking.done():
+                return await asking
+            return self._silent(f"no answer within {self._timeout_seconds:g} s")
+        finally:
+            asking.cancel()
+
+    def _forget(self, asking: asyncio.Task[Health]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # told already, or nobody waits for it any more
 
     def _silent(self, reason: str) -> Health:
         name, longest = self.store.backend_name, self._timeout_seconds

@@ -6,7 +6,7 @@ provider shares these.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from opentelemetry import metrics
@@ -16,7 +16,7 @@ from tracker_store_async.wrappers.base import WrapperTrackerStore
 from tracker_store_async.wrappers.failsafe import FailSafeTrackerStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from opentelemetry.metrics import (
         CallbackOptions,
@@ -87,36 +87,36 @@ class Instruments:
     def _add_gauges(self, meter: Meter) -> None:
         meter.create_observable_gauge(
             "tracker_store.breaker.state",
-            [self._observe_breakers],
+            [merged(self._observe_breakers, max)],
             description="Circuit breaker: 0 closed, 1 half open, 2 open.",
         )
         meter.create_observable_gauge(
             "tracker_store.backlog.events",
-            [self._observe_backlogs],
+            [merged(self._observe_backlogs, sum)],
             unit="{event}",
             description="Events that wait: for the storage, or for the event broker.",
         )
         meter.create_observable_counter(
             "tracker_store.backlog.dropped",
-            [self._observe_dropped],
+            [merged(self._observe_dropped, sum)],
             unit="{event}",
             description="Stored events that were given up: nobody publishes them.",
         )
         meter.create_observable_gauge(
             "tracker_store.backlog.held",
-            [self._observe_held],
+            [merged(self._observe_held, sum)],
             unit="{conversation}",
             description="Conversations that wait for an event that the broker refuses.",
         )
         meter.create_observable_gauge(
             "tracker_store.outbox.waiting",
-            [self._observe_outboxes],
+            [merged(self._observe_outboxes, sum)],
             unit="{message}",
             description="What waits in the outbox; with MongoDB conversations.",
         )
         meter.create_observable_gauge(
             "tracker_store.pool.connections",
-            [self._observe_pools],
+            [merged(self._observe_pools, sum)],
             unit="{connection}",
             description="Connections of the pool, by kind.",
         )
@@ -179,6 +179,30 @@ class Instruments:
             for kind, number in store._pool_use().items():
                 labels = {"backend": store.backend_name, "kind": kind}
                 yield metrics.Observation(number, labels)
+
+
+def merged(
+    observe: Callable[[CallbackOptions], Iterable[Observation]],
+    how: Callable[[list[float]], float],
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    """Return a callback with one observation for each set of labels.
+
+    Of those that are alike, as of two stores of one backend, the last would count.
+
+    Args:
+        observe: The callback.
+        how: Makes one value of several.
+    """
+
+    def observe_merged(options: CallbackOptions) -> Iterable[Observation]:
+        found: dict[tuple[tuple[str, Any], ...], list[float]] = {}
+        for each in observe(options):
+            labels = tuple(sorted((each.attributes or {}).items()))
+            found.setdefault(labels, []).append(each.value)
+        for labels, values in found.items():
+            yield metrics.Observation(how(values), dict(labels))
+
+    return observe_merged
 
 
 class _Global:

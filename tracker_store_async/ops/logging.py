@@ -51,8 +51,8 @@ def configure_logging(
     *,
     as_json: bool = True,
     stream: TextIO | None = None,
-    slots: Collection[str] = (),
-    secrets: Iterable[str] = (),
+    slots: Collection[str] | None = None,
+    secrets: Iterable[str] | None = None,
 ) -> logging.Handler:
     """Write what the library logs to a stream, redacted.
 
@@ -63,12 +63,14 @@ def configure_logging(
         as_json: Lines of JSON, or plain text.
         stream: Where to; None is the standard error.
         slots: Names of slots whose values are never shown.
-        secrets: Texts that are never shown.
+        secrets: Texts that are never shown. Without either, what
+            `redaction.configure` was told stays.
 
     Returns:
         The handler.
     """
-    redaction.configure(slots=slots, secrets=secrets)
+    if slots is not None or secrets is not None:
+        redaction.configure(slots=slots or (), secrets=secrets or ())
     logger = logging.getLogger(ROOT)
     for old in [h for h in logger.handlers if getattr(h, "_is_ours", False)]:
         logger.removeHandler(old)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracker_store_async.errors import ConfigurationError, EncryptionKeyError
+from tracker_store_async.errors import (
+    ConfigurationError,
+    CorruptEventError,
+    EncryptionKeyError,
+)
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 from tracker_store_async.wrappers.encrypted import EncryptedTrackerStore
 
@@ -20,7 +24,8 @@ class Resealed:
     Attributes:
         conversations: Number of conversations that it looked at.
         resealed: Number of those whose data key it wrapped anew.
-        unreadable: Sender ids of those whose key cannot be had, or was erased.
+        unreadable: Sender ids of those whose key cannot be had, or was erased, or whose
+            state is damaged.
     """
 
     conversations: int
@@ -63,6 +68,6 @@ async def reseal_all(store: TrackerStore) -> Resealed:
         done.conversations += 1
         try:
             done.resealed += await encrypted.reseal(summary.sender_id)
-        except EncryptionKeyError:
+        except (EncryptionKeyError, CorruptEventError):
             done.unreadable.append(summary.sender_id)
     return done

@@ -37,6 +37,11 @@ def before_send(event: dict[str, Any], hint: dict[str, Any]) -> dict[str, Any]:
         _strip_exceptions(event, hint)
         for frame in _frames(event):
             frame.pop("vars", None)
+    else:
+        for shown in event.get("exception", {}).get("values", ()):
+            shown["value"] = REDACTOR.value(shown.get("value"))
+    if "message" in event:
+        event["message"] = REDACTOR.value(event["message"])
     if "extra" in event:
         event["extra"] = REDACTOR.value(event["extra"])
     for breadcrumb in event.get("breadcrumbs", {}).get("values", ()):

@@ -7,12 +7,14 @@ import socket
 from typing import TYPE_CHECKING
 
 from tracker_store_async.errors import ConfigurationError, MissingExtraError
-from tracker_store_async.ops.access import is_loopback
+from tracker_store_async.ops.access import is_loopback, names_loopback
 from tracker_store_async.redaction import RedactionFilter
 from tracker_store_async.registry import missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from tracker_store_async.ops.endpoints import MetricsText
     from tracker_store_async.ops.inspector.options import InspectorOptions
@@ -96,18 +98,37 @@ def serve(
 
 def _app(
     store: TrackerStore, token: str | None, inspector: InspectorOptions | None
-) -> Callable[..., object]:
+) -> ASGIApp:
     try:
         from tracker_store_async.ops.asgi import create_app
     except ModuleNotFoundError as error:
         raise _missing(error.name or "starlette") from error
-    return create_app(
+    app = create_app(
         store,
         token=token,
         metrics=make_metrics(store),
         owns_store=True,
         inspector=inspector or False,
     )
+    return for_loopback(app) if token is None else app
+
+
+def for_loopback(app: ASGIApp) -> ASGIApp:
+    """Return an app that answers to names of the loopback alone.
+
+    Without a token that is what keeps the pages of strangers out.
+    """
+    from starlette.responses import JSONResponse
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        host = dict(scope.get("headers", ())).get(b"host", b"")
+        if scope["type"] == "http" and not names_loopback(host.decode("latin-1")):
+            error = {"error": "without a token, ask 127.0.0.1 or localhost"}
+            await JSONResponse(error, 403)(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return respond
 
 
 def _missing(module: str) -> MissingExtraError:

@@ -94,9 +94,14 @@ class AuditedTrackerStore(WrapperTrackerStore):
         if self._appends_otherwise_than(AuditedTrackerStore):
             return await one_by_one(self._append, appends)
         records = [self._record_of(append) for append in appends]
-        writing = await asyncio.gather(
-            *map(self._trail.write, records), return_exceptions=True
-        )
+        try:
+            writing = await asyncio.gather(
+                *map(self._trail.write, records), return_exceptions=True
+            )
+        except asyncio.CancelledError:
+            for record in records:
+                self._note(record, "CancelledError")
+            raise
         answers: list[bool | BaseException] = [
             False if error is None else error for error in writing
         ]
@@ -167,7 +172,11 @@ class AuditedTrackerStore(WrapperTrackerStore):
     async def _health(self) -> Health:
         health = await super()._health()
         sink = self._trail.sink
-        audit = {"sink": sink.name, "records": sink.head.seq}
+        audit = {
+            "sink": sink.name,
+            "records": sink.head.seq,
+            "error": self._trail.error,
+        }
         return replace(health, details={**health.details, "audit": audit})
 
     def _record(

@@ -91,6 +91,7 @@ class WrapperTrackerStore(TrackerStore):
     _upgrades_layout = forwarded("_upgrades_layout")
     _lazy_events = forwarded("_lazy_events")
     _keeps_columns = forwarded("_keeps_columns")
+    _seals = forwarded("_seals")
     _renews_credentials = forwarded("_renews_credentials")
     _observer = forwarded("_observer")
     outbox = forwarded("outbox")

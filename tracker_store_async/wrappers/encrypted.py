@@ -10,6 +10,7 @@ from tracker_store_async.encryption.data_keys import SQLDataKeys
 from tracker_store_async.encryption.keyring import KeyRing
 from tracker_store_async.encryption.log_rows import (
     COLUMNS,
+    does_not_open,
     open_rows,
     open_state,
     seal_rows,
@@ -22,7 +23,11 @@ from tracker_store_async.encryption.sealing import (
     read_envelope,
     sealed_length,
 )
-from tracker_store_async.errors import ConfigurationError, EncryptionKeyError
+from tracker_store_async.errors import (
+    ConfigurationError,
+    CorruptEventError,
+    EncryptionKeyError,
+)
 from tracker_store_async.options import check_choice
 from tracker_store_async.rows import Append, Read
 from tracker_store_async.saving_many import one_by_one
@@ -71,8 +76,9 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         keys: Key id to key, or a callable, sync or async, that returns that. A key is
             32 bytes in base64, or `fernet:` and a Fernet key. The first one is active.
         active_key: Id of the key that seals what is new, in place of the first.
-        plaintext: What a read does about events that are not sealed: `accept` them, as
-            a conversation from before has, or `refuse` with `CorruptEventError`.
+        plaintext: What is done about events and state that are not sealed: `accept`
+            them, as a conversation from before has, or `refuse` them with
+            `CorruptEventError`.
         keep_columns: Columns beside the event that stay readable: `type_name`,
             `timestamp`, `intent_name`, `action_name`. Backends without columns have
             none.
@@ -83,6 +89,8 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         ConfigurationError: A key or an option is wrong, or the store cannot hold sealed
             events (`AwaitableTrackerStore`).
     """
+
+    _seals = True
 
     def __init__(
         self,
@@ -132,6 +140,8 @@ class EncryptedTrackerStore(WrapperTrackerStore):
 
     async def _health(self) -> Health:
         health = await super()._health()
+        if self._data_keys is not None:
+            await self._data_keys.get("")  # without them nothing is read or begun
         encryption = {
             "active_key": self._key_ring.active.key_id,
             "keys": self._key_ring.key_ids,
@@ -214,7 +224,7 @@ class EncryptedTrackerStore(WrapperTrackerStore):
             header = await super()._read(Read(sender_id, append.now, last=0))
             if header is None:
                 return None
-            key = await self._keys.of(sender_id, header)
+            key = await self._key_of(sender_id, header)
             if key is None:  # it was plain so far
                 return await self._keys.new(sender_id), header.created_at, True
             held = HeldKey(header.created_at, key)
@@ -222,12 +232,23 @@ class EncryptedTrackerStore(WrapperTrackerStore):
                 return None
         return self._keys.rewrap(sender_id, held.key), held.created_at, False
 
+    async def _key_of(
+        self, sender_id: str, stored: StoredConversation
+    ) -> DataKey | None:
+        """Return the key of what is stored, or None if it is plain and may be."""
+        key = await self._keys.of(sender_id, stored)
+        if key is None and self._plaintext == "refuse":
+            raise CorruptEventError(
+                sender_id, stored.version, "its state is not encrypted, and must be"
+            )
+        return key
+
     async def _rewrite(self, rewrite: Rewrite) -> bool:
         sender_id = rewrite.sender_id
         header = await super()._read(Read(sender_id, rewrite.now, last=0))
         if header is None or header.created_at != rewrite.created_at:
             return False
-        key, changed = await self._keys.of(sender_id, header), rewrite.changed
+        key, changed = await self._key_of(sender_id, header), rewrite.changed
         if not changed and key is None:
             return await super()._rewrite(rewrite)
         was_plain = key is None
@@ -265,8 +286,8 @@ class EncryptedTrackerStore(WrapperTrackerStore):
             return None
         sender_id = read.sender_id
         try:
-            key = await self._keys.of(sender_id, stored)
-        except EncryptionKeyError:
+            key = await self._key_of(sender_id, stored)
+        except (EncryptionKeyError, CorruptEventError):
             if read.last == 0:  # there is one, and it can be deleted
                 stored.snapshot = None
                 return stored
@@ -345,13 +366,19 @@ class EncryptedTrackerStore(WrapperTrackerStore):
 
         Raises:
             EncryptionKeyError: The key that it was sealed with cannot be had.
+            CorruptEventError: Its state is damaged, or of a later version.
         """
         await self._ensure_open()
         active = self._key_ring.active
         while True:
             stored = await super()._read(Read(sender_id, self._now(), last=0))
-            envelope = None if stored is None else read_envelope(stored.snapshot)
-            if stored is None or envelope is None:
+            if stored is None:
+                return False
+            try:
+                envelope = read_envelope(stored.snapshot)
+            except DoesNotOpenError:
+                raise does_not_open(sender_id, stored.version) from None
+            if envelope is None:
                 return False
             key = await self._keys.unwrap(sender_id, envelope)
             if envelope.reference[0] == "data_key_id":

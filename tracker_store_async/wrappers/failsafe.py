@@ -36,6 +36,7 @@ from tracker_store_async.wrappers.failsafe_memory import LastSeen
 from tracker_store_async.wrappers.failsafe_options import (
     backlog_bound,
     check_fallback,
+    check_sealed,
     in_order,
     one_of,
 )
@@ -141,6 +142,8 @@ class FailSafeTrackerStore(WrapperTrackerStore):
             check_fallback(store, self._wrapped, journal)
             store = store if wrap_fallback is None else wrap_fallback(store)
         self._wrap_journal = wrap_fallback
+        if self._seals and wrap_fallback is None:
+            check_sealed(store, journal)
         if timeout_seconds is not None:
             check_seconds("timeout_seconds", timeout_seconds)
         check_seconds("probe_min_seconds", probe_min_seconds)

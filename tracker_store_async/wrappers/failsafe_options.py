@@ -53,6 +53,21 @@ def backlog_bound(max_bytes: int | None, is_in_memory: bool) -> int | None:
     return DEFAULT_BACKLOG_BYTES if is_in_memory else None
 
 
+def check_sealed(fallback: TrackerStore | None, journal: str | None) -> None:
+    """Check that what an encrypted primary is given gets on no disk plain.
+
+    Raises:
+        ConfigurationError: It would.
+    """
+    is_plain = fallback is not None and not fallback._seals
+    is_kept = fallback is not None and fallback.backend_name != "in_memory"
+    if journal is not None or (is_plain and is_kept):
+        raise ConfigurationError(
+            "the primary encrypts what it stores, and the fallback would keep it "
+            "plain: give `wrap_fallback`, which wraps it in encryption, too"
+        )
+
+
 def check_fallback(
     fallback: TrackerStore, primary: TrackerStore, journal: str | None
 ) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from tracker_store_async.auditing import acting_as, current_actor
 from tracker_store_async.errors import (
@@ -21,7 +21,7 @@ from tracker_store_async.errors import (
     TrackerStoreError,
 )
 from tracker_store_async.inspection.terminal import zone_name
-from tracker_store_async.ops.access import is_loopback
+from tracker_store_async.ops.access import names_loopback
 from tracker_store_async.ops.endpoints import JSON, Answer
 from tracker_store_async.ops.inspector.entry import (
     Entry,
@@ -139,7 +139,8 @@ class Inspector:
 
     def _refusal(self, asked: Asked) -> Answer | None:
         """Return why a request is not looked at any further, or None."""
-        if self._options.loopback_only and not _is_for_loopback(asked):
+        host = asked.headers.get("host", "")
+        if self._options.loopback_only and not names_loopback(host):
             return _error(
                 403,
                 "Not by this name",
@@ -242,14 +243,6 @@ class Inspector:
             "zone": zone_name(),
             "reader": name.removeprefix("inspector: ") if is_named else "",
         }
-
-
-def _is_for_loopback(asked: Asked) -> bool:
-    try:
-        host = urlsplit(f"//{asked.headers.get('host', '')}").hostname
-    except ValueError:
-        return False
-    return is_loopback(host or "")
 
 
 def _is_from_here(asked: Asked) -> bool:

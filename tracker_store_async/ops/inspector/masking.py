@@ -21,6 +21,10 @@ SHORTEST_VALUE = 4
 `2` would tear holes into words that have nothing to do with it."""
 
 MOST_VALUES = 500
+"""With more of them, looking for each would take too long: then no text is shown."""
+
+DEEPEST = 50
+"""Levels within levels that are looked at; what is below is not shown."""
 
 
 class Mask:
@@ -74,42 +78,51 @@ class Mask:
         """Return the value of a slot, or the mask."""
         return MASK if self.is_secret(name) else self.value(value)
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: Any, depth: int = 0) -> Any:
         """Return a value of an event, whatever it is made of, as it may be shown."""
         if self._shown:
             return value
+        if depth > DEEPEST:
+            return MASK
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, Mapping):
             return {
-                self._text(str(key)): self._field(value, key, inner)
+                self._text(str(key)): self._field(value, key, inner, depth)
                 for key, inner in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self.value(inner) for inner in value]
+            return [self.value(inner, depth + 1) for inner in value]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return MASK if is_number and str(value) in self._values else value
 
-    def _field(self, fields: Mapping[Any, Any], key: Any, value: Any) -> Any:
+    def _field(
+        self, fields: Mapping[Any, Any], key: Any, value: Any, depth: int
+    ) -> Any:
         if self.is_secret(key):
             return MASK
         names = (fields.get("name"), fields.get("entity"), fields.get("slot"))
         if key == "value" and any(map(self.is_secret, names)):
             return MASK
-        return self.value(value)
+        return self.value(value, depth + 1)
 
     def _text(self, text: str) -> str:
+        if len(self._values) > MOST_VALUES:
+            return MASK
         if self._values:
             if self._pattern is None:
                 longest_first = sorted(self._values, key=len, reverse=True)
-                self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+                self._pattern = re.compile(
+                    "|".join(map(re.escape, longest_first)), re.IGNORECASE
+                )
             text = self._pattern.sub(MASK, text)
         return self._redactor.text(text)
 
     def _learn(self, value: Any) -> None:
         for leaf in _leaves(value):
-            text = str(leaf).strip()
-            if len(text) >= SHORTEST_VALUE and len(self._values) < MOST_VALUES:
+            is_whole = isinstance(leaf, float) and leaf.is_integer()  # typed without .0
+            text = str(int(leaf) if is_whole else leaf).strip()
+            if len(text) >= SHORTEST_VALUE and len(self._values) <= MOST_VALUES:
                 self._values.add(text)
                 self._pattern = None
 
@@ -133,10 +146,12 @@ def _cut_out(text: Any, entity: Mapping[str, Any]) -> str | None:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for inner in value:
-            yield from _leaves(inner)
-    elif isinstance(value, str | int | float) and not isinstance(value, bool):
-        yield value
+    todo = [value]
+    while todo:  # however deep
+        found = todo.pop()
+        if isinstance(found, Mapping):
+            todo += found.values()
+        elif isinstance(found, list | tuple):
+            todo += found
+        elif isinstance(found, str | int | float) and not isinstance(found, bool):
+            yield found

@@ -233,5 +233,5 @@ def _decode(data: str | bytes) -> Event | None:
     """Return an event, or None: one that cannot be read must not hide the others."""
     try:
         return decode_event(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -16,6 +16,8 @@ LONGEST_VALUE = 2000
 LONGEST_EVENT = 50_000
 """Characters of a slot's value and of an event's fields that are shown."""
 
+TOO_DEEP = "It is nested too deeply to be shown."
+
 
 @dataclass(frozen=True, slots=True)
 class SlotRow:
@@ -73,8 +75,8 @@ def state_of(
     rows = [_row(name, value, mask, before) for name, value in slots.items()]
     if before is not None:
         gone = before.keys() - slots.keys()
-        rows += [_row(name, None, mask, before) for name in sorted(gone)]
-    rows.sort(key=lambda row: (row.former is None, not row.is_set, row.name))
+        rows += [_row(name, None, mask, before) for name in sorted(gone, key=str)]
+    rows.sort(key=lambda row: (row.former is None, not row.is_set, str(row.name)))
     shown = "" if fields is None else _json(mask.value(fields), LONGEST_EVENT, indent=2)
     return State(position, rows, _facts(tracker, mask), shown, before is not None)
 
@@ -112,6 +114,8 @@ def _json(value: Any, longest: int, indent: int | None = None) -> str:
         text = json.dumps(value, ensure_ascii=False, indent=indent)
     except (TypeError, ValueError):
         text = repr(value)
+    except RecursionError:
+        text = TOO_DEEP
     if len(text) > longest:
         return f"{text[:longest]}... ({len(text):,} characters)"
     return text

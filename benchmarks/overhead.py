@@ -1,6 +1,6 @@
 """What our code adds over the driver, in microseconds a retrieve and a save.
 
-The time that passes within the driver's own call is taken off each retrieve and each
+The time that passes within the driver's own calls is taken off each retrieve and each
 save: what is left is ours. Nothing else runs beside it. The retrieve is cold, of one
 session, and looks at no event; `+ all events` is the same with every event decoded.
 With `--svg FOLDER` both run once more under Python's profiler, and a flame graph of
@@ -16,7 +16,7 @@ import pstats
 import statistics
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -33,7 +33,7 @@ WARM_UP_TURNS = 5
 
 
 class DriverTime:
-    """Adds up the seconds within the driver's own call."""
+    """Adds up the seconds within the driver's own calls."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -41,7 +41,13 @@ class DriverTime:
     @contextmanager
     def of(self, backend: str) -> Iterator[None]:
         """Watch the driver of a backend for as long as the context lasts."""
-        owner, name = driver_call(backend)
+        with ExitStack() as stack:
+            for owner, name in driver_calls(backend):
+                stack.enter_context(self._of(owner, name))
+            yield
+
+    @contextmanager
+    def _of(self, owner: Any, name: str) -> Iterator[None]:
         original = getattr(owner, name)
 
         async def watched(driver: Any, *args: Any, **options: Any) -> Any:
@@ -58,16 +64,22 @@ class DriverTime:
             setattr(owner, name, original)
 
 
-def driver_call(backend: str) -> tuple[Any, str]:
-    """Return the class of a driver and the name of the call that we make of it."""
+def driver_calls(backend: str) -> list[tuple[Any, str]]:
+    """Return the classes of a driver and the names of the calls that we make of them.
+
+    None of them makes another.
+    """
     if backend == "postgresql":
         import asyncpg
 
-        return asyncpg.Connection, "fetch"
+        return [(asyncpg.Connection, "fetch")]
     if backend == "redis":
-        from redis.asyncio import Redis
+        from redis.asyncio.connection import AbstractConnection
 
-        return Redis, "execute_command"
+        return [
+            (AbstractConnection, "send_packed_command"),
+            (AbstractConnection, "read_response"),
+        ]
     raise SystemExit(
         f"the driver's part is measured on postgresql and redis: {backend}"
     )

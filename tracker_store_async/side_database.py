@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 10.0
 """Longest time that such a database may take: every access waits for it."""
 
+CREATE_ATTEMPTS = 5
+CREATE_PAUSE_SECONDS = 0.02
+
 
 def parse_url(url: str, option: str, example: str) -> URL:
     """Return the URL of a database with an asyncio driver.
@@ -64,11 +67,14 @@ async def create_table(engine: AsyncEngine, table: Table) -> None:
     Raises:
         SQLAlchemyError, OSError: It cannot be created.
     """
-    for is_last in (False, True):
+    for attempt in range(CREATE_ATTEMPTS):
         try:
             async with engine.begin() as connection:
                 await connection.run_sync(table.metadata.create_all)
             return
         except DBAPIError as error:
+            is_last = attempt == CREATE_ATTEMPTS - 1
             if is_last or error.statement is None:  # none: it was not reached
                 raise
+        # MariaDB lets nobody look at a table that another one is just creating.
+        await asyncio.sleep(CREATE_PAUSE_SECONDS * attempt)

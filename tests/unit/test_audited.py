@@ -428,7 +428,7 @@ async def test_several_processes_write_one_chain(tmp_path: Path, kind: str) -> N
     else:
         sink = SQLSink(url, Chain())
         await sink.open()
-        found = verify(await sink.read(), Chain())
+        found = verify([line async for line in sink.read()], Chain())
         await sink.close()
     assert (found.problems, found.records) == ([], 60)
 
@@ -453,7 +453,7 @@ async def test_a_table_on_a_server(postgresql_server: Any) -> None:
             await sink.open()
         record = {"id": "x", "actor": "a", "action": "read", "sender_id": SENDER}
         await asyncio.gather(*(sinks[n % 2].write([record]) for n in range(20)))
-        found = verify(await sinks[0].read(), Chain(KEY))
+        found = verify([line async for line in sinks[0].read()], Chain(KEY))
         assert (found.problems, found.records) == ([], 20)
         for sink in sinks:
             await sink.close()

@@ -106,6 +106,42 @@ class Verdict:
         return not self.problems
 
 
+class Verification:
+    """Looks at one record after the other; a trail may be longer than the memory.
+
+    Args:
+        chain: The chain, with its key.
+        known: A head that was kept elsewhere: the trail must hold that record.
+        after: The head that the first record follows, where what comes before it was
+            put away; None for a trail that is there from its beginning.
+    """
+
+    def __init__(
+        self, chain: Chain, known: Head | None = None, after: Head | None = None
+    ) -> None:
+        self._chain, self._known = chain, known
+        self._saw_known = known is None or known.seq == 0
+        self._verdict = Verdict(head=after or Head())
+
+    def add(self, line: str | bytes) -> None:
+        """Look at the JSON of the next record."""
+        verdict = self._verdict
+        verdict.records += 1
+        if len(verdict.problems) < MAX_PROBLEMS:
+            _check(line, self._chain, verdict)
+        if self._known is not None and verdict.head == self._known:
+            self._saw_known = True
+
+    def end(self) -> Verdict:
+        """Return whether the records were whole and as they were written."""
+        if not self._saw_known and self._known is not None:
+            self._verdict.problems.append(
+                f"record {self._known.seq}, whose hash was kept, is not there: the "
+                "trail was cut off before it or written anew"
+            )
+        return self._verdict
+
+
 def verify(
     lines: Iterable[str | bytes],
     chain: Chain,
@@ -117,24 +153,13 @@ def verify(
     Args:
         lines: The JSON of each record, in order.
         chain: The chain, with its key.
-        known: A head that was kept elsewhere: the trail must hold that record.
-        after: The head that the first record follows, where what comes before it was
-            put away; None for a trail that is there from its beginning.
+        known: See `Verification`.
+        after: See `Verification`.
     """
-    verdict = Verdict(head=after or Head())
-    saw_known = known is None or known.seq == 0
+    verification = Verification(chain, known, after)
     for line in lines:
-        verdict.records += 1
-        if len(verdict.problems) < MAX_PROBLEMS:
-            _check(line, chain, verdict)
-        if known is not None and verdict.head == known:
-            saw_known = True
-    if not saw_known and known is not None:
-        verdict.problems.append(
-            f"record {known.seq}, whose hash was kept, is not there: the trail was cut "
-            "off before it or written anew"
-        )
-    return verdict
+        verification.add(line)
+    return verification.end()
 
 
 def _check(line: str | bytes, chain: Chain, verdict: Verdict) -> None:

@@ -21,7 +21,7 @@ from tracker_store_async.side_database import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -114,10 +114,9 @@ class SQLSink(Sink):
                 "find out who has changed it"
             ) from error
 
-    async def read(self) -> list[str]:
-        """Return the records, by number."""
+    async def read(self) -> AsyncGenerator[str]:
+        """Yield the records, by number; some of them are in memory at a time."""
         assert self._engine is not None  # noqa: S101 - the caller has opened it
-        lines: list[str] = []
         last = None  # whatever somebody has put before the first one is read too
         async with self._engine.connect() as connection:
             while True:
@@ -126,8 +125,9 @@ class SQLSink(Sink):
                     page = page.where(TABLE.c.seq > last)
                 rows = (await connection.execute(page)).all()
                 if not rows:
-                    return lines
-                lines += [row.record for row in rows]
+                    return
+                for row in rows:
+                    yield row.record
                 last = rows[-1].seq
 
 

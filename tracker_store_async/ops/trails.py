@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from tracker_store_async.auditing.chain import Chain, Verdict, parse_head, verify
+from tracker_store_async.auditing.chain import (
+    Chain,
+    Verdict,
+    Verification,
+    parse_head,
+)
 from tracker_store_async.auditing.sinks import FileSink, read_file
 from tracker_store_async.auditing.sql import SQLSink
 from tracker_store_async.errors import ConfigurationError
@@ -14,7 +20,6 @@ from tracker_store_async.inspection.targets import find_target
 from tracker_store_async.wrapping import make_sink, take_wrapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from tracker_store_async.auditing.sinks import Sink
@@ -63,19 +68,22 @@ def verify_trail(
     """
     known = None if head is None else parse_head(head)
     before = None if after is None else parse_head(after)
-    lines: Iterable[str | bytes]
+    verification = Verification(sink.chain, known, before)
     if isinstance(sink, FileSink):
-        lines = read_file(sink.path)
+        for line in read_file(sink.path):
+            verification.add(line)
     elif isinstance(sink, SQLSink):
-        lines = asyncio.run(_rows(sink))
+        asyncio.run(_add_rows(sink, verification))
     else:
         raise ConfigurationError("only a file or a database can be verified")
-    return verify(lines, sink.chain, known, before)
+    return verification.end()
 
 
-async def _rows(sink: SQLSink) -> list[str]:
+async def _add_rows(sink: SQLSink, verification: Verification) -> None:
     await sink.open()
     try:
-        return await sink.read()
+        async with aclosing(sink.read()) as rows:
+            async for row in rows:
+                verification.add(row)
     finally:
         await sink.close()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import secrets
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,6 +29,7 @@ from tracker_store_async.aws import LIFE_SECONDS, ElastiCacheToken, RdsToken
 from tracker_store_async.credentials import ask
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 HOST = "chats.abc123.eu-west-1.rds.amazonaws.com"
@@ -233,17 +236,34 @@ def test_a_section_that_does_not_fit(section: Any, message: str) -> None:
 
 
 class Watched(RdsToken):
-    """Notes in which thread each token is signed."""
+    """Notes in which thread each token is signed.
 
-    def __init__(self) -> None:
+    Args:
+        accept: Has the server take a token for the password, and no other.
+    """
+
+    def __init__(self, accept: Callable[[str], None]) -> None:
         super().__init__(HOST, 5432, "assistant")
+        self.accept = accept
         self.tokens: list[str] = []
         self.threads: set[threading.Thread] = set()
 
     def __call__(self) -> str:
         self.threads.add(threading.current_thread())
         self.tokens.append(super().__call__())
+        self.accept(self.tokens[-1])
         return self.tokens[-1]
+
+
+@contextmanager
+def role(server: Any) -> Iterator[str]:
+    """Give PostgreSQL a role with a name of its own, and drop it."""
+    name = f"tracker_store_test_{secrets.token_hex(6)}"
+    server.execute(f"CREATE ROLE {name} LOGIN SUPERUSER", "postgres")
+    try:
+        yield name
+    finally:
+        server.execute(f"DROP ROLE {name}", "postgres")
 
 
 async def test_each_connection_gets_one_of_its_own(
@@ -251,14 +271,21 @@ async def test_each_connection_gets_one_of_its_own(
 ) -> None:
     # botocore's own logger shows what it signs at DEBUG, as the documentation says
     caplog.set_level(logging.DEBUG, "tracker_store_async")
-    source = Watched()
-    with fresh_database(postgresql_server) as database:
+    with (
+        role(postgresql_server) as username,
+        fresh_database(postgresql_server) as database,
+    ):
+        source = Watched(
+            lambda token: postgresql_server.execute(
+                f"ALTER ROLE {username} PASSWORD '{token}'", "postgres"
+            )
+        )
         store = SQLTrackerStore(
             dialect="postgresql",
             host=postgresql_server.host,
             port=postgresql_server.port,
             db=database,
-            username=postgresql_server.username,
+            username=username,
             password=source,
         )
         async with store:

@@ -39,6 +39,8 @@ SCENARIOS = {
 }
 """Name to the kind of store, whether it has a journal, and whether it is killed."""
 
+LONGEST_RECOVERY_SECONDS = 60.0
+
 HEADER = [
     "",
     "turns in outage",
@@ -162,6 +164,8 @@ async def run(
     await asyncio.to_thread(server.start)
     back_at = time.time()
     await asyncio.sleep(options.around)
+    if kind == "fail_safe":
+        await all_well(seen, back_at)
     await process.stop()
     lost, doubled = await compare(server.section, seen.acknowledged)
     return {
@@ -171,6 +175,14 @@ async def run(
         "told": [asdict(story) for story in seen.stories],
         "differences": [text for story in seen.stories for text in story.problems()],
     }
+
+
+async def all_well(seen: Seen, back_at: float) -> None:
+    """Wait, under the same load, until the backlog is replayed, or for long enough."""
+    while time.time() < back_at + LONGEST_RECOVERY_SECONDS:
+        if any(is_well and at > back_at for at, is_well in seen.states):
+            return
+        await asyncio.sleep(0.1)
 
 
 def figures(seen: Seen, killed_at: float, back_at: float) -> dict[str, Any]:

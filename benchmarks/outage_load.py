@@ -120,8 +120,7 @@ async def watch(store: Any) -> None:
         return
     known = None
     while True:
-        details = store._health_details()
-        state = (details["state"], details["backlog_conversations"] == 0)
+        state = (store._breaker.state, not store._backlog.entries)
         if state != known:
             known = state
             say("state", time.time(), state[0], "empty" if state[1] else "backlog")
@@ -145,6 +144,8 @@ async def run(arguments: dict[str, Any]) -> None:
     await asyncio.to_thread(sys.stdin.read)
     stop.set()
     await asyncio.gather(*talking)
+    if watching.done():
+        watching.result()  # it has failed, or had nothing to watch
     if isinstance(store, FailSafeTrackerStore) and store._recovery.task is not None:
         await asyncio.wait({store._recovery.task}, timeout=RECOVERY_SECONDS)
         await asyncio.sleep(0.05)  # let it be told

@@ -39,7 +39,7 @@ SCENARIOS = {
 }
 """Name to the kind of store, whether it has a journal, and whether it is killed."""
 
-LONGEST_RECOVERY_SECONDS = 60.0
+LONGEST_RECOVERY_SECONDS = 180.0
 
 HEADER = [
     "",

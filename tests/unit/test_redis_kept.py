@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,7 +16,7 @@ import pytest
 from benchmarks.roundtrips import counting_proxy
 from tests.sql_databases import NOW, SENDER, append, ids, read, rows
 from tracker_store_async import RedisTrackerStore, errors
-from tracker_store_async.rows import Rewrite
+from tracker_store_async.rows import Read, Rewrite
 
 pytest.importorskip("redis", reason="the extra redis is not installed")
 
@@ -24,11 +26,19 @@ from redis.exceptions import RedisError
 from tracker_store_async.backends.redis import kept
 from tracker_store_async.backends.redis.client import SMALL_BYTES
 from tracker_store_async.backends.redis.kept import encoded
-from tracker_store_async.backends.redis.operations import ROWS_BY_SCRIPT
+from tracker_store_async.backends.redis.reading import (
+    LAST_ROWS,
+    MOST_LENGTHS,
+    ROWS_BY_SCRIPT,
+    ROWS_TO_GROW,
+    Lengths,
+)
 from tracker_store_async.backends.redis.scripts import READ
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from tracker_store_async.rows import StoredConversation
 
 MANY = ROWS_BY_SCRIPT + 1
 
@@ -217,19 +227,31 @@ def before_the_rows(
     return calls
 
 
-async def test_a_long_read_is_of_one_moment(redis_server: Any) -> None:
+WAYS = pytest.mark.parametrize("way", ["script", "transaction"])
+
+
+def long_read(store: RedisTrackerStore, way: str) -> Read:
+    """Return a read that takes two round trips, by a way of reading."""
+    reader = store._opened._reader
+    reader._has_transactions, reader.lengths = way == "transaction", Lengths()
+    return read(start=None if way == "transaction" else 0)
+
+
+@WAYS
+async def test_a_long_read_is_of_one_moment(redis_server: Any, way: str) -> None:
     async with opened(redis_server) as store:
         assert await store._append(append(0, MANY))
         calls = before_the_rows(store, lambda: store._append(append(MANY, 3)))
-        found = await store._read(read())
+        found = await store._read(long_read(store, way))
         assert calls == [2]
         assert ids(found) == [row.event_id for row in rows(MANY, 0)]
         assert found is not None
         assert found.version == MANY
 
 
+@WAYS
 async def test_a_log_that_begins_anew_meanwhile_is_read_again(
-    redis_server: Any,
+    redis_server: Any, way: str
 ) -> None:
     async with opened(redis_server) as store:
         assert await store._append(append(0, MANY))
@@ -239,15 +261,16 @@ async def test_a_log_that_begins_anew_meanwhile_is_read_again(
             assert await store._append(append(0, MANY + 1, now=NOW + 1))
 
         calls = before_the_rows(store, change)
-        found = await store._read(read())
-        assert calls == [2]
+        found = await store._read(long_read(store, way))
+        assert calls == ([2] if way == "script" else [2, 2])  # it asks the script then
         assert found is not None
         assert found.created_at == NOW + 1
         assert len(found.rows) == found.version == MANY + 1
 
 
+@WAYS
 async def test_a_log_that_is_rewritten_meanwhile_is_read_again(
-    redis_server: Any,
+    redis_server: Any, way: str
 ) -> None:
     async with opened(redis_server) as store:
         assert await store._append(append(0, MANY))
@@ -269,21 +292,136 @@ async def test_a_log_that_is_rewritten_meanwhile_is_read_again(
             )
 
         before_the_rows(store, change)
-        found = await store._read(read())
+        found = await store._read(long_read(store, way))
         assert found is not None
         assert found.created_at > NOW
         assert {bytes(data) for _, data in found.rows} == {b'{"event": "other"}'}
 
 
+@WAYS
 async def test_a_log_that_is_cut_or_deleted_meanwhile_is_read_again(
-    redis_server: Any,
+    redis_server: Any, way: str
 ) -> None:
     async with opened(redis_server) as store:
         assert await store._append(append(0, MANY, session_start=5))
         before_the_rows(store, lambda: store._delete(SENDER, 5, NOW))
-        found = await store._read(read())
+        found = await store._read(long_read(store, way))
         assert found is not None
         assert (found.first_position, len(found.rows)) == (5, MANY - 5)
         assert await store._append(append(MANY, MANY))
         before_the_rows(store, lambda: store._delete(SENDER, None, NOW))
-        assert await store._read(read()) is None
+        assert await store._read(long_read(store, way)) is None
+
+
+# -- reading without a script ----------------------------------------------------------
+
+
+async def both_ways(
+    store: RedisTrackerStore, asked: Read
+) -> tuple[StoredConversation | None, StoredConversation | None]:
+    """Return what a read finds in a transaction, and by the script."""
+    reader, answers = store._opened._reader, []
+    asking = reader._read_by_transaction
+
+    async def ask(read: Read) -> Any:
+        answers.append(await asking(read))
+        return answers[-1]
+
+    reader._read_by_transaction = ask  # type: ignore[method-assign]
+    reader._has_transactions = True
+    by_transaction = await store._read(asked)
+    assert answers[-1] is not None, "the script was asked"
+    reader._read_by_transaction = asking  # type: ignore[method-assign]
+    reader._has_transactions = False
+    return by_transaction, await store._read(asked)
+
+
+async def test_a_transaction_finds_what_the_script_finds(redis_server: Any) -> None:
+    lots = random.Random(1)
+    async with opened(redis_server, record_exp=10) as store:
+        assert await both_ways(store, read()) == (None, None)
+        version = session_start = 0
+        for number in range(120):
+            count = lots.choice([1, 2, 40, 130])
+            session_start = lots.choice([session_start, version])
+            more = append(version, count, session_start=session_start)
+            assert await store._append(more)
+            version += count
+            if number % 10 == 9:
+                await store._delete(SENDER, lots.randint(0, session_start), NOW)
+            asked = Read(
+                SENDER,
+                NOW,
+                start=lots.choice([None, 0, session_start, version, version + 3]),
+                last=lots.choice([None, None, 0, 1, 100, 600]),
+            )
+            if asked.last is None and asked.start is not None:
+                asked.limit = lots.choice([None, 1, 50])
+            if lots.random() < 0.3:
+                store._opened._reader.lengths = Lengths()
+            found, expected = await both_ways(store, asked)
+            assert found == expected, asked
+            assert found is not None
+        later = read(now=NOW + 1000)
+        expiring = replace(append(version, 1), expires_at=NOW + 500)
+        assert await store._append(expiring)
+        assert await both_ways(store, later) == (None, None)
+
+
+async def test_what_lacks_rows_is_said_by_the_script(redis_server: Any) -> None:
+    async with opened(redis_server) as store:
+        assert await store._append(append(0, 5))
+        keys = store._keys.of(SENDER)
+        await said(store, ("LPOP", keys.rows))
+        for asked in (read(), read(start=None), read(last=1)):
+            with pytest.raises(errors.CorruptEventError):
+                await store._read(asked)
+
+
+async def test_the_length_of_a_session_is_remembered(redis_server: Any) -> None:
+    url = f"redis://{redis_server.host}:{redis_server.port}"
+    async with (
+        counting_proxy(url) as (proxied, proxy),
+        opened(redis_server, host="127.0.0.1", port=urlsplit(proxied).port) as store,
+    ):
+        assert await store._append(append(0, MANY))
+        trips = []
+        for _ in range(3):
+            before = proxy.round_trips
+            await store._read(read(start=None))
+            trips.append(proxy.round_trips - before)
+        assert trips == [2, 1, 1]
+        before = proxy.round_trips
+        assert await store._append(append(MANY, 300))
+        await store._read(read(start=None))
+        assert proxy.round_trips == before + 2
+
+
+def test_only_so_many_lengths_are_remembered() -> None:
+    lengths = Lengths()
+    for number in range(MOST_LENGTHS + 5):
+        lengths[str(number)] = number
+    assert lengths[str(MOST_LENGTHS + 4)] == MOST_LENGTHS + 4 + ROWS_TO_GROW
+    assert lengths["0"] == LAST_ROWS
+    assert len(lengths._known) <= MOST_LENGTHS
+
+
+async def test_who_may_not_begin_a_transaction_reads_by_the_script(
+    redis_server: Any,
+) -> None:
+    name = f"user{uuid4().hex[:8]}"
+    with redis_server.client() as client:
+        client.execute_command(
+            *("ACL", "SETUSER", name, "on", ">secret", "~*", "+@all", "-multi")
+        )
+    try:
+        login = {"username": name, "password": "secret"}
+        async with opened(redis_server, **login) as store:
+            assert await store._append(append(0, 3))
+            for _ in range(2):
+                found = await store._read(read(start=None))
+                assert ids(found) == [row.event_id for row in rows(3, 0)]
+                assert not store._opened._reader._has_transactions
+    finally:
+        with redis_server.client() as client:
+            client.execute_command("ACL", "DELUSER", name)

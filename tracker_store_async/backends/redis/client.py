@@ -215,9 +215,9 @@ class Commands:
         words = (len(keys), *keys, *args)
         if self._kept is None:
             return await self._whole(self._script(script, words))
-        [answer] = await self._ask([encoded(words, head=script.head, given=2)])
+        [answer] = await self.ask(encoded(words, head=script.head, given=2), 1)
         if isinstance(answer, NoScriptError):
-            [answer] = await self._ask([encoded(("EVAL", script.text, *words))])
+            [answer] = await self.ask(encoded(("EVAL", script.text, *words)), 1)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -257,7 +257,8 @@ class Commands:
         if not commands:
             return []
         if self._kept is not None:
-            answers = await self._ask([encoded(command) for command in commands])
+            data = b"".join(encoded(command) for command in commands)
+            answers = await self.ask(data, len(commands))
             for answer in answers:
                 if isinstance(answer, Exception):
                     raise answer
@@ -294,11 +295,20 @@ class Commands:
                 pipeline.execute_command(*command)
             return await pipeline.execute(raise_on_error=raise_on_error)
 
-    async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send encoded commands on a connection that is kept; return their answers."""
+    @property
+    def keeps_connections(self) -> bool:
+        """Whether there are connections at hand that `ask` can use."""
+        return self._kept is not None
+
+    async def ask(self, data: bytes, count: int) -> list[Any]:
+        """Send encoded commands on a connection that is kept; return their answers.
+
+        Args:
+            data: The commands.
+            count: How many answers there are. An error stands in the place of one.
+        """
         assert self._kept is not None  # noqa: S101
-        data = commands[0] if len(commands) == 1 else b"".join(commands)
-        asking = self._in_turn(self._kept.ask(data, len(commands)))
+        asking = self._in_turn(self._kept.ask(data, count))
         if len(data) <= SMALL_BYTES:
             return list(await self._deadlines.bound(asking))
         return list(await settled(self._deadlines.bound(asking), SETTLE_SECONDS))

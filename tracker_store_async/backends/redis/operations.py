@@ -12,20 +12,18 @@ from redis.exceptions import RedisError
 
 from tracker_store_async.backends.redis.index import Index
 from tracker_store_async.backends.redis.keys import digest_of, shard_of
+from tracker_store_async.backends.redis.reading import Reader
 from tracker_store_async.backends.redis.rows import (
     conversation_of_rasa,
-    decode_conversation,
     encode_row,
 )
 from tracker_store_async.backends.redis.scripts import (
     APPEND,
     CUT,
     DELETE,
-    READ,
     REWRITE,
 )
 from tracker_store_async.errors import TrackerDeserialisationError
-from tracker_store_async.rasa_rows import slice_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,13 +41,6 @@ if TYPE_CHECKING:
 
 SWEEP_ODDS = 1 / 8
 """Part of the conversations that begin which look for ids left behind."""
-
-ROWS_BY_SCRIPT = 500
-"""Most rows that the script for reading returns itself: then a second round trip takes
-less time than the script takes longer."""
-
-ALL_ROWS = 2**52
-"""More than there can be."""
 
 MAX_TTL_MS = 10**15
 """Longest time to live that Redis can add to its clock (some 30,000 years)."""
@@ -76,6 +67,7 @@ class Operations:
         self.commands = commands
         self._keys = keys
         self._delete_rasa_data = delete_rasa_data
+        self._reader = Reader(commands, keys)
         self.index = Index(commands, keys, conversation_of_rasa, only_looks=only_looks)
 
     def _keys_of(self, sender_id: str) -> tuple[bytes, ...]:
@@ -103,6 +95,8 @@ class Operations:
         answer = await self._append(append)
         if isinstance(answer, list):
             return await self._take_over(append, *answer)
+        length = append.new_version - append.session_start
+        self._reader.lengths[append.sender_id] = length
         return bool(answer)
 
     async def _begin(self, append: Append) -> bool:
@@ -214,58 +208,6 @@ class Operations:
             0 if append.expected_version else append.position,
             *rows,
         ]
-
-    # -- read --------------------------------------------------------------------------
-
-    async def read(self, read: Read) -> StoredConversation | None:
-        """Return header and rows as of one moment, or None.
-
-        One round trip; two where there are more than `ROWS_BY_SCRIPT` rows, but for a
-        cluster.
-        """
-        most = ALL_ROWS if self.commands.is_cluster else ROWS_BY_SCRIPT
-        answer = await self._read(read, most)
-        if answer and type(answer[-1]) is int and len(answer) == 3:
-            answer = await self._with_rows(read, answer)
-            if answer is None:
-                answer = await self._read(read, ALL_ROWS)
-        if answer is None:
-            return None
-        if len(answer) == 3:
-            return decode_conversation(read, answer)
-        value, remaining = answer
-        found = conversation_of_rasa(read.sender_id, value, remaining, read.now)
-        return None if found is None else slice_of(found, read)
-
-    async def _read(self, read: Read, most_rows: int) -> Any:
-        return await self.commands.run(
-            READ,
-            self._keys.of(read.sender_id),
-            repr(read.now),
-            "" if read.start is None else read.start,
-            "" if read.last is None else read.last,
-            "" if read.limit is None else read.limit,
-            most_rows,
-        )
-
-    async def _with_rows(self, read: Read, answer: list[Any]) -> list[Any] | None:
-        """Fetch the rows that an answer tells of; None if it is another log by now.
-
-        What stands at a position never changes, but for a rewrite or a log that begins
-        anew: both have another `created_at`. If the log was cut, its first position is
-        another one. So a look at the header after the rows proves them.
-        """
-        head, first, count = answer
-        keys = self._keys.of(read.sender_id)
-        begin = first - int(head[1])
-        rows, after = await self.commands.send_all(
-            [
-                ("LRANGE", keys.rows, begin, begin + count - 1),
-                ("HMGET", keys.head, "first", "created_at"),
-            ]
-        )
-        is_same = after == [head[1], head[3]] and len(rows) == count
-        return [head, first, rows] if is_same else None
 
     # -- delete ------------------------------------------------------------------------
 
@@ -397,6 +339,10 @@ class Operations:
         return bool(await self.commands.run(REWRITE, keys, *arguments) == 1)
 
     # -- list --------------------------------------------------------------------------
+
+    async def read(self, read: Read) -> StoredConversation | None:
+        """Return header and rows as of one moment, or None."""
+        return await self._reader.read(read)
 
     async def page(self, listing: Listing) -> list[ConversationSummary]:
         """Return the next page."""

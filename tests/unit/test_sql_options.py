@@ -449,7 +449,7 @@ async def test_database_in_memory(options: dict[str, Any]) -> None:
 async def test_file_is_in_wal_mode_and_synced(tmp_path: Path) -> None:
     file = tmp_path / "x.db"
     async with SQLTrackerStore(db=str(file)) as store:
-        driver: Any = store._operations._writer  # type: ignore[union-attr]
+        driver: Any = store._operations._writer.driver  # type: ignore[union-attr]
         cursor = await driver.execute("PRAGMA synchronous")
         assert await cursor.fetchone() == (2,)  # FULL
         await cursor.close()
@@ -515,7 +515,7 @@ async def test_reads_do_not_wait_behind_writes(tmp_path: Path) -> None:
 @pytest.mark.backend("sqlite")
 async def test_what_we_use_of_aiosqlite_is_there(tmp_path: Path) -> None:
     async with SQLTrackerStore(db=str(tmp_path / "x.db")) as store:
-        driver: Any = store._operations._writer  # type: ignore[union-attr]
+        driver: Any = store._operations._writer.driver  # type: ignore[union-attr]
         assert isinstance(driver._conn, sqlite3.Connection)
         assert await driver._execute(lambda: 7) == 7
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.sql_databases import append, ids, read, rows
 from tracker_store_async import SQLTrackerStore, errors
-from tracker_store_async.backends.sql import sqlite
+from tracker_store_async.backends.sql.sqlite_lane import Lane
 from tracker_store_async.backends.sql.sqlite_reading import SHORT_READ_ROWS
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ async def store(tmp_path: Path) -> AsyncIterator[SQLTrackerStore]:
 @pytest.fixture
 def used(store: SQLTrackerStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list of the connections that are used from now on."""
-    run: Callable[..., Any] = sqlite._run
+    run: Callable[..., Any] = Lane.run
     operations: Any = store._opened
     found: list[str] = []
 
-    async def noted(driver: Any, *arguments: Any) -> Any:
-        found.append("writer" if driver is operations._writer else "reader")
-        return await run(driver, *arguments)
+    async def noted(lane: Any, *arguments: Any) -> Any:
+        found.append("writer" if lane is operations._writer else "reader")
+        return await run(lane, *arguments)
 
-    monkeypatch.setattr(sqlite, "_run", noted)
+    monkeypatch.setattr(Lane, "run", noted)
     return found
 
 

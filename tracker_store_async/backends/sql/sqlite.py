@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections import deque
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,8 @@ from sqlalchemy.util import greenlet_spawn
 from tracker_store_async.backends.sql import sqlite_statements as sql
 from tracker_store_async.backends.sql.columns import event_tuples
 from tracker_store_async.backends.sql.outbox import outbox_values
+from tracker_store_async.backends.sql.sqlite_lane import Lane
+from tracker_store_async.backends.sql.sqlite_log import grow_log
 from tracker_store_async.backends.sql.sqlite_reading import (
     SHORT_READ_ROWS,
     TooManyRowsError,
@@ -63,6 +66,10 @@ same pages of the indexes are written and synced once more.
 """
 
 
+SAVES_BEFORE_LOG = 8
+"""Saves of a process after which it is worth while to make the log longer."""
+
+
 class SqliteOperations:
     """Append, read, delete and list on one SQLite database.
 
@@ -77,17 +84,22 @@ class SqliteOperations:
         self._set_modes = set_modes
         self.outbox: Table | None = None
         self._pooled: list[PoolProxiedConnection] = []
-        self._writer: Any = None
-        self._reader: Any = None
+        self._writer: Lane
+        self._reader: Lane
+        # one object each, by which the lane knows them
+        self._append_one = self._append_here
+        self._append_together = self._append_all_here
         self._writes: deque[None] = deque()  # one for each that is not done
+        self._saves_before_log = SAVES_BEFORE_LOG if set_modes else -1
 
     async def open(self) -> None:
         """Take the connections that are held for as long as the store is open."""
         try:
-            self._writer = await self._take()
+            driver = await self._take()
+            self._writer = Lane(driver, self._append_one, self._append_together)
             # A database in memory belongs to the one connection that made it.
             is_shared = isinstance(self.engine.pool, StaticPool)
-            self._reader = self._writer if is_shared else await self._take()
+            self._reader = self._writer if is_shared else Lane(await self._take())
         except BaseException:
             await self.close()
             raise
@@ -109,12 +121,48 @@ class SqliteOperations:
         pooled = await self.engine.raw_connection()
         self._pooled.append(pooled)
         if self._set_modes:
-            await _run(pooled.driver_connection, _set_modes)
+            await Lane(pooled.driver_connection).run(_set_modes)
         return pooled.driver_connection
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
-        return await self._write(_append, append, self.outbox is not None)
+        self._writes.append(None)
+        return await self._writer.run(self._append_one, append, self.outbox is not None)
+
+    def _append_here(
+        self, conn: sqlite3.Connection, append: Append, with_outbox: bool
+    ) -> bool:
+        try:
+            return _append(conn, append, with_outbox)
+        finally:
+            self._writes.pop()  # here: whoever waited for it may be gone
+            if self._saves_before_log > 0:
+                self._note_saves(conn, 1)
+
+    def _append_all_here(
+        self, conn: sqlite3.Connection, calls: Sequence[tuple[Append, bool]]
+    ) -> Sequence[bool | Exception] | None:
+        """Append what several callers wait for; None if one of them is to blame."""
+        found: list[bool | Exception] = []
+        try:
+            with _writing(conn):
+                found += [_append_within(conn, *call) for call in calls]
+        except Exception as error:  # noqa: BLE001  each is told its own
+            if not _is_busy(error):
+                return None
+            # Who holds the file is waited for once, not by one after the other.
+            found = [copy(error) for _ in calls]
+        for _ in calls:
+            self._writes.pop()
+        if self._saves_before_log > 0:
+            self._note_saves(conn, len(calls))
+        return found
+
+    def _note_saves(self, conn: sqlite3.Connection, count: int) -> None:
+        """Make the log longer once it is clear that there are going to be more."""
+        self._saves_before_log = max(0, self._saves_before_log - count)
+        if not self._saves_before_log:
+            grow_log(conn)
 
     async def append_many(self, appends: Sequence[Append]) -> list[bool] | None:
         """Append to several conversations in one transaction: they are synced once."""
@@ -129,14 +177,14 @@ class SqliteOperations:
         """
         if not self._writes:
             try:
-                return await _run(self._writer, read_one, read, SHORT_READ_ROWS)
+                return await self._writer.run(read_one, read, SHORT_READ_ROWS)
             except TooManyRowsError:
                 pass  # a save would have to wait for it
-        return await _run(self._reader, read_one, read)
+        return await self._reader.run(read_one, read)
 
     async def read_many(self, reads: Sequence[Read]) -> list[StoredConversation | None]:
         """Do several reads in one hop to the thread."""
-        return await _run(self._reader, read_many, reads)
+        return await self._reader.run(read_many, reads)
 
     async def delete(
         self,
@@ -156,7 +204,7 @@ class SqliteOperations:
 
     async def list(self, listing: Listing) -> Sequence[ConversationSummary]:
         """Return the next page, in the order of the sender ids' code points."""
-        return await _run(self._reader, _list, listing)
+        return await self._reader.run(_list, listing)
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function on the writing connection, outside of a transaction."""
@@ -172,30 +220,11 @@ class SqliteOperations:
                 self._writes.pop()  # here: whoever waited for it may be gone
 
         self._writes.append(None)
-        return await _run(self._writer, noted)
+        return await self._writer.run(noted)
 
     async def server_version(self) -> str:
         """Return the version of the SQLite library, after a read from the file."""
-        return await _run(self._reader, _version)
-
-
-async def _run(driver: Any, work: Callable[..., T], *arguments: Any) -> T:
-    """Run `work(connection, *arguments)` on the thread of an aiosqlite connection.
-
-    `_execute` and `_conn` are aiosqlite's own way to do so, the same since its first
-    releases; SQLAlchemy's dialect leans on its inside as well. There is no public one.
-    The range of versions is bounded, and a test watches over the two names.
-    """
-    connection = driver._conn
-    # aiosqlite's thread holds on to what it returned last, until it is asked again: a
-    # long history would stay in memory, and be freed at the cost of the next call.
-    box: list[T] = []
-
-    def put() -> None:  # without arguments: aiosqlite writes them to its debug log
-        box.append(work(connection, *arguments))
-
-    await driver._execute(put)
-    return box.pop()
+        return await self._reader.run(_version)
 
 
 def _set_modes(conn: sqlite3.Connection) -> None:
@@ -212,10 +241,14 @@ def _set_modes(conn: sqlite3.Connection) -> None:
             return
         except sqlite3.OperationalError as error:
             # This lock is one that the busy timeout does not wait for.
-            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, 15)
-            if not busy or time.monotonic() > deadline:
+            if not _is_busy(error) or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
+
+
+def _is_busy(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, 15)  # or its locking protocol failed
 
 
 def _writing(conn: sqlite3.Connection) -> Transaction:

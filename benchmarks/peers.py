@@ -2,8 +2,8 @@
 
 Each contestant is a process of its own, in an environment of its own, and uses its
 public API on the same server and the same workload. Contestants and numbers of stored
-events alternate turn by turn. Times are taken inside those processes. Nothing is kept
-from one turn to the next but connections: every load is of the whole conversation.
+events alternate, every few turns. Times are taken inside those processes. Nothing is
+kept from one turn to the next but connections: every load is of the whole conversation.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ async def measure_backend(backend: str, options: argparse.Namespace) -> dict[str
     entries = entries_of(options, backend)
     async with team(entries, backend, url, options.envs, options.folder) as ready:
         versions = ready.versions()
-        samples = await take_turns(ready, sorted(options.events), options.repetitions)
+        samples = await take_turns(
+            ready, sorted(options.events), options.repetitions, options.in_a_row
+        )
     report(f"{backend}: {server}", samples, ready.absent)
     return {
         "server": server,
@@ -85,8 +87,16 @@ async def measure_backend(backend: str, options: argparse.Namespace) -> dict[str
     }
 
 
-async def take_turns(ready: Team, sizes: list[int], repetitions: int) -> Samples:
+async def take_turns(
+    ready: Team, sizes: list[int], repetitions: int, in_a_row: int
+) -> Samples:
     """Return the seconds of each load and append.
+
+    Args:
+        ready: The workers.
+        sizes: Numbers of stored events.
+        repetitions: Turns of each worker at each size.
+        in_a_row: How many of them a worker takes before it is another one's turn.
 
     A worker that fails is dropped, and its reason kept in `ready.absent`.
     """
@@ -101,21 +111,27 @@ async def take_turns(ready: Team, sizes: list[int], repetitions: int) -> Samples
         name: {size: {step: [] for step in STEPS} for size in sizes}
         for name in ready.workers
     }
-    for number in range(-WARM_UP_TURNS, repetitions):
-        say(f"turn {number + 1} of {repetitions}")
+    starts = range(0, repetitions, in_a_row)
+    for place, first in enumerate([-WARM_UP_TURNS, *starts]):
+        numbers = range(first, min(repetitions, first + in_a_row) if place else 0)
+        say(f"turn {numbers.stop} of {repetitions}")
         for size in sizes:
             order = list(ready.workers.values())
-            turned = number % len(order) if order else 0
+            turned = place % len(order) if order else 0
             for worker in order[turned:] + order[:turned]:
-                sender_id = worker.ids(str(size), counts[size])[number % counts[size]]
+                ids = worker.ids(str(size), counts[size])
                 try:
-                    reply = await worker.ask("turn", sender_id=sender_id, number=number)
+                    found = [
+                        await worker.ask(
+                            "turn", sender_id=ids[number % len(ids)], number=number
+                        )
+                        for number in numbers
+                    ]
                 except WorkerError as error:
                     ready.drop(worker, error)
                     continue
-                if number >= 0:
-                    for step, key in STEPS.items():
-                        samples[worker.entry.name][size][step].append(reply[key])
+                for step, key in STEPS.items() if place else ():
+                    samples[worker.entry.name][size][step] += [e[key] for e in found]
     say("")
     return {name: found for name, found in samples.items() if name in ready.workers}
 
@@ -231,7 +247,15 @@ def main() -> None:
         "--events", nargs="+", type=arguments.positive, default=sizes, help="stored"
     )
     parser.add_argument(
-        "--repetitions", type=arguments.positive, default=15, help="turns a cell"
+        "--repetitions", type=arguments.positive, default=24, help="turns a cell"
+    )
+    parser.add_argument(
+        "--in-a-row",
+        type=arguments.positive,
+        default=4,
+        help="turns that a contestant takes, on different conversations, before the "
+        "next one does: with 1 each begins with the others' code and data in the "
+        "processor's caches",
     )
     options = parser.parse_args()
     versions = measure.environment(["asyncpg", "aiosqlite", "redis", "orjson"])

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from os import urandom
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.events import UserUttered
+
+try:
+    from os import getrandom
+
+    getrandom(1)
+except (ImportError, OSError):  # another system than Linux, or a very old one
+    from os import urandom as getrandom  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tracker_store_async.events import Event
+    from tracker_store_async.unread_state import UnreadState
 
 
 @dataclass(slots=True, eq=False)
@@ -64,26 +71,27 @@ class LogCursor:
             where that is not known: it was made in another process.
         sender_id: The conversation that `version` speaks of, or None.
         by_hand: Whether the tracker was built by hand and nothing of it is stored yet.
-        input_channel: Channel of the latest user message in the latest stored session.
         whole: Whether the tracker was loaded from the beginning of the log.
         ends_with_session_action: Whether the last stored event is an
             `action_session_start`, which a following `session_started` belongs to.
         has_reverts: Whether an event that reverts others was loaded or recorded.
         pending: The events to be stored, oldest first.
+        unread: The state that tells the channel once it is asked for, or None.
         user_id: The user that is stored with the conversation, as far as it is known.
     """
 
     __slots__ = (
+        "_input_channel",
         "base",
         "by_hand",
         "created_at",
         "ends_with_session_action",
         "has_reverts",
-        "input_channel",
         "pending",
         "sender_id",
         "session_start",
         "store",
+        "unread",
         "user_id",
         "version",
         "whole",
@@ -98,11 +106,23 @@ class LogCursor:
         self.by_hand = False
         self.session_start = 0
         self.base = 0
-        self.input_channel: str | None = None
+        self._input_channel: str | None = None
+        self.unread: UnreadState | None = None
         self.whole = False
         self.ends_with_session_action = False
         self.has_reverts = False
         self.pending: list[PendingEvent] = []
+
+    @property
+    def input_channel(self) -> str | None:
+        """The channel of the latest user message in the latest stored session."""
+        if self.unread is not None:
+            self.input_channel = self.unread.read().channel
+        return self._input_channel
+
+    @input_channel.setter
+    def input_channel(self, channel: str | None) -> None:
+        self._input_channel, self.unread = channel, None
 
     def record(self, event: Event) -> None:
         """Remember an event that `DialogueStateTracker.update` was given."""
@@ -120,16 +140,17 @@ class LogCursor:
             version: Number of events stored with them.
             session_start: Position where the latest session starts with them.
         """
-        stored = 0
+        stored, channel = 0, self.input_channel
         for entry, event_id in zip(self.pending, event_ids, strict=False):
             if entry.event_id != event_id:
                 break
             stored += 1
+            channel = _channel_after(entry.event, channel)
         if stored:
             last = self.pending[stored - 1].event
             self.ends_with_session_action = is_session_action(last)
-        self.input_channel = self.channel_after(self.pending[:stored])
-        del self.pending[:stored]
+            self.input_channel = channel
+            del self.pending[:stored]
         self.by_hand = False
         if self.version is None or version > self.version:
             self.version = version
@@ -143,11 +164,7 @@ class LogCursor:
         """
         channel = self.input_channel
         for entry in entries:
-            event = entry.event
-            if isinstance(event, UserUttered):
-                channel = event.input_channel
-            elif event.type_name == SESSION_START:
-                channel = None
+            channel = _channel_after(entry.event, channel)
         return channel
 
     def hold_as_new(self, events: Iterable[Event]) -> None:
@@ -176,6 +193,7 @@ class LogCursor:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what can be pickled: a store cannot be, with its connections."""
+        self._input_channel = self.input_channel  # it is read by now
         return {name: getattr(self, name) for name in self.__slots__ if name != "store"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -218,6 +236,12 @@ _REVERTING_TYPES = frozenset({"rewind", "undo"})
 SESSION_START = "session_started"
 
 
+def _channel_after(event: Event, channel: str | None) -> str | None:
+    if isinstance(event, UserUttered):
+        return event.input_channel
+    return None if event.type_name == SESSION_START else channel
+
+
 def identify_all(entries: Iterable[PendingEvent]) -> None:
     """Give each event its id that has none yet; see `PendingEvent.identify`."""
     fresh = []
@@ -233,11 +257,13 @@ def identify_all(entries: Iterable[PendingEvent]) -> None:
 def _random_ids(count: int) -> list[str]:
     """Return random UUIDs (RFC 9562, version 4) as `str(uuid.uuid4())` gives them.
 
-    The system is asked for random bits once for all of them, and no `UUID` is made:
-    that takes a third of the time.
+    The random bits are asked for once for all of them, and no `UUID` is made: that
+    takes a third of the time. `getrandom`, unlike `urandom`, keeps the interpreter to
+    itself: where another thread works for SQLite it takes 40 us to get it back.
     """
     found = []
-    digits = urandom(16 * count).hex()
+    bits = b"".join(getrandom(16 * min(16, count - at)) for at in range(0, count, 16))
+    digits = bits.hex()
     for at in range(0, len(digits), 32):
         each = digits[at : at + 32]
         variant = "89ab"[int(each[16], 16) & 3]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tracker_store_async.events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 class EncodedEvents:
@@ -18,35 +18,36 @@ class EncodedEvents:
     are saved with it.
 
     Args:
-        encoded: Each event and its JSON text as of now.
+        events: The events, in order.
     """
 
-    __slots__ = ("_texts", "_used")
+    __slots__ = ("_places", "_used")
 
-    def __init__(self, encoded: Iterable[tuple[Event, str]]) -> None:
-        self._texts = {id(event): text for event, text in encoded}
-        self._used: list[str] = []
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._places = {id(event): place for place, event in enumerate(events)}
+        self._used: list[int] = []
 
     def stand_in(self, event: Event) -> str | None:
-        """Return what stands for an event, or None if its text is not known.
+        """Return what stands for an event, or None if it is none of them.
 
         Args:
             event: The event.
         """
-        text = self._texts.get(id(event))
-        if text is None or type(event).as_dict is not Event.as_dict:
+        place = self._places.get(id(event))
+        if place is None or type(event).as_dict is not Event.as_dict:
             return None
-        self._used.append(text)
+        self._used.append(place)
         return f"{_SECRET}{len(self._used)}"
 
-    def put_into(self, text: str) -> str:
+    def put_into(self, text: str, encoded: Sequence[str]) -> str:
         """Return a JSON text with the events' texts in place of what stands for them.
 
         Args:
             text: The text.
+            encoded: The JSON text of each event.
         """
-        for number, event in enumerate(self._used, 1):
-            text = text.replace(f'"{_SECRET}{number}"', event, 1)
+        for number, place in enumerate(self._used, 1):
+            text = text.replace(f'"{_SECRET}{number}"', encoded[place], 1)
         return text
 
 

@@ -160,7 +160,7 @@ class Origin:
     first_position: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take four times as long to make
 class Append:
     """All or nothing: store `rows` if the stored version is `expected_version`.
 
@@ -249,7 +249,7 @@ class Rewrite:
         return [(position, row) for position, row in found if position in self.changed]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take four times as long to make
 class Read:
     """Read events from `start` on, at most the last `last` of them.
 
@@ -291,6 +291,22 @@ class StoredConversation:
     user_id: str | None = None
     first_position: int = 0
     rows: Sequence[StoredRow] = field(default=(), repr=False)
+
+    def with_rows(
+        self, first_position: int, rows: Sequence[StoredRow]
+    ) -> StoredConversation:
+        """Return the same header with other rows."""
+        return StoredConversation(
+            self.version,
+            self.session_start,
+            self.snapshot,
+            self.created_at,
+            self.updated_at,
+            self.expires_at,
+            self.user_id,
+            first_position,
+            rows,
+        )
 
 
 @dataclass(frozen=True, slots=True)

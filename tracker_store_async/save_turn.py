@@ -12,21 +12,25 @@ if TYPE_CHECKING:
 class SaveTurn:
     """Keeps other tasks from saving the same tracker object meanwhile."""
 
-    __slots__ = ("_done", "_tracker")
+    __slots__ = ("_ended", "_loop", "_tracker")
 
     def __init__(self, tracker: DialogueStateTracker) -> None:
         self._tracker = tracker
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] | None = None  # made by who waits for it
 
     async def __aenter__(self) -> None:
         """Wait until no other task saves it."""
-        tracker, loop = self._tracker, asyncio.get_running_loop()
-        while (other := tracker._save_under_way) is not None:
-            if other.get_loop() is not loop:
+        while (other := self._tracker._save_under_way) is not None:
+            if other._loop is not self._loop:
                 break  # what was under way on a loop that is gone never ends
-            await asyncio.wait([other])
-        self._done = tracker._save_under_way = loop.create_future()
+            if other._ended is None:
+                other._ended = self._loop.create_future()
+            await asyncio.wait([other._ended])
+        self._tracker._save_under_way = self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Let the next one."""
         self._tracker._save_under_way = None
-        self._done.set_result(None)
+        if self._ended is not None:
+            self._ended.set_result(None)

@@ -23,13 +23,13 @@ from tracker_store_async.tracker import Dialogue, DialogueStateTracker
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tracker_store_async.encoded_events import EncodedEvents
     from tracker_store_async.events import Event
     from tracker_store_async.rows import StoredRow
 
 SNAPSHOT_FORMAT = 1
 """Format of the state snapshots that this version writes and understands."""
 
+_new: Any = tuple.__new__  # without the method that a NamedTuple has for it
 SerializationType = TypeVar("SerializationType")
 
 
@@ -106,20 +106,36 @@ def encode_row(event: Event, event_id: str) -> NewRow:
         EventSerialisationError: It holds a value that JSON cannot represent.
     """
     fields = fields_of(event)
+    return row_of(event, event_id, fields, encode_fields(event, fields))
+
+
+def row_of(event: Event, event_id: str, fields: dict[str, Any], data: str) -> NewRow:
+    """Return the row of an event; see `encode_row`.
+
+    Args:
+        event: The event.
+        event_id: Its id.
+        fields: Its JSON object.
+        data: The text of that.
+    """
     # Not an attribute of the event: pydantic takes 3 us to say that there is none.
     parse_data = fields.get("parse_data")
     intent = parse_data.get("intent") if isinstance(parse_data, dict) else None
     intent_name = intent.get("name") if isinstance(intent, dict) else None
     action_name = fields.get("name")
     timestamp = event.timestamp
-    return NewRow(
-        event_id,
-        encode_fields(event, fields),
-        event.type_name,
-        float(timestamp) if _is_finite_number(timestamp) else None,
-        None if intent_name is None else _text_or_none(intent_name),
-        None if action_name is None else _text_or_none(action_name),
+    row: NewRow = _new(
+        NewRow,
+        (
+            event_id,
+            data,
+            event.type_name,
+            float(timestamp) if _is_finite_number(timestamp) else None,
+            None if intent_name is None else _text_or_none(intent_name),
+            None if action_name is None else _text_or_none(action_name),
+        ),
     )
+    return row
 
 
 def derived_row(event_id: str | None, data: str | bytes) -> NewRow:
@@ -201,33 +217,31 @@ def decode_rows(
         raise
 
 
-def encode_snapshot(
-    state: Mapping[str, Any],
-    version: int,
-    session_start: int,
-    texts: EncodedEvents | None = None,
-) -> str:
+def encode_snapshot(state: Mapping[str, Any], version: int, session_start: int) -> str:
     """Encode the state of the latest session as it is after `version` events.
 
     Args:
         state: The state.
         version: Number of events.
         session_start: Position where the latest session starts.
-        texts: Stands for events in the state, if any does.
 
     Raises:
         EventSerialisationError: The state holds a value that JSON cannot represent.
     """
-    text = encode_json(
-        {
-            "format": SNAPSHOT_FORMAT,
-            "version": version,
-            "session_start": session_start,
-            "state": state,
-        },
-        "state snapshot",
-    )
-    return text if texts is None else texts.put_into(text)
+    snapshot = snapshot_of(state, version, session_start)
+    return encode_json(snapshot, "state snapshot")
+
+
+def snapshot_of(
+    state: Mapping[str, Any], version: int, session_start: int
+) -> dict[str, Any]:
+    """Return what `encode_snapshot` encodes."""
+    return {
+        "format": SNAPSHOT_FORMAT,
+        "version": version,
+        "session_start": session_start,
+        "state": state,
+    }
 
 
 def decode_snapshot(
@@ -249,6 +263,24 @@ def decode_snapshot(
         return None
     state = decoded.get("state")
     return state if isinstance(state, dict) else None
+
+
+def is_of_version(
+    snapshot: str | bytes | None, version: int, session_start: int
+) -> bool:
+    """Whether a snapshot begins as `encode_snapshot` begins one of this version.
+
+    One that another program has laid out otherwise may be of it, too.
+    """
+    if snapshot is None:
+        return False
+    head = (
+        f'{{"format":{SNAPSHOT_FORMAT},"version":{version},'
+        f'"session_start":{session_start},"state":{{'
+    )
+    if isinstance(snapshot, str):
+        return snapshot.startswith(head)
+    return snapshot.startswith(head.encode())
 
 
 def _loads(text: str | bytes) -> Any:

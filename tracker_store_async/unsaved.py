@@ -13,7 +13,14 @@ from tracker_store_async.cursor import (
     is_session_action,
 )
 from tracker_store_async.encoded_events import EncodedEvents
-from tracker_store_async.serialization import encode_row, encode_snapshot
+from tracker_store_async.events.codec import fields_of
+from tracker_store_async.events.json_values import encode_all_fast
+from tracker_store_async.serialization import (
+    encode_row,
+    encode_snapshot,
+    row_of,
+    snapshot_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
     from tracker_store_async.tracker import DialogueStateTracker
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """The unsaved events of one tracker, encoded, as they were when a save began."""
 
@@ -67,13 +74,33 @@ def encode_batch(
     version, count = cursor.version or 0, len(cursor.pending)
     session_start = session_start_after(cursor, count)
     pending = cursor.pending[:most_rows]
-    rows = encoded_rows(pending)
-    texts = EncodedEvents(
-        (entry.event, row.data) for entry, row in zip(pending, rows, strict=True)
+    events = [entry.event for entry in pending]
+    values = [fields_of(event) for event in events]
+    texts = EncodedEvents(events)
+    state = session_state(tracker, session_start, texts)
+    encoded = encode_all_fast(
+        [*values, snapshot_of(state, version + count, session_start)]
     )
+    if encoded is None:
+        return _encoded_with_care(tracker, most_rows)
+    identify_all(pending)
+    rows = [
+        row_of(entry.event, entry.event_id or entry.identify(), fields, text)
+        for entry, fields, text in zip(pending, values, encoded, strict=False)
+    ]
+    snapshot = texts.put_into(encoded[-1], encoded)
+    return Batch(version, rows, session_start, snapshot)
+
+
+def _encoded_with_care(tracker: DialogueStateTracker, most_rows: int | None) -> Batch:
+    """Encode one by one what the fast way refused, or say what cannot be encoded."""
+    cursor = tracker._log
+    version, count = cursor.version or 0, len(cursor.pending)
+    session_start = session_start_after(cursor, count)
+    rows = encoded_rows(cursor.pending[:most_rows])
     try:
-        state = session_state(tracker, session_start, texts)
-        snapshot = encode_snapshot(state, version + count, session_start, texts)
+        state = session_state(tracker, session_start)
+        snapshot = encode_snapshot(state, version + count, session_start)
     except errors.EventSerialisationError:
         encoded_rows(cursor.pending)  # says which event it is
         raise

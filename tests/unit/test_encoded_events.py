@@ -51,11 +51,12 @@ def test_nothing_stands_for_an_event_that_writes_itself_in_another_way() -> None
             return {"event": "bot"}
 
     odd, plain = Odd("hi"), BotUttered("hi")
-    texts = EncodedEvents([(odd, "{}"), (plain, "{}")])
+    texts = EncodedEvents([odd, plain])
     assert texts.stand_in(odd) is None
     assert texts.stand_in(BotUttered("hi")) is None
     stand_in = texts.stand_in(plain)
-    assert texts.put_into(f'["{stand_in}", "{stand_in}x"]') == f'[{{}}, "{stand_in}x"]'
+    found = texts.put_into(f'["{stand_in}", "{stand_in}x"]', ["[]", "{}", "0"])
+    assert found == f'[{{}}, "{stand_in}x"]'
 
 
 def test_a_row_has_the_columns_that_its_json_has() -> None:

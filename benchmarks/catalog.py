@@ -52,15 +52,15 @@ ENTRIES = (
         "tracker_store_async",
         "ours",
         everywhere("plain"),
-        "state, ids, version check, classes; events are decoded when touched",
+        "state, ids, version check, classes; events and state are read when touched",
         packages=OURS_PACKAGES,
     ),
     Entry(
         "ours_touched",
-        "tracker_store_async, every event touched",
+        "tracker_store_async, everything touched",
         "ours",
         everywhere("touched"),
-        "the same, and the load looks at each event",
+        "the same, and the load looks at each event and the state",
         packages=OURS_PACKAGES,
     ),
     Entry(

@@ -22,7 +22,11 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 from tracker_store_async import errors
 from tracker_store_async.applied import kind_of
 from tracker_store_async.events import UserUttered, decode_event
-from tracker_store_async.message_changes import MessageChanges, listens_after
+from tracker_store_async.message_changes import (
+    MessageChanges,
+    listens_after,
+    message_key,
+)
 from tracker_store_async.row_types import kind_of_row, needs_replay
 from tracker_store_async.tracker import DialogueStateTracker
 
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from tracker_store_async.events import Event
+    from tracker_store_async.unread_state import UnreadState
 
 _get: Callable[[Any, int], Event | None] = deque.__getitem__
 _extend: Callable[[Any, Iterable[Event | None]], None] = deque.extend
@@ -60,6 +65,7 @@ class LazyEvents(deque["Event"]):
         "_sender_id",
         "_skipped",
         "_undecoded",
+        "_unread",
     )
 
     def __init__(self, events: Iterable[Event] = (), maxlen: int | None = None) -> None:
@@ -73,6 +79,7 @@ class LazyEvents(deque["Event"]):
         self._message_key: tuple[Any, ...] | None = None
         self._channel: Any = _UNKNOWN
         self._needs_replay: bool | None = None
+        self._unread: UnreadState | None = None
 
     @classmethod
     def of_rows(
@@ -83,6 +90,7 @@ class LazyEvents(deque["Event"]):
         *,
         maxlen: int | None,
         is_whole: bool,
+        unread: UnreadState | None = None,
     ) -> Self:
         """Return the events of stored rows, without decoding any.
 
@@ -94,6 +102,8 @@ class LazyEvents(deque["Event"]):
             maxlen: Most events to hold, or None.
             is_whole: Whether they begin where the state began: then the messages are
                 as the events after them have left them, and else as they were stored.
+            unread: The state after them, which tells the latest message and the channel
+                once they are asked for; None where `expect` and `know_channel` do.
         """
         events = cls((), maxlen)
         _extend(events, repeat(None, len(rows)))
@@ -101,7 +111,7 @@ class LazyEvents(deque["Event"]):
         events._rows = rows
         events._skipped = len(rows) - len(events)
         events._sender_id, events._first_position = sender_id, first_position
-        events._is_whole = is_whole
+        events._is_whole, events._unread = is_whole, unread
         return events
 
     def expect(self, message: UserUttered) -> None:
@@ -110,7 +120,16 @@ class LazyEvents(deque["Event"]):
         Args:
             message: The message, which says something.
         """
-        self._message, self._message_key = message, _key_of(message)
+        self._message, self._message_key = message, message_key(message)
+
+    def _read_state(self) -> None:
+        if self._unread is not None:
+            found = self._unread.read()
+            self._unread = None
+            self._message, self._message_key = found.message, found.message_key
+            self._channel = found.channel
+            if found.events is not None:
+                self._put(0, found.events)
 
     def know_channel(self, input_channel: str | None) -> None:
         """Remember the channel of the last user message among the stored events."""
@@ -122,8 +141,12 @@ class LazyEvents(deque["Event"]):
         Args:
             otherwise: What to return if there is no message.
         """
+        self._read_state()
         is_known = self._channel is not _UNKNOWN and self._undecoded
-        if self._message is not None and _key_of(self._message) != self._message_key:
+        if (
+            self._message is not None
+            and message_key(self._message) != self._message_key
+        ):
             is_known = False  # the caller has changed it, and so the event
         end = self._undecoded if is_known else 0
         if not is_known:
@@ -159,6 +182,10 @@ class LazyEvents(deque["Event"]):
         end = self._undecoded
         last = end if last is None else min(last, end)
         if first >= last:
+            return
+        if self._unread is not None:
+            self._read_state()
+            self.decode(first, last)
             return
         if not self._is_whole:
             held = self._decoded(first, last)
@@ -214,7 +241,7 @@ class LazyEvents(deque["Event"]):
                 and _get(self, place) is None
                 and kind_of(event) == "user"
                 and isinstance(event, UserUttered)
-                and _key_of(event) == self._message_key
+                and message_key(event) == self._message_key
                 and not self._is_repeated(place)
             ):
                 held[place - first], self._message = self._message, None
@@ -453,12 +480,3 @@ class LazyEvents(deque["Event"]):
         """Move events from the end to the beginning."""
         self._settle()
         super().rotate(steps)
-
-
-def _key_of(message: UserUttered) -> tuple[Any, ...]:
-    return (
-        message.timestamp,
-        message.text,
-        message.message_id,
-        message.input_channel,
-    )

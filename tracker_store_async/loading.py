@@ -16,27 +16,31 @@ from tracker_store_async.row_types import (
     needs_replay,
 )
 from tracker_store_async.serialization import (
-    check_sender_id,
     decode_rows,
     decode_snapshot,
+    is_of_version,
 )
 from tracker_store_async.told_state import tells_everything
+from tracker_store_async.tracker import DialogueStateTracker
+from tracker_store_async.unread_state import MOST_ROWS, UnreadState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
     from typing import Any
 
     from tracker_store_async.cursor import LogCursor
     from tracker_store_async.events import Event
     from tracker_store_async.rows import StoredConversation, StoredRow
     from tracker_store_async.store import TrackerStore
-    from tracker_store_async.tracker import DialogueStateTracker
 
 EVENTS_PER_TURN = 128
 """Most events decoded before others get their turn: about 1 ms of work."""
 
 ROWS_PER_TURN = 4096
 """Most rows taken over before others get their turn: less than 1 ms of work."""
+
+READING_SECONDS = 0.0001
+"""What it takes to read the state of a conversation, which is put off."""
 
 EVENTS_PER_REPLAY = 512
 """Most events applied before others get their turn: about 1 ms of work."""
@@ -102,7 +106,18 @@ class TrackerLoader:
         # Without `last` it is so only where a wrapper could not get hold of the rest.
         is_part = start is None or last is not None
         is_window = is_part and stored.first_position > beginning
-        is_whole_and_eager = not is_window and not self._store._lazy_events
+        lazily = self._store._lazy_events
+        whole = start is not None
+        if (
+            lazily
+            and not is_window
+            and stored.first_position == stored.session_start
+            and is_of_version(stored.snapshot, stored.version, stored.session_start)
+        ):
+            unread = await self._unread(sender_id, stored, last, whole=whole)
+            if unread is not None:
+                return unread
+        is_whole_and_eager = not is_window and not lazily
         state = None
         if not is_whole_and_eager:
             state = decode_snapshot(
@@ -111,13 +126,56 @@ class TrackerLoader:
         if state is None and is_window and last is not None:
             return None
         tracker = self._new_tracker(sender_id, stored, last)
-        whole = start is not None
         if state is None or not await self._take_over(
             tracker, stored, state, is_window=is_window, whole=whole
         ):
             await self._replay_all(tracker, stored, whole=whole)
         elif not self._store._lazy_events:
             await self.checked(tracker)
+        return tracker
+
+    async def _unread(
+        self,
+        sender_id: str,
+        stored: StoredConversation,
+        last: int | None,
+        *,
+        whole: bool,
+    ) -> DialogueStateTracker | None:
+        """Return a tracker whose state is read when it is touched.
+
+        One of many events is read at once, so that it is never on touching it that all
+        of them are applied: it is None if they have to be.
+        """
+        count = len(stored.rows)
+        texts = await self.packed(stored.rows) if count > ROWS_PER_TURN else None
+        turns = self._store._loop_turns
+        if turns.are_over:
+            await turns.wait()
+        with turns:
+            rows = packed(stored.rows) if texts is None else texts
+            unread = UnreadState(sender_id, self._store._slots(), stored, rows)
+            if count > MOST_ROWS and not unread.is_told():
+                return None
+            events = LazyEvents.of_rows(
+                sender_id,
+                stored.first_position,
+                rows,
+                maxlen=last,
+                is_whole=True,
+                unread=unread,
+            )
+            tracker = DialogueStateTracker.of_stored(
+                sender_id, events, unread, max_event_history=last
+            )
+            tracker.user_id = stored.user_id
+            cursor = self._place_in_log(tracker, stored, whole=whole)
+            cursor.unread = unread
+            if count <= MOST_ROWS:
+                turns.owe(READING_SECONDS)
+            cursor.ends_with_session_action = bool(rows) and _is_session_action(
+                rows[-1]
+            )
         return tracker
 
     async def _take_over(
@@ -140,7 +198,10 @@ class TrackerLoader:
             await turns.wait()
         with turns:
             rows = packed(stored.rows) if texts is None else texts
-            if not (is_window or tells_everything(state, stored, rows)):
+            begins_earlier = stored.first_position < stored.session_start
+            if not is_window and not tells_everything(
+                state, rows, begins_earlier=begins_earlier
+            ):
                 return False
             events = LazyEvents.of_rows(
                 tracker.sender_id,
@@ -192,14 +253,14 @@ class TrackerLoader:
                 kept += packed(rows[offset : offset + ROWS_PER_TURN])
         return kept
 
-    async def latest(
+    def latest(
         self, sender_id: str, since: DialogueStateTracker | None
-    ) -> DialogueStateTracker | None:
+    ) -> Coroutine[Any, Any, DialogueStateTracker | None]:
         """Return the tracker of the latest session; see `TrackerStore.retrieve`."""
         store = self._store
         if since is not None:
-            return await refresh(store, check_sender_id(sender_id), since)
-        return await store._load(sender_id, start=None, last=store.max_event_history)
+            return refresh(store, sender_id, since)
+        return store._load(sender_id, start=None, last=store._max_event_history)
 
     async def checked(
         self, tracker: DialogueStateTracker | None

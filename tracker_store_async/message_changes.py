@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tracker_store_async.applied import kind_of
 
 if TYPE_CHECKING:
-    from tracker_store_async.events import Event
+    from tracker_store_async.events import Event, UserUttered
 
 _LISTEN = "action_listen"
 
@@ -44,3 +44,13 @@ class MessageChanges:
 def listens_after(action: Any) -> bool:
     """Whether the bot waits for a message after this action."""
     return bool((action.action_name or action.action_text) == _LISTEN)
+
+
+def message_key(message: UserUttered) -> tuple[Any, ...]:
+    """Return what tells a message from others."""
+    return (
+        message.timestamp,
+        message.text,
+        message.message_id,
+        message.input_channel,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, overload
 
@@ -63,7 +62,7 @@ def rest_after(
         return None
     if packed(stored.rows[:1])[0] != held[-1]:
         return None
-    return replace(stored, first_position=end, rows=stored.rows[1:])
+    return stored.with_rows(end, stored.rows[1:])
 
 
 def position_after(held: Sequence[str | bytes], end: int) -> int:

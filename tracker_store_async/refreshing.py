@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tracker_store_async.errors import InvalidInputError
@@ -13,7 +12,7 @@ from tracker_store_async.packed_rows import (
     position_after,
     rest_after,
 )
-from tracker_store_async.serialization import check_tracker
+from tracker_store_async.serialization import check_sender_id, check_tracker
 
 if TYPE_CHECKING:
     from tracker_store_async.rows import StoredConversation
@@ -34,7 +33,7 @@ async def refresh(
     Returns:
         The same tracker, or None if nothing is stored any more.
     """
-    check_since(store, sender_id, since)
+    check_since(store, check_sender_id(sender_id), since)
     async with store._saver.turn(since):
         check_since(store, sender_id, since)
         fresh = await _continued_tracker(store, since)
@@ -131,4 +130,4 @@ def _without_earlier(
     first, rows = first + gone, rows[gone:]
     if first > stored.session_start and len(rows) != last:
         return None
-    return replace(stored, first_position=first, rows=PackedRows(rows))
+    return stored.with_rows(first, PackedRows(rows))

@@ -69,11 +69,7 @@ class ConversationState:
     """
 
     def __init__(self, slots: Iterable[Slot] | None) -> None:
-        self.slots: dict[str, Slot] = (
-            AnySlotDict()
-            if slots is None
-            else {slot.name: copy.copy(slot) for slot in slots}
-        )
+        self.slots = new_slots(slots)
         self._assigned_slots: dict[str, Any] = {}
         self._loop_names: set[str] = set()
         self._reset()
@@ -87,6 +83,10 @@ class ConversationState:
         self.latest_message: UserUttered | None = UserUttered.empty()
         self.latest_bot_utterance: BotUttered | None = BotUttered.empty()
         self.active_loop: TrackerActiveLoop | None = None
+
+    def state_attributes(self) -> dict[str, Any]:
+        """Return the attributes that are the state, by name; nothing is copied."""
+        return {name: getattr(self, name) for name in _ATTRIBUTES}
 
     def _copy_state(
         self, other: ConversationState, copies: Mapping[int, UserUttered]
@@ -114,12 +114,7 @@ class ConversationState:
     def _set_slot(self, key: str, value: Any) -> None:
         """Set a slot; a value for one that the domain lacks is only remembered."""
         self._assigned_slots[key] = value
-        try:
-            slot = self.slots[key]
-        except KeyError:
-            _warn_of_unknown_slot(key)
-        else:
-            slot.value = value
+        set_slot(self.slots, key, value)
 
     def keep_assigned_slots(self) -> None:
         """Note the values as they are now: these are stored.
@@ -287,6 +282,29 @@ class ConversationState:
     def is_active_loop_interrupted(self) -> bool:
         """Whether there is an active loop and something else is being done."""
         return self.active_loop is not None and self.active_loop.is_interrupted
+
+
+_ATTRIBUTES = (
+    *("slots", "_assigned_slots", "_loop_names", "_paused", "followup_action"),
+    *("latest_action", "latest_message", "latest_bot_utterance", "active_loop"),
+)
+
+
+def new_slots(slots: Iterable[Slot] | None) -> dict[str, Slot]:
+    """Return slots of a tracker's own, by name; None accepts every slot."""
+    if slots is None:
+        return AnySlotDict()
+    return {slot.name: copy.copy(slot) for slot in slots}
+
+
+def set_slot(slots: Mapping[str, Slot], name: str, value: Any) -> None:
+    """Set one of some slots; a value for one that the domain lacks is left out."""
+    try:
+        slot = slots[name]
+    except KeyError:
+        _warn_of_unknown_slot(name)
+    else:
+        slot.value = value
 
 
 @lru_cache(maxsize=1024)

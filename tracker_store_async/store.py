@@ -52,7 +52,7 @@ from tracker_store_async.tracker import DialogueStateTracker
 from tracker_store_async.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 
     from tracker_store_async.broker import EventBroker
     from tracker_store_async.config import EndpointConfig
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         Rewrite,
         StoredConversation,
     )
+    from tracker_store_async.slots import Slot
 
 
 class TrackerStore(Lifecycle, Protocol):
@@ -223,8 +224,11 @@ class TrackerStore(Lifecycle, Protocol):
     def _new_tracker(
         self, sender_id: str, *, max_event_history: int | None = None
     ) -> DialogueStateTracker:
-        slots = None if self._domain is None else self._domain.slots
-        return DialogueStateTracker(sender_id, slots, max_event_history)
+        return DialogueStateTracker(sender_id, self._slots(), max_event_history)
+
+    def _slots(self) -> Iterable[Slot] | None:
+        """Return the slots that new trackers get; None for all."""
+        return None if self._domain is None else self._domain.slots
 
     async def get_or_create_tracker(
         self,
@@ -358,7 +362,7 @@ class TrackerStore(Lifecycle, Protocol):
 
         The events stay as they are stored until they are touched: by index, by
         iteration, or by what looks at them, such as `applied_events`. Each is decoded
-        once.
+        once. So is the state of a session of up to 128 events, such as its slots.
 
         Args:
             sender_id: The conversation.
@@ -544,10 +548,10 @@ class TrackerStore(Lifecycle, Protocol):
         reading = self._read(Read(sender_id, self._now(), start, last, ids=ids))
         return await observed(self, "read", reading, sender_id)
 
-    async def _load(
+    def _load(
         self, sender_id: str, *, start: int | None, last: int | None
-    ) -> DialogueStateTracker | None:
-        return await self._loader.load(sender_id, start=start, last=last)
+    ) -> Coroutine[Any, Any, DialogueStateTracker | None]:
+        return self._loader.load(sender_id, start=start, last=last)
 
     # -- primitives: what a backend fills ----------------------------------------------
 

@@ -28,37 +28,43 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tracker_store_async.applied import Kind
-    from tracker_store_async.rows import StoredConversation
 
     Row = str | bytes
     Rows = Sequence[Row]
 
 
 def tells_everything(
-    state: Mapping[str, Any], stored: StoredConversation, rows: Rows
+    state: Mapping[str, Any],
+    rows: Rows,
+    *,
+    begins_earlier: bool = False,
+    text: Row | None = None,
 ) -> bool:
     """Whether the state is that of a tracker which applied all rows that were read.
 
     Args:
         state: The state.
-        stored: The header of the conversation.
         rows: The rows, from where the state began or earlier.
+        begins_earlier: Whether it is earlier.
+        text: The JSON text that the state was decoded from, if it is at hand.
     """
-    if stored.first_position < stored.session_start and needs_replay(rows):
+    if begins_earlier and needs_replay(rows):
         return False  # a revert reaches into an earlier session
     own = types_with_own_state()
     if own and any(has_type(data, own) for data in rows):
         return False
     try:
-        return _has_message(state["latest_message"], rows) and (
-            _has_said(state["latest_bot_utterance"], rows)
+        return _has_message(state["latest_message"], rows, text) and (
+            _has_said(state["latest_bot_utterance"], rows, text)
             and _has_trigger(state["active_loop"], rows)
         )
     except (ValueError, LookupError, TypeError):
         return False  # a row, or a state, of another shape
 
 
-def _has_message(message: Mapping[str, Any] | None, rows: Rows) -> bool:
+def _has_message(
+    message: Mapping[str, Any] | None, rows: Rows, state: Row | None
+) -> bool:
     if message is None:
         # The state does not say which message it is that says nothing.
         return not any(kind_of_row(data) in ("user", None) for data in rows)
@@ -67,15 +73,33 @@ def _has_message(message: Mapping[str, Any] | None, rows: Rows) -> bool:
     # What events add to its entities counts as understood once it is loaded.
     if message.get("entities", parse_data["entities"]) != parse_data["entities"]:
         return False
-    text, intent = fields.get("text"), parse_data["intent"] or {}
+    said, intent = fields.get("text"), parse_data["intent"] or {}
     if type(intent) is not dict or type(parse_data["entities"] or []) is not list:
         return False  # loaded, it is no message
     place = _last(rows, "user")
-    if place is None or not _is_stored(fields, rows[place]):
+    if place is None or not (
+        _is_copied(_MESSAGE, rows[place], state) or _is_stored(fields, rows[place])
+    ):
         return False
-    has_text, has_intent = bool(text), bool(intent.get("name"))
+    has_text, has_intent = bool(said), bool(intent.get("name"))
     decided = _decided(rows, place, has_text if has_text != has_intent else None)
     return bool(message["use_text_for_featurization"] is decided)
+
+
+def _is_copied(key: str, row: Row, state: Row | None) -> bool:
+    """Whether the text of a state has the text of a row at a place, as a save puts it.
+
+    In a tenth of the time that it takes to decode the row.
+    """
+    if isinstance(state, str) and isinstance(row, str):
+        return state.startswith(row, state.rfind(key) + len(key))
+    if isinstance(state, bytes) and isinstance(row, bytes):
+        return state.startswith(row, state.rfind(key.encode()) + len(key))
+    return False
+
+
+_MESSAGE = ',"latest_message":{"event":'
+_SAID = ',"latest_bot_utterance":'
 
 
 def _is_stored(fields: Mapping[str, Any], row: Row) -> bool:
@@ -119,11 +143,13 @@ def _listens(row: Row) -> bool:
     return has_type(row, ("action_listen",)) and listens_after(decode_event(row))
 
 
-def _has_said(said: Mapping[str, Any] | None, rows: Rows) -> bool:
+def _has_said(said: Mapping[str, Any] | None, rows: Rows, state: Row | None) -> bool:
     if said is None:
         return True
     place = _last_with(rows, _BOT, 0, len(rows))
-    return place is not None and _is_stored(said, rows[place])
+    return place is not None and (
+        _is_copied(_SAID, rows[place], state) or _is_stored(said, rows[place])
+    )
 
 
 def _has_trigger(loop: Mapping[str, Any] | None, rows: Rows) -> bool:

@@ -33,11 +33,12 @@ from tracker_store_async.snapshot import copy_message
 from tracker_store_async.state import TrackerActiveLoop
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterable, Iterator, Mapping
 
     from tracker_store_async.domain import Domain
+    from tracker_store_async.save_turn import SaveTurn
     from tracker_store_async.slots import Slot
+    from tracker_store_async.unread_state import UnreadState
 
 __all__ = [
     "AnySlotDict",
@@ -84,10 +85,72 @@ class DialogueStateTracker(ConversationHistory):
         self.assistant_id: str | None = None
         self.user_id: str | None = None
         self._log = LogCursor()
-        self._save_under_way: asyncio.Future[None] | None = None
+        self._save_under_way: SaveTurn | None = None
+
+    @classmethod
+    def of_stored(
+        cls,
+        sender_id: str,
+        events: deque[Event],
+        unread: UnreadState,
+        *,
+        max_event_history: int | None,
+    ) -> Self:
+        """Return a tracker of stored events, whose state is read when it is touched.
+
+        Args:
+            sender_id: The conversation.
+            events: All events since the state began, oldest first; it becomes `events`
+                of the tracker, and sees to it that one of them is the latest message.
+            unread: The state after them.
+            max_event_history: Most events to hold, or None for all.
+        """
+        tracker = cls.__new__(cls)
+        # Not by way of __init__: the attributes of the state have to be missing.
+        tracker.__dict__ = {
+            "_unread_state": unread,
+            "_max_event_history": max_event_history,
+            "events": events,
+            "is_truncated": False,
+            "state_needs_reload": False,
+            "_earlier_input_channel": None,
+            "_known_state": None,
+            "_dropped_since_known": 0,
+            "sender_id": sender_id,
+            "sender_source": None,
+            "model_id": None,
+            "assistant_id": None,
+            "user_id": None,
+            "_log": LogCursor(),
+            "_save_under_way": None,
+        }
+        return tracker
+
+    if not TYPE_CHECKING:  # who misspells an attribute is to be told so
+
+        def __getattr__(self, name: str) -> Any:
+            """Read the state, of which an attribute is asked for the first time."""
+            if "_unread_state" not in self.__dict__:
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}",
+                    name=name,
+                    obj=self,
+                )
+            self._read_state()
+            return getattr(self, name)
+
+    def _read_state(self) -> None:
+        """Have the state as attributes, if it is not read yet."""
+        fields = self.__dict__
+        unread = fields.get("_unread_state")
+        if unread is not None:
+            for name, value in unread.read().attributes.items():
+                fields.setdefault(name, value)  # what was set meanwhile stays
+            fields.pop("_unread_state", None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what can be copied and pickled: not what a save waits for."""
+        self._read_state()
         return {**self.__dict__, "_save_under_way": None}
 
     @classmethod
@@ -339,6 +402,7 @@ class DialogueStateTracker(ConversationHistory):
             other: The other tracker; do not use it any more.
             max_event_history: Most events to hold from now on, or None for all.
         """
+        self._read_state()
         is_theirs = other._log.version and self.user_id == self._log.user_id
         if is_theirs or self.user_id is None:
             self.user_id = other.user_id

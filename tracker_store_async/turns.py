@@ -60,6 +60,10 @@ class Turns:
         # Never zero: the end of this pass has been ordered.
         self._spent_seconds += max(1e-9, time.perf_counter() - self._started)
 
+    def owe(self, seconds: float) -> None:
+        """Count work that is put off: whoever has this turn does it after the turn."""
+        self._started -= seconds
+
     async def wait(self) -> None:
         """Wait until it is our turn."""
         turn = asyncio.get_running_loop().create_future()

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 
 class Touched(Ours):
-    """Looks at every event of what it retrieves."""
+    """Looks at the state and at every event of what it retrieves."""
 
     async def retrieve(self, sender_id: str) -> Any:
         tracker = await super().retrieve(sender_id)
-        for _ in tracker.events if tracker is not None else ():
-            pass
+        if tracker is not None:
+            assert tracker.latest_message is not None
+            for _ in tracker.events:
+                pass
         return tracker
 
 

@@ -46,6 +46,7 @@ PRIMITIVES: dict[str, tuple[Any, ...]] = {
 CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "_check_size": (("x", [], ""), {}),
     "_new_tracker": (("x",), {"max_event_history": 3}),
+    "_slots": ((), {}),
     "_now": ((), {}),
     "_open_outbox": ((), {}),
     "_pool_use": ((), {}),

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tracker_store_async.options import OnConflict, OnPublishError
-    from tracker_store_async.tracker import DialogueStateTracker
+    from tracker_store_async.slots import Slot
     from tracker_store_async.wrappers.legacy_calls import Turn
 
 logger = get_logger(__name__)
@@ -408,11 +408,9 @@ class AwaitableTrackerStore(TrackerStore):
             self._converted_domain = (theirs, converted)
         return converted
 
-    def _new_tracker(
-        self, sender_id: str, *, max_event_history: int | None = None
-    ) -> DialogueStateTracker:
+    def _slots(self) -> Iterable[Slot] | None:
         self._domain = self._legacy_domain()
-        return super()._new_tracker(sender_id, max_event_history=max_event_history)
+        return super()._slots()
 
     def _warn_of_user_id(self, append: Append) -> None:
         if append.user_id is not None and not self._warned_of_user_id:

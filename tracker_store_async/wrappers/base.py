@@ -25,7 +25,7 @@ from tracker_store_async.store import TrackerStore, is_tracker_store
 from tracker_store_async.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tracker_store_async.relay import Outbox
     from tracker_store_async.rows import (
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         StoredConversation,
         Upkeep,
     )
+    from tracker_store_async.slots import Slot
     from tracker_store_async.tracker import DialogueStateTracker
 
 
@@ -134,6 +135,9 @@ class WrapperTrackerStore(TrackerStore):
         return self._wrapped._new_tracker(
             sender_id, max_event_history=max_event_history
         )
+
+    def _slots(self) -> Iterable[Slot] | None:
+        return self._wrapped._slots()
 
     def _pool_use(self) -> dict[str, int]:
         return self._wrapped._pool_use()

@@ -84,7 +84,7 @@ class _Entry:
     def continued(self, stored: StoredConversation) -> StoredConversation:
         """Return what a read of everything would have, with the header of the rest."""
         rows = PackedRows(self.rows)
-        return replace(stored, first_position=stored.version - len(rows), rows=rows)
+        return stored.with_rows(stored.version - len(rows), rows)
 
 
 class CachedTrackerStore(WrapperTrackerStore):

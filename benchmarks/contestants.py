@@ -175,7 +175,8 @@ class RawSqlite(Contestant):
         return sender_id, 0 if loaded is None else loaded[1], events
 
     async def save(self, prepared: Any) -> None:
-        rows = raw_rows(*prepared, self.codec)
+        sender_id, position, events = prepared
+        rows = raw_rows(sender_id, position, events, self.codec)
         values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(rows))
         if len(rows) * 8 <= 30_000:  # SQLite takes 32,766 values at a time
             flat = [value for row in rows for value in row]
@@ -247,7 +248,9 @@ class RawPostgres(Contestant):
         return sender_id, 0 if loaded is None else loaded[1], events
 
     async def save(self, prepared: Any) -> None:
-        columns = list(zip(*raw_rows(*prepared, self.codec), strict=True))
+        sender_id, position, events = prepared
+        rows = raw_rows(sender_id, position, events, self.codec)
+        columns = list(zip(*rows, strict=True))
         async with self.lent() as connection:
             await connection.execute(
                 f"INSERT INTO {self.table} ({COLUMNS}) SELECT * FROM unnest($1::text[],"

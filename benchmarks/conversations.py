@@ -106,7 +106,8 @@ async def stored_of(worker: Worker, options: argparse.Namespace) -> float:
     length = max(1, options.turns // options.rounds)
     turns = 1 + length * options.rounds
     events = options.conversations * (options.events + EVENTS_PER_TURN * turns)
-    return await stored_bytes(worker.place) / events
+    per_event: float = await stored_bytes(worker.place) / events
+    return per_event
 
 
 def figures_of(
@@ -133,7 +134,10 @@ async def wire_bytes(
     entry: Entry, backend: str, url: str, options: argparse.Namespace
 ) -> dict[str, float | None]:
     """Return the bytes that a turn sends and receives; None where nothing can count."""
-    nothing = {"sent_bytes_per_turn": None, "received_bytes_per_turn": None}
+    nothing: dict[str, float | None] = {
+        "sent_bytes_per_turn": None,
+        "received_bytes_per_turn": None,
+    }
     if not url:
         return nothing
     async with (

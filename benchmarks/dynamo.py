@@ -13,7 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from benchmarks.contestants import Contestant, Ours
+from benchmarks.contestant import Contestant
+from benchmarks.contestants import Ours
 from tracker_store_async import DynamoTrackerStore
 
 if TYPE_CHECKING:

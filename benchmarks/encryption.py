@@ -96,7 +96,8 @@ def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
     """Return what `--chart` draws: the time of a retrieve, for each backend."""
     return [
         charts.Panel(
-            f"{backend}: retrieve, ms",
+            f"{backend}: retrieve",
+            "ms",
             {
                 label: [
                     (int(size), *measure.quartiles_ms(found[label]["retrieve"]))

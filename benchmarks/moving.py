@@ -301,10 +301,12 @@ def beside_raw(directory: Path, options: argparse.Namespace, stack: ExitStack) -
             for key, value in ((f"{name} ours", seconds), (f"{name} raw", raw_seconds)):
                 figures.setdefault(key, []).append(value)
     for name in ("sqlite", "postgresql"):
-        ours, raw = (min(figures[f"{name} {who}"]) for who in ("ours", "raw"))
+        seconds = min(figures[f"{name} ours"])
+        raw_seconds = min(figures[f"{name} raw"])
         print(
-            f"sqlite -> {name:<11} {options.events / ours:>9,.0f} events/s, "
-            f"raw {options.events / raw:>9,.0f} events/s: {raw / ours:.2f} of it"
+            f"sqlite -> {name:<11} {options.events / seconds:>9,.0f} events/s, "
+            f"raw {options.events / raw_seconds:>9,.0f} events/s: "
+            f"{raw_seconds / seconds:.2f} of it"
         )
 
 

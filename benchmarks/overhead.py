@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -126,12 +127,12 @@ async def turns(
     for number in range(-WARM_UP_TURNS, repetitions):
         sender_id = ids[number % len(ids)]
         gc.collect()
-        await sample("+ all events", lambda who=sender_id: retrieve_all(who))
+        await sample("+ all events", partial(retrieve_all, sender_id))
         gc.collect()
-        loaded = await sample("retrieve", lambda who=sender_id: ours.retrieve(who))
+        loaded = await sample("retrieve", partial(ours.retrieve, sender_id))
         prepared = ours.prepare(loaded, sender_id, workload.turn(number))
         gc.collect()
-        await sample("save", lambda what=prepared: ours.save(what))
+        await sample("save", partial(ours.save, prepared))
     return samples
 
 
@@ -166,7 +167,7 @@ def panels_of(results: dict[str, Any]) -> list[charts.Panel]:
     """Return what is drawn: the medians of each cell, the driver's part and ours."""
     panels = []
     for cell, calls in results.items():
-        bars = {}
+        bars: dict[str, Any] = {}
         for name, samples in calls.items():
             within = statistics.median(seconds for _, seconds in samples)
             rest = statistics.median(whole - driver for whole, driver in samples)

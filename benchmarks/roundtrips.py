@@ -77,14 +77,14 @@ async def counted_thread_hops() -> AsyncIterator[dict[str, int]]:
     import aiosqlite
 
     count = {"hops": 0}
-    original = aiosqlite.Connection._execute
+    original: Any = aiosqlite.Connection._execute
 
     async def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
         count["hops"] += 1
         return await original(self, *args, **kwargs)
 
-    aiosqlite.Connection._execute = counting
+    aiosqlite.Connection._execute = counting  # type: ignore[method-assign]
     try:
         yield count
     finally:
-        aiosqlite.Connection._execute = original
+        aiosqlite.Connection._execute = original  # type: ignore[method-assign]

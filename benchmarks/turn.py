@@ -12,16 +12,19 @@ import gc
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks import arguments, capacity, charts, measure, workload
 from benchmarks.contestants import (
-    Contestant,
     Ours,
     OursOnMongo,
     OursOnPostgres,
     contestants,
 )
+
+if TYPE_CHECKING:
+    from benchmarks.contestant import Contestant
+    from benchmarks.dynamo import OursOnDynamo
 from benchmarks.roundtrips import counted_thread_hops, counting_proxy
 
 HEADER = [
@@ -145,7 +148,8 @@ async def measure_backend(
             samples = await measure_sizes(ours, raw, sizes, repetitions)
             report(backend, samples, trips)
             if backend == "dynamo":
-                await capacity.report(ours, [10, 100, 1000, 2000])
+                on_dynamo = cast("OursOnDynamo", ours)
+                await capacity.report(on_dynamo, [10, 100, 1000, 2000])
         finally:
             await raw.close()
             await ours.close()

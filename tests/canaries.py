@@ -54,7 +54,7 @@ class Watcher(logging.Handler):
             init(error, *args)
             watcher.look("raised", f"{type(error).__name__}: {error}")
 
-        TrackerStoreError.__init__ = noted  # type: ignore[method-assign]
+        TrackerStoreError.__init__ = noted  # type: ignore[assignment,method-assign]
         self._watch_telemetry()
         if os.environ.get(SWITCH) == "off":
             redaction.configure(enabled=False)

@@ -95,5 +95,6 @@ class OnRedis(Sessions):
 
 def make(variant: str, place: Place) -> Contestant:
     """Return the contestant of a variant."""
-    types = {"sqlite": OnSqlite, "sqlalchemy": OnSqlalchemy, "redis": OnRedis}
-    return types[variant](place)
+    if variant == "sqlite":
+        return OnSqlite(place)
+    return {"sqlalchemy": OnSqlalchemy, "redis": OnRedis}[variant](place)

@@ -402,7 +402,6 @@ class DialogueStateTracker(ConversationHistory):
             other: The other tracker; do not use it any more.
             max_event_history: Most events to hold from now on, or None for all.
         """
-        self._read_state()
         is_theirs = other._log.version and self.user_id == self._log.user_id
         if is_theirs or self.user_id is None:
             self.user_id = other.user_id

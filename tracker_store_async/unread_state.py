@@ -102,7 +102,10 @@ class UnreadState:
             state, self._rows, text=self._snapshot
         ):
             return None
-        attributes = attributes_of(state, self._slots)
+        try:
+            attributes = attributes_of(state, self._slots)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return None  # it is of another shape
         message = key = None
         if state["latest_message"] is not None:
             message = attributes["latest_message"]

@@ -209,3 +209,20 @@ async def test_a_connection_that_is_gone_is_said_to_all_who_wait(
     assert not lane._is_called
     assert await lane.run(lambda _: 7) == 7
     await store.close()
+
+
+async def test_closing_waits_for_what_waits(tmp_path: Path) -> None:
+    file = tmp_path / "a.db"
+    store = SQLTrackerStore(dialect="sqlite", db=str(file))
+    await store.open()
+    async with held(store._opened._writer):  # type: ignore[union-attr]
+        saving = [
+            asyncio.ensure_future(store._append(append(0, sender_id=f"s{n}")))
+            for n in range(3)
+        ]
+        await asyncio.sleep(0)
+        closing_store = asyncio.ensure_future(store.close())
+        assert await asyncio.gather(*saving) == [True] * 3
+    await closing_store
+    with closing(sqlite3.connect(file)) as other:
+        assert other.execute("SELECT count(*) FROM events").fetchone() == (9,)

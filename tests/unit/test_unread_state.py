@@ -164,7 +164,9 @@ async def test_copies_are_whole() -> None:
         lambda tracker: pickle.loads(pickle.dumps(tracker)),
         lambda tracker: tracker.copy(),
     ):
-        assert everything_of(make(await found_in(store))) == expected
+        made = make(await found_in(store))
+        assert made.events[0] is made.latest_message
+        assert everything_of(made) == expected
 
 
 async def test_two_threads_that_touch_it_at_once_get_the_same() -> None:
@@ -224,6 +226,16 @@ async def test_a_state_that_is_no_json_is_not_used() -> None:
     expected = everything_of(await found_in(store))
     log = store._conversations[SENDER]
     log.snapshot = log.snapshot[:-9]
+    assert everything_of(await found_in(store)) == expected
+
+
+@pytest.mark.parametrize("slots", ['"slots":[]', '"slots":null', '"none":{}'])
+async def test_a_state_of_another_shape_is_not_used(slots: str) -> None:
+    store = await stored(user("hi"), SlotSet("name", "x"))
+    expected = everything_of(await found_in(store))
+    log = store._conversations[SENDER]
+    log.snapshot = log.snapshot.replace('"slots":{"name":"x"}', slots)
+    assert slots in log.snapshot
     assert everything_of(await found_in(store)) == expected
 
 

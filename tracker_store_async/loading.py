@@ -9,12 +9,13 @@ from tracker_store_async.cursor import is_session_action
 from tracker_store_async.events import UserUttered, decode_event
 from tracker_store_async.lazy_events import LazyEvents
 from tracker_store_async.locks import LoopLock
-from tracker_store_async.packed_rows import PackedRows, packed
+from tracker_store_async.packed_rows import PackedRows, in_place, packed
 from tracker_store_async.refreshing import refresh
 from tracker_store_async.row_types import (
     has_type,
     needs_replay,
 )
+from tracker_store_async.rows import BytesRows
 from tracker_store_async.serialization import (
     decode_rows,
     decode_snapshot,
@@ -148,12 +149,14 @@ class TrackerLoader:
         of them are applied: it is None if they have to be.
         """
         count = len(stored.rows)
-        texts = await self.packed(stored.rows) if count > ROWS_PER_TURN else None
+        texts = None
+        if count > ROWS_PER_TURN and type(stored.rows) is not BytesRows:
+            texts = await self.packed(stored.rows)
         turns = self._store._loop_turns
         if turns.are_over:
             await turns.wait()
         with turns:
-            rows = packed(stored.rows) if texts is None else texts
+            rows = in_place(stored.rows) if texts is None else texts
             unread = UnreadState(sender_id, self._store._slots(), stored, rows)
             if count > MOST_ROWS and not unread.is_told():
                 return None
@@ -246,7 +249,7 @@ class TrackerLoader:
     async def packed(self, rows: Sequence[StoredRow]) -> list[str | bytes]:
         """Return the text of rows, in pieces: without their ids, and as short bytes."""
         if isinstance(rows, PackedRows):
-            return rows.data
+            return packed(rows)
         kept: list[str | bytes] = []
         for offset in range(0, len(rows), ROWS_PER_TURN):
             async with self._store._loop_turns:

@@ -23,7 +23,7 @@ class PackedRows(Sequence["tuple[None, str | bytes]"]):
 
     __slots__ = ("data",)
 
-    def __init__(self, data: list[str | bytes]) -> None:
+    def __init__(self, data: Sequence[str | bytes]) -> None:
         self.data = data
 
     def __len__(self) -> int:
@@ -70,6 +70,20 @@ def position_after(held: Sequence[str | bytes], end: int) -> int:
     return end - 1 if held else end
 
 
+def in_place(rows: Sequence[StoredRow]) -> Sequence[str | bytes]:
+    """Return the text of rows in the least time, for who looks at few of them.
+
+    Args:
+        rows: The rows.
+
+    Returns:
+        The texts; nobody may change what it is.
+    """
+    if type(rows) is BytesRows:
+        return rows.texts_in_place()
+    return packed(rows)
+
+
 def packed(rows: Iterable[StoredRow]) -> list[str | bytes]:
     """Return the text of rows as it takes the least room, without the ids.
 
@@ -83,7 +97,8 @@ def packed(rows: Iterable[StoredRow]) -> list[str | bytes]:
     """
     kind = type(rows)
     if kind is PackedRows:
-        return rows.data  # type: ignore[attr-defined, no-any-return]
+        data: Any = rows.data  # type: ignore[attr-defined]
+        return data if type(data) is list else list(data)
     if kind is BytesRows:
         return rows.texts()  # type: ignore[attr-defined, no-any-return]
     if kind is RawRows:

@@ -144,6 +144,44 @@ class BytesRows(RawRows):
         """Return the JSON text of each row."""
         return self._texts_of(self._raw)
 
+    def texts_in_place(self) -> TextsInPlace:
+        """Return the same, each taken out of its row when somebody asks for it."""
+        return TextsInPlace(self._raw, self._texts_of)
+
+
+class TextsInPlace(Sequence[bytes]):
+    """The texts of rows that keep what a backend has put beside them.
+
+    To take a long history apart is a quarter of a load, and nearly all of it is never
+    looked at.
+
+    Args:
+        raw: What the driver gave for each row.
+        texts_of: Returns the JSON texts of some of them.
+    """
+
+    __slots__ = ("_raw", "_texts_of")
+
+    def __init__(
+        self, raw: Sequence[Any], texts_of: Callable[[Sequence[Any]], list[bytes]]
+    ) -> None:
+        self._raw, self._texts_of = raw, texts_of
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, key: int) -> bytes: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[bytes]: ...
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return self._texts_of(self._raw[key])
+        return self._texts_of((self._raw[key],))[0]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._texts_of(self._raw))
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:

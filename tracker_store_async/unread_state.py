@@ -17,7 +17,7 @@ from tracker_store_async.told_state import tells_everything
 from tracker_store_async.tracker import DialogueStateTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tracker_store_async.events import Event, UserUttered
     from tracker_store_async.rows import StoredConversation
@@ -71,7 +71,7 @@ class UnreadState:
         sender_id: str,
         slots: Iterable[Slot] | None,
         stored: StoredConversation,
-        rows: list[str | bytes],
+        rows: Sequence[str | bytes],
     ) -> None:
         self._sender_id, self._slots, self._rows = sender_id, slots, rows
         self._snapshot, self._version = stored.snapshot, stored.version

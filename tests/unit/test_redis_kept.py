@@ -16,7 +16,8 @@ import pytest
 from benchmarks.roundtrips import counting_proxy
 from tests.sql_databases import NOW, SENDER, append, ids, read, rows
 from tracker_store_async import RedisTrackerStore, errors
-from tracker_store_async.rows import Read, Rewrite
+from tracker_store_async.packed_rows import in_place, packed
+from tracker_store_async.rows import BytesRows, Read, Rewrite
 
 pytest.importorskip("redis", reason="the extra redis is not installed")
 
@@ -36,7 +37,7 @@ from tracker_store_async.backends.redis.reading import (
 from tracker_store_async.backends.redis.scripts import READ
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from tracker_store_async.rows import StoredConversation
 
@@ -425,3 +426,20 @@ async def test_who_may_not_begin_a_transaction_reads_by_the_script(
     finally:
         with redis_server.client() as client:
             client.execute_command("ACL", "DELUSER", name)
+
+
+def test_texts_are_taken_out_of_their_rows_when_they_are_asked_for() -> None:
+    taken = 0
+
+    def texts_of(raw: Sequence[bytes]) -> list[bytes]:
+        nonlocal taken
+        taken += len(raw)
+        return [row[1:] for row in raw]
+
+    kept = BytesRows([b"1a", b"2b", b"3c"], lambda row: (None, row), texts_of)
+    texts = in_place(kept)
+    assert (len(texts), taken) == (3, 0)
+    assert (texts[-1], texts[0], taken) == (b"c", b"a", 2)
+    assert (list(texts), texts[1:]) == ([b"a", b"b", b"c"], [b"b", b"c"])
+    assert packed(kept) == list(texts)
+    assert in_place([(None, "x")]) == ["x"]

@@ -61,6 +61,8 @@ async def test_a_long_read_does_not_keep_a_save_waiting(
     used.clear()
     assert ids(await store._read(read())) == ids_of(MANY)
     assert used == ["writer", "reader"]
+    assert ids(await store._read(read())) == ids_of(MANY)
+    assert used == ["writer", "reader", "reader"]  # it is known to be long
     assert await store._append(append(MANY))
 
 
@@ -132,3 +134,14 @@ async def test_a_commit_that_fails_leaves_no_transaction_open(tmp_path: Path) ->
         assert await store._append(append(3))
         assert len(ids(await store._read(read()))) == 6
     await engine.dispose()
+
+
+async def test_only_so_many_are_remembered_for_being_long(
+    store: SQLTrackerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker_store_async.backends.sql.sqlite.MOST_LONG", 2)
+    operations: Any = store._opened
+    for name in "abc":
+        assert await store._append(append(0, MANY, sender_id=name))
+        await store._read(read(sender_id=name))
+    assert list(operations._long) == ["b", "c"]

@@ -262,7 +262,6 @@ STEPS: dict[str, Callable[[Any], Any]] = {
     "state": lambda tracker: tracker.current_state(),
     "applied": lambda tracker: [each.as_dict() for each in tracker.applied_events()],
     "loop": lambda tracker: tracker.active_loop_name,
-    "snapshot": lambda tracker: tracker.state_snapshot(),
 }
 
 

@@ -70,6 +70,10 @@ SAVES_BEFORE_LOG = 8
 """Saves of a process after which it is worth while to make the log longer."""
 
 
+MOST_LONG = 10_000
+"""Conversations that are remembered for being long."""
+
+
 class SqliteOperations:
     """Append, read, delete and list on one SQLite database.
 
@@ -91,6 +95,7 @@ class SqliteOperations:
         self._append_together = self._append_all_here
         self._writes: deque[None] = deque()  # one for each that is not done
         self._saves_before_log = SAVES_BEFORE_LOG if set_modes else -1
+        self._long: dict[str, None] = {}  # conversations that are no short read
 
     async def open(self) -> None:
         """Take the connections that are held for as long as the store is open."""
@@ -175,11 +180,13 @@ class SqliteOperations:
         holds the pages that were written, and each write voids the other one's cache.
         That takes 50 us off the 450 of a read of ten events after a save.
         """
-        if not self._writes:
+        if not self._writes and read.sender_id not in self._long:
             try:
                 return await self._writer.run(read_one, read, SHORT_READ_ROWS)
-            except TooManyRowsError:
-                pass  # a save would have to wait for it
+            except TooManyRowsError:  # a save would have to wait for it
+                self._long[read.sender_id] = None
+                if len(self._long) > MOST_LONG:
+                    del self._long[next(iter(self._long))]
         return await self._reader.run(read_one, read)
 
     async def read_many(self, reads: Sequence[Read]) -> list[StoredConversation | None]:

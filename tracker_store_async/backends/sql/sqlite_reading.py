@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.backends.sql.paging import check_whole, page_end
-from tracker_store_async.packed_rows import PackedRows, packed
+from tracker_store_async.packed_rows import PackedRows
 from tracker_store_async.rows import NewRow, StoredConversation
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ ORDER BY position LIMIT ?
 _READ_ROWS = _READ_EVENTS.replace(
     "event_id, data", "event_id, data, type_name, timestamp, intent_name, action_name"
 )
-_READ_TEXTS = _READ_EVENTS.replace("event_id, data", "NULL, data")
+_READ_TEXTS = _READ_EVENTS.replace("event_id, data", "data")
 
 
 class TooManyRowsError(Exception):
@@ -86,8 +86,15 @@ def read_one(
             if read.columns:
                 rows = list(map(NewRow._make, conn.execute(_READ_ROWS, bounds)))
             elif not read.ids:
-                # 2.1 in place of 3.0 ms for 5,000 rows
-                rows = PackedRows(packed(conn.execute(_READ_TEXTS, bounds)))
+                # 2.0 in place of 3.0 ms for 5,000 rows
+                rows = PackedRows(
+                    [
+                        data
+                        if type(data) is not str or data.isascii()
+                        else data.encode(errors="surrogatepass")
+                        for (data,) in conn.execute(_READ_TEXTS, bounds)
+                    ]
+                )
             else:
                 rows = conn.execute(_READ_EVENTS, bounds).fetchall()
     check_whole(read.sender_id, first, page_end(read, first, version), len(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,7 +59,8 @@ async def held(lane: Any) -> AsyncIterator[list[str]]:
         go_on.set()
         await holding
         del driver._execute
-        driver._conn.set_trace_callback(None)
+        with suppress(ValueError, sqlite3.ProgrammingError):  # it is closed by now
+            driver._conn.set_trace_callback(None)
     told += hops
 
 
@@ -153,6 +154,23 @@ async def test_reads_that_wait_are_one_hop_in_their_order(
         found = await asyncio.gather(*reads)
     assert [len(ids(each)) for each in found] == [1, 2, 3, 4, 5]
     assert told.count("hop") == 1
+
+
+async def test_a_hop_ends_after_some_time(
+    store: SQLTrackerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker_store_async.backends.sql.sqlite_lane.PASS_SECONDS", 0)
+    operations: Any = store._opened
+    order: list[int] = []
+    async with held(operations._reader) as told:
+        calls = (
+            operations._reader.run(lambda _, number=number: order.append(number))
+            for number in range(5)
+        )
+        await asyncio.gather(*calls)
+    assert order == [0, 1, 2, 3, 4]
+    assert told.count("hop") == 5
+    assert operations._reader._passes == set()
 
 
 async def test_what_a_cancelled_caller_asked_for_is_done(

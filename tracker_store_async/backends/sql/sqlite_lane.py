@@ -8,8 +8,8 @@ do together is done together: appends, in one transaction that is synced once.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_TOGETHER = 64
+MOST_TOGETHER = 32
 """Most calls that are done together: the first one waits until all are done."""
+
+PASS_SECONDS = 0.002
+"""Work on the thread after which who has an answer gets it, and the others wait: while
+it goes on the event loop has to ask for the interpreter again and again."""
 
 
 class _Job(NamedTuple):
@@ -90,59 +94,64 @@ class Lane:
 
     async def _pass(self) -> None:
         """Have the thread do what waits by the time it gets there."""
-        done: list[tuple[_Job, Any, BaseException | None]] = []
+        while True:
+            done: list[tuple[_Job, Any, BaseException | None]] = []
 
-        def work() -> None:
-            self._is_called = False  # who comes from now on calls again
-            self._do([self._waiting.popleft() for _ in range(len(self._waiting))], done)
+            def work(done: Any = done) -> None:  # no arguments: see `run`
+                self._do(done)
 
-        self._under_way += 1
-        try:
-            await self.driver._execute(work)
-        except BaseException as error:
-            self._is_called = False
-            done += [(job, None, error) for job in self._waiting]
-            self._waiting.clear()
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._under_way -= 1
-            for job, value, problem in done:
-                _settle(job.result, value, problem)
+            self._under_way += 1
+            try:
+                await self.driver._execute(work)
+            except BaseException as error:
+                self._is_called = False
+                done += [(job, None, error) for job in self._waiting]
+                self._waiting.clear()
+                if not isinstance(error, Exception):
+                    raise
+            finally:
+                self._under_way -= 1
+                for job, value, problem in done:
+                    _settle(job.result, value, problem)
+            if self._is_called or not self._waiting:
+                return
+            self._is_called = True  # there was no time for all of it
 
-    def _do(
-        self, jobs: list[_Job], done: list[tuple[_Job, Any, BaseException | None]]
-    ) -> None:
+    def _do(self, done: list[tuple[_Job, Any, BaseException | None]]) -> None:
         connection: sqlite3.Connection = self.driver._conn
-        for work, each in groupby(jobs, key=lambda job: job.work):
-            calls = list(each)
-            if work is self._one and self._together is not None:
-                calls = self._done_together(connection, calls, done)
-            for job in calls:
-                try:
-                    done.append((job, work(connection, *job.arguments), None))
-                except BaseException as error:  # noqa: BLE001  it is handed over
-                    done.append((job, None, error))
+        self._is_called = False  # who comes from now on calls again
+        left = len(self._waiting)
+        end = time.perf_counter() + PASS_SECONDS
+        while left and (not done or time.perf_counter() < end):
+            jobs = [self._waiting.popleft()]
+            work = jobs[0].work
+            if work is self._one:
+                while (
+                    len(jobs) < min(left, MOST_TOGETHER)
+                    and self._waiting[0].work is self._one
+                ):
+                    jobs.append(self._waiting.popleft())
+            left -= len(jobs)
+            if len(jobs) == 1 or not self._done_together(connection, jobs, done):
+                for job in jobs:
+                    try:
+                        done.append((job, work(connection, *job.arguments), None))
+                    except BaseException as error:  # noqa: BLE001  it is handed over
+                        done.append((job, None, error))
 
     def _done_together(
         self,
         connection: sqlite3.Connection,
-        calls: list[_Job],
+        jobs: list[_Job],
         done: list[tuple[_Job, Any, BaseException | None]],
-    ) -> list[_Job]:
-        """Do calls together, and return those that have to be done one by one."""
+    ) -> bool:
+        """Do calls together; False if they have to be done one by one."""
         assert self._together is not None  # noqa: S101
-        left: list[_Job] = []
-        for first in range(0, len(calls), MOST_TOGETHER):
-            some = calls[first : first + MOST_TOGETHER]
-            values = None
-            if len(some) > 1:
-                values = self._together(connection, [job.arguments for job in some])
-            if values is None:
-                left += some
-            else:
-                done += map(_outcome, some, values)
-        return left
+        values = self._together(connection, [job.arguments for job in jobs])
+        if values is None:
+            return False
+        done += map(_outcome, jobs, values)
+        return True
 
 
 def _outcome(job: _Job, found: Any) -> tuple[_Job, Any, BaseException | None]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.sql_databases import append, ids, read
 from tracker_store_async import SQLTrackerStore, errors
-from tracker_store_async.backends.sql import sqlite
+from tracker_store_async.backends.sql import sqlite, sqlite_lane
 from tracker_store_async.backends.sql.sqlite_reading import read_one
 
 if TYPE_CHECKING:
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def no_growing_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_depends_on_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "SAVES_BEFORE_LOG", 0)
+    monkeypatch.setattr(sqlite_lane, "PASS_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ async def test_appends_that_wait_are_one_transaction(store: SQLTrackerStore) -> 
 async def test_so_many_at_most_are_one_transaction(
     store: SQLTrackerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker_store_async.backends.sql.sqlite_lane.MOST_TOGETHER", 4)
+    monkeypatch.setattr(sqlite_lane, "MOST_TOGETHER", 4)
     async with held(store._opened._writer) as told:  # type: ignore[union-attr]
         appends = (store._append(append(0, sender_id=f"s{n}")) for n in range(9))
         assert all(await asyncio.gather(*appends))
@@ -159,7 +160,7 @@ async def test_reads_that_wait_are_one_hop_in_their_order(
 async def test_a_hop_ends_after_some_time(
     store: SQLTrackerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker_store_async.backends.sql.sqlite_lane.PASS_SECONDS", 0)
+    monkeypatch.setattr(sqlite_lane, "PASS_SECONDS", 0.0)
     operations: Any = store._opened
     order: list[int] = []
     async with held(operations._reader) as told:

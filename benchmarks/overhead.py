@@ -75,11 +75,12 @@ def driver_calls(backend: str) -> list[tuple[Any, str]]:
 
         return [(asyncpg.Connection, "fetch")]
     if backend == "redis":
+        from redis._parsers import _AsyncHiredisParser
         from redis.asyncio.connection import AbstractConnection
 
         return [
             (AbstractConnection, "send_packed_command"),
-            (AbstractConnection, "read_response"),
+            (_AsyncHiredisParser, "read_response"),
         ]
     raise SystemExit(
         f"the driver's part is measured on postgresql and redis: {backend}"

@@ -52,17 +52,27 @@ async def held(lane: Any) -> AsyncIterator[list[str]]:
         return await execute(*arguments)
 
     driver._execute = count
-    loop = asyncio.get_running_loop()
-    loop.call_later(0.05, go_on.set)
+    releasing = asyncio.ensure_future(_release(lane, go_on))
     try:
         yield told
     finally:
+        releasing.cancel()
         go_on.set()
         await holding
         del driver._execute
         with suppress(ValueError, sqlite3.ProgrammingError):  # it is closed by now
             driver._conn.set_trace_callback(None)
     told += hops
+
+
+async def _release(lane: Any, go_on: threading.Event) -> None:
+    """Let the thread go on once all that is going to wait for it waits."""
+    seen = unchanged = 0
+    while not seen or unchanged < 5:
+        await asyncio.sleep(0.01)
+        waiting = len(lane._waiting)
+        seen, unchanged = waiting, unchanged + 1 if waiting == seen else 0
+    go_on.set()
 
 
 def count_of(told: list[str], beginning: str) -> int:

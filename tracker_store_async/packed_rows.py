@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, overload
 
 from tracker_store_async.rows import BytesRows, RawRows
@@ -102,16 +103,15 @@ def packed(rows: Iterable[StoredRow]) -> list[str | bytes]:
     if kind is BytesRows:
         return rows.texts()  # type: ignore[attr-defined, no-any-return]
     if kind is RawRows:
-        texts = rows.texts()  # type: ignore[attr-defined]
-        return [
-            data
-            if type(data) is not str or data.isascii()
-            else data.encode(errors="surrogatepass")
-            for data in texts
-        ]
+        return packed_texts(rows.texts())  # type: ignore[attr-defined]
+    return packed_texts(map(itemgetter(1), rows))
+
+
+def packed_texts(texts: Iterable[str | bytes]) -> list[str | bytes]:
+    """Return texts as they take the least room."""
     return [
         data
         if type(data) is not str or data.isascii()
         else data.encode(errors="surrogatepass")
-        for _, data in rows
+        for data in texts
     ]

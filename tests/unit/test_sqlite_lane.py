@@ -255,3 +255,20 @@ async def test_closing_waits_for_what_waits(tmp_path: Path) -> None:
     await closing_store
     with closing(sqlite3.connect(file)) as other:
         assert other.execute("SELECT count(*) FROM events").fetchone() == (9,)
+
+
+async def test_what_fails_together_is_said_to_all_who_wait(
+    store: SQLTrackerStore,
+) -> None:
+    lane: Any = store._opened._writer  # type: ignore[union-attr]
+
+    def fail(*_: Any) -> Any:
+        raise MemoryError
+
+    async with asyncio.timeout(20), held(lane):
+        lane._together = fail
+        found = await asyncio.gather(
+            *(store._append(append(0, sender_id=f"s{n}")) for n in range(3)),
+            return_exceptions=True,
+        )
+    assert {type(each) for each in found} == {MemoryError}

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conformance.kit import SENDER, add, turn, user
-from tests.histories import Row, domain, events_of, everything_of, histories
-from tracker_store_async import InMemoryTrackerStore, unread_state
+from tests.histories import Row, events_of, everything_of, histories
+from tests.unit.test_lazy_events import found_in, stored
+from tracker_store_async import unread_state
 from tracker_store_async.errors import CorruptEventError
 from tracker_store_async.events import ActionExecuted, SlotSet, UserUttered
 from tracker_store_async.unread_state import MOST_ROWS, UnreadState
@@ -24,7 +25,6 @@ from tracker_store_async.unread_state import MOST_ROWS, UnreadState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tracker_store_async import DialogueStateTracker
 
 STATE = (
     *("slots", "followup_action", "latest_action", "latest_message"),
@@ -44,18 +44,6 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(UnreadState, "_told", told)
     return noted
-
-
-async def stored(*events: Any) -> InMemoryTrackerStore:
-    store = InMemoryTrackerStore(domain())
-    await add(store, SENDER, *events)
-    return store
-
-
-async def found_in(store: InMemoryTrackerStore) -> DialogueStateTracker:
-    tracker = await store.retrieve(SENDER)
-    assert tracker is not None
-    return tracker
 
 
 # -- when it is read -------------------------------------------------------------------

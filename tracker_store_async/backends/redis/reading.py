@@ -76,8 +76,8 @@ class Reader:
     async def read(self, read: Read) -> StoredConversation | None:
         """Return header and rows as of one moment, or None.
 
-        One round trip; two where there are more than `ROWS_BY_SCRIPT` rows, but for a
-        cluster.
+        One round trip; two for the first read of a session of more than `LAST_ROWS`
+        rows, and by the script of more than `ROWS_BY_SCRIPT`, but for a cluster.
         """
         answer = None
         if self._has_transactions:

@@ -147,7 +147,11 @@ class Lane:
     ) -> bool:
         """Do calls together; False if they have to be done one by one."""
         assert self._together is not None  # noqa: S101
-        values = self._together(connection, [job.arguments for job in jobs])
+        values: Sequence[Any] | None
+        try:
+            values = self._together(connection, [job.arguments for job in jobs])
+        except BaseException as error:  # noqa: BLE001  or they would wait for good
+            values = [error] * len(jobs)
         if values is None:
             return False
         done += map(_outcome, jobs, values)

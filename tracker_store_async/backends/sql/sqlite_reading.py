@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.backends.sql.paging import check_whole, page_end
-from tracker_store_async.packed_rows import PackedRows
+from tracker_store_async.packed_rows import PackedRows, packed_texts
 from tracker_store_async.rows import NewRow, StoredConversation
 
 if TYPE_CHECKING:
@@ -87,14 +88,8 @@ def read_one(
                 rows = list(map(NewRow._make, conn.execute(_READ_ROWS, bounds)))
             elif not read.ids:
                 # 2.0 in place of 3.0 ms for 5,000 rows
-                rows = PackedRows(
-                    [
-                        data
-                        if type(data) is not str or data.isascii()
-                        else data.encode(errors="surrogatepass")
-                        for (data,) in conn.execute(_READ_TEXTS, bounds)
-                    ]
-                )
+                texts = map(itemgetter(0), conn.execute(_READ_TEXTS, bounds))
+                rows = PackedRows(packed_texts(texts))
             else:
                 rows = conn.execute(_READ_EVENTS, bounds).fetchall()
     check_whole(read.sender_id, first, page_end(read, first, version), len(rows))

@@ -61,7 +61,7 @@ class SwitchedStore(InMemoryTrackerStore):
         if self.refuses is not None:
             raise self.refuses
         answer = await super()._append(append)
-        if self.loses_answers:
+        if answer and self.loses_answers:
             self.loses_answers -= 1
             self.is_down = True
             raise errors.StoreTimeoutError("the answer was lost")

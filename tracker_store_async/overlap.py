@@ -94,18 +94,17 @@ def common_prefixes(pattern: Sequence[str], text: Sequence[str]) -> list[int]:
 def landed_run(
     mine: Sequence[str], stored: StoredConversation | None
 ) -> tuple[int, int]:
-    """Return where the first of these events stand in the log already, and how many.
+    """Return where events of one append stand in the log already, and how many.
 
     The answer is (0, 0) if an earlier attempt did not land. The first ones may have
     been erased since, up to a session that begins among them.
+
+    Args:
+        mine: The ids of the events, which one append has handed over.
+        stored: What is stored.
     """
-    ids = [] if stored is None else [event_id for event_id, _ in stored.rows]
-    known = set(ids)
-    erased = next((n for n, event_id in enumerate(mine) if event_id in known), None)
-    if stored is None or erased is None:
-        return 0, 0
-    at = ids.index(mine[erased])
-    if erased and at:
+    ids, at, erased = _first_landed(mine, stored)
+    if stored is None or erased is None or (erased and at):
         return 0, 0
     count = erased
     for theirs, own in zip(ids[at:], mine[erased:], strict=False):
@@ -113,3 +112,37 @@ def landed_run(
             break
         count += 1
     return stored.first_position + at - erased, count
+
+
+def landed_parts(
+    mine: Sequence[str], stored: StoredConversation | None, start: int
+) -> tuple[int, int]:
+    """Return the same of events that several appends have handed over, in this order.
+
+    What others wrote may stand between them.
+
+    Args:
+        mine: The ids of the events.
+        stored: What is stored from there on.
+        start: The position that it was read from.
+    """
+    ids, at, erased = _first_landed(mine, stored)
+    if stored is None or erased is None:
+        return 0, 0
+    if erased and at and stored.first_position <= start:
+        return 0, 0
+    count = erased
+    for theirs in ids[at:]:
+        if count < len(mine) and theirs == mine[count]:
+            count += 1
+    return stored.first_position + at - erased, count
+
+
+def _first_landed(
+    mine: Sequence[str], stored: StoredConversation | None
+) -> tuple[list[str | None], int, int | None]:
+    """Return the stored ids, where one of mine is first, and which; None for none."""
+    ids = [] if stored is None else [event_id for event_id, _ in stored.rows]
+    known = set(ids)
+    first = next((n for n, event_id in enumerate(mine) if event_id in known), None)
+    return ids, 0 if first is None else ids.index(mine[first]), first

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tracker_store_async.events import Event
+
 FAST = {"probe_min_seconds": 0.01, "probe_max_seconds": 0.02}
 
 
@@ -834,12 +836,61 @@ async def test_one_that_lands_while_the_replay_looks_is_not_stored_again(
     assert len(ids) == len(set(ids))
 
 
-async def add_behind(primary: SwitchedStore, text: str) -> None:
+async def add_behind(primary: SwitchedStore, text: str, *before: Event) -> None:
     """Add a turn as another process does, past the outage."""
     other = SwitchedStore()
     other._conversations, other._sorted_ids = primary._conversations, []
-    await add(other, SENDER, *turn(text))
+    await add(other, SENDER, *before, *turn(text))
     await other.close()
+
+
+async def cut_after_an_append(primary: SwitchedStore) -> None:
+    """Let the replay store one append more, whose answer is lost."""
+    primary.loses_answers, primary.is_down = 1, False
+    async with asyncio.timeout(5):
+        while primary.loses_answers:
+            await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "new"])
+async def test_what_landed_in_parts_with_others_between_is_not_stored_again(
+    primary: SwitchedStore, store: FailSafeTrackerStore, is_known: bool
+) -> None:
+    if is_known:
+        await add(store, SENDER, *turn("before"))
+    await store.open()
+    primary.loses_answers = 1
+    for text in ("landed", "waits"):
+        await add(store, SENDER, *turn(text))
+    await add_behind(primary, "theirs")
+    await cut_after_an_append(primary)
+    await add(store, SENDER, *turn("waits, too"))
+    await add_behind(primary, "theirs, too")
+    await cut_after_an_append(primary)
+    await back(primary, store)
+    before = ["before"] if is_known else []
+    landed = ["landed", "theirs", "waits", "theirs, too", "waits, too"]
+    assert said(await has(primary)) == before + landed
+    ids = await stored_ids(primary)
+    assert len(ids) == len(set(ids))
+    published = primary.event_broker.ids  # type: ignore[union-attr]
+    assert [each for each in ids if each in published] == published
+
+
+async def test_what_landed_in_parts_is_known_although_the_first_was_erased(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    await add(store, SENDER, *turn("before"))
+    primary.loses_answers = 1
+    for text in ("landed", "waits"):
+        await add(store, SENDER, *turn(text))
+    await add_behind(primary, "theirs", *new_session())
+    await cut_after_an_append(primary)
+    await InMemoryTrackerStore._delete(primary, SENDER, 8, primary._now())
+    await back(primary, store)
+    assert said(await has(primary)) == ["theirs", "waits"]
+    ids = await stored_ids(primary)
+    assert len(ids) == len(set(ids))
 
 
 async def test_a_tracker_of_a_log_that_was_deleted_is_a_conflict_in_the_outage_too(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_store_async.errors import ConcurrentSaveError
 from tracker_store_async.events import decode_event
-from tracker_store_async.overlap import landed_run
+from tracker_store_async.overlap import landed_parts
 from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import Append, Read
 from tracker_store_async.saving import (
@@ -156,7 +156,8 @@ class Replayer:
         told = False
         for attempt in range(MAX_ATTEMPTS):
             stored = await self._read_since(entry)
-            position, landed = landed_run([row.event_id for row in rows], stored)
+            ids = [row.event_id for row in rows]
+            position, landed = landed_parts(ids, stored, entry.confirmed)
             version = 0 if stored is None else stored.version
             first = position if landed else entry.confirmed
             others = first != entry.confirmed or version != first + landed

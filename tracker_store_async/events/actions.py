@@ -25,6 +25,13 @@ class ActionExecuted(Event):
     """
 
     type_name: ClassVar[str] = "action"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("name", "action_name"),
+        ("policy", "policy"),
+        ("confidence", "confidence"),
+        ("action_text", "action_text"),
+        ("hide_rule_turn", "hide_rule_turn"),
+    )
     unpredictable: ClassVar[bool] = False
 
     action_name: str | None
@@ -76,15 +83,6 @@ class ActionExecuted(Event):
         """The action's name."""
         return self.action_name
 
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["name"] = self.action_name
-        fields["policy"] = self.policy
-        fields["confidence"] = self.confidence
-        fields["action_text"] = self.action_text
-        fields["hide_rule_turn"] = self.hide_rule_turn
-        return fields
-
     def as_sub_state(self) -> dict[str, str]:
         """Return `{"action_name": ...}`, or `{"action_text": ...}` without a name."""
         if self.action_name:
@@ -123,6 +121,11 @@ class ActionExecutionRejected(Event):
     """
 
     type_name: ClassVar[str] = "action_execution_rejected"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("name", "action_name"),
+        ("policy", "policy"),
+        ("confidence", "confidence"),
+    )
 
     action_name: str
     policy: str | None
@@ -157,13 +160,6 @@ class ActionExecutionRejected(Event):
         """The action's name."""
         return self.action_name
 
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["name"] = self.action_name
-        fields["policy"] = self.policy
-        fields["confidence"] = self.confidence
-        return fields
-
     def apply_to(self, tracker: TrackerState) -> None:
         """Reject the action."""
         tracker.reject_action(self.action_name)
@@ -189,6 +185,7 @@ class FollowupAction(Event):
     """
 
     type_name: ClassVar[str] = "followup"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (("name", "action_name"),)
 
     action_name: str
 
@@ -210,11 +207,6 @@ class FollowupAction(Event):
     def stored_name(self) -> Any:
         """The action's name."""
         return self.action_name
-
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["name"] = self.action_name
-        return fields
 
     def apply_to(self, tracker: TrackerState) -> None:
         """Make it the next action."""
@@ -255,6 +247,10 @@ class SlotSet(Event):
     """
 
     type_name: ClassVar[str] = "slot"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("name", "key"),
+        ("value", "value"),
+    )
 
     key: str
     value: Any = None
@@ -279,12 +275,6 @@ class SlotSet(Event):
     def stored_name(self) -> Any:
         """The slot's name."""
         return self.key
-
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["name"] = self.key
-        fields["value"] = self.value
-        return fields
 
     def apply_to(self, tracker: TrackerState) -> None:
         """Set the slot."""

@@ -94,6 +94,8 @@ class Event(BaseModel):
 
     type_name: ClassVar[str] = "event"
     _own_fields: ClassVar[set[str]] = set()
+    # the fields of the JSON, in Rasa's order, and the attributes that they hold
+    _written: ClassVar[tuple[tuple[str, str], ...]] = ()
     _loads_as: ClassVar[type[Event] | None] = None  # another class, for old names
 
     timestamp: float
@@ -224,9 +226,12 @@ class Event(BaseModel):
 
     def _fields(self) -> dict[str, Any]:
         """Return Rasa's JSON of this type, sharing what is nested."""
-        fields: dict[str, Any] = {"event": self.type_name, "timestamp": self.timestamp}
-        if self.metadata:
-            fields["metadata"] = self.metadata
+        held = self.__dict__
+        fields = {"event": self.type_name, "timestamp": held["timestamp"]}
+        if held["metadata"]:
+            fields["metadata"] = held["metadata"]
+        for name, attribute in self._written:
+            fields[name] = held[attribute]
         return fields
 
     def shared_dict(self) -> dict[str, Any]:

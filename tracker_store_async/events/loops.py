@@ -19,6 +19,7 @@ class ActiveLoop(Event):
     """
 
     type_name: ClassVar[str] = "active_loop"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (("name", "name"),)
 
     name: str | None
 
@@ -40,11 +41,6 @@ class ActiveLoop(Event):
     def stored_name(self) -> Any:
         """The loop's name."""
         return self.name
-
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["name"] = self.name
-        return fields
 
     def apply_to(self, tracker: TrackerState) -> None:
         """Make it the active loop."""
@@ -86,6 +82,9 @@ class LoopInterrupted(Event):
     """
 
     type_name: ClassVar[str] = "loop_interrupted"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("is_interrupted", "is_interrupted"),
+    )
 
     is_interrupted: bool
 
@@ -102,11 +101,6 @@ class LoopInterrupted(Event):
         return {
             "is_interrupted": row.pop("is_interrupted", False),
         }
-
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["is_interrupted"] = self.is_interrupted
-        return fields
 
     def apply_to(self, tracker: TrackerState) -> None:
         """Tell the active loop."""

@@ -22,6 +22,11 @@ class BotUttered(Event):
     """
 
     type_name: ClassVar[str] = "bot"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("text", "text"),
+        ("data", "data"),
+        ("metadata", "metadata"),
+    )
 
     text: str | None
     data: dict[str, Any]
@@ -70,13 +75,6 @@ class BotUttered(Event):
             message["attachment"] = None
         return message
 
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["text"] = self.text
-        fields["data"] = self.data
-        fields["metadata"] = self.metadata
-        return fields
-
     def apply_to(self, tracker: TrackerState) -> None:
         """Make this the latest response."""
         tracker.latest_bot_utterance = self
@@ -109,6 +107,10 @@ class AgentUttered(Event):
     """
 
     type_name: ClassVar[str] = "agent"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("text", "text"),
+        ("data", "data"),
+    )
 
     text: str | None
     data: Any = None
@@ -128,12 +130,6 @@ class AgentUttered(Event):
             "text": row.pop("text", None),
             "data": row.pop("data", None),
         }
-
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["text"] = self.text
-        fields["data"] = self.data
-        return fields
 
     def _compared(self) -> Any:
         return self.text, frozen(self.data)

@@ -30,6 +30,13 @@ class UserUttered(Event):
     """
 
     type_name: ClassVar[str] = "user"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("text", "text"),
+        ("parse_data", "parse_data"),
+        ("input_channel", "input_channel"),
+        ("message_id", "message_id"),
+        ("metadata", "metadata"),
+    )
 
     text: str | None
     parse_data: dict[str, Any]
@@ -112,9 +119,8 @@ class UserUttered(Event):
         if "_use_text" in self.__dict__:
             decided: bool | None = self.__dict__["_use_text"]
             return decided
-        if self.text and not self.intent_name:
-            return True
-        return False if self.intent_name and not self.text else None
+        has_intent = bool(self.intent.get("name"))
+        return None if bool(self.text) == has_intent else not has_intent
 
     @use_text_for_featurization.setter
     def use_text_for_featurization(self, value: bool | None) -> None:
@@ -180,15 +186,6 @@ class UserUttered(Event):
             metadata={"is_external": True},
         )
 
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["text"] = self.text
-        fields["parse_data"] = self.parse_data
-        fields["input_channel"] = self.input_channel
-        fields["message_id"] = self.message_id
-        fields["metadata"] = self.metadata
-        return fields
-
     def apply_to(self, tracker: TrackerState) -> None:
         """Make this the latest message and forget a followup action."""
         tracker.latest_message = self
@@ -241,6 +238,9 @@ class DefinePrevUserUtteredFeaturization(Event):
     """Whether an action was predicted from the text or from the intent."""
 
     type_name: ClassVar[str] = "user_featurization"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("use_text_for_featurization", "use_text_for_featurization"),
+    )
 
     use_text_for_featurization: bool
 
@@ -259,11 +259,6 @@ class DefinePrevUserUtteredFeaturization(Event):
         return {
             "use_text_for_featurization": row.pop("use_text_for_featurization", None),
         }
-
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["use_text_for_featurization"] = self.use_text_for_featurization
-        return fields
 
     def apply_to(self, tracker: TrackerState) -> None:
         """Tell the latest message, if the bot is waiting for the next one."""
@@ -286,6 +281,7 @@ class EntitiesAdded(Event):
     """Entities were found in the latest message by something other than its parser."""
 
     type_name: ClassVar[str] = "entities"
+    _written: ClassVar[tuple[tuple[str, str], ...]] = (("entities", "entities"),)
 
     entities: list[dict[str, Any]] | None
 
@@ -306,11 +302,6 @@ class EntitiesAdded(Event):
         return {
             "entities": entities,
         }
-
-    def _fields(self) -> dict[str, Any]:
-        fields = super()._fields()
-        fields["entities"] = self.entities
-        return fields
 
     def apply_to(self, tracker: TrackerState) -> None:
         """Add what is new to the latest message, if the bot waits for the next one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -73,18 +74,22 @@ async def counting_proxy(url: str) -> AsyncIterator[tuple[str, CountingProxy]]:
 
 @asynccontextmanager
 async def counted_thread_hops() -> AsyncIterator[dict[str, int]]:
-    """Count the calls that aiosqlite carries to its thread: SQLite's round trips."""
-    import aiosqlite
+    """Count what threads of aiosqlite are given to do: SQLite's round trips.
 
-    count = {"hops": 0}
-    original: Any = aiosqlite.Connection._execute
+    Of connections that are made meanwhile.
+    """
+    import aiosqlite.core
 
-    async def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
-        count["hops"] += 1
-        return await original(self, *args, **kwargs)
+    core: Any = aiosqlite.core
+    count, original = {"hops": 0}, core.SimpleQueue
 
-    aiosqlite.Connection._execute = counting  # type: ignore[method-assign]
+    class Counting(SimpleQueue[Any]):
+        def put_nowait(self, item: Any) -> None:
+            count["hops"] += 1
+            super().put_nowait(item)
+
+    core.SimpleQueue = Counting
     try:
         yield count
     finally:
-        aiosqlite.Connection._execute = original  # type: ignore[method-assign]
+        core.SimpleQueue = original

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import uuid
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.faults.proxy import FaultProxy
 from tests.sql_databases import NOW, SENDER, append, database, ids, params, read
 from tracker_store_async import errors
-from tracker_store_async.backends.sql import SQLTrackerStore, opening
+from tracker_store_async.backends.sql import SQLTrackerStore, opening, sqlite_lane
 from tracker_store_async.rows import Listing
 
 if TYPE_CHECKING:
@@ -517,7 +518,12 @@ async def test_what_we_use_of_aiosqlite_is_there(tmp_path: Path) -> None:
     async with SQLTrackerStore(db=str(tmp_path / "x.db")) as store:
         driver: Any = store._operations._writer.driver  # type: ignore[union-attr]
         assert isinstance(driver._conn, sqlite3.Connection)
-        assert await driver._execute(lambda: 7) == 7
+        assert driver._running
+        assert driver._connection is driver._conn
+        done = threading.Event()
+        driver._tx.put_nowait((sqlite_lane._NOBODY, done.set))
+        assert await asyncio.to_thread(done.wait, 10)
+        assert driver._thread.is_alive()
 
 
 # -- PgBouncer -------------------------------------------------------------------------

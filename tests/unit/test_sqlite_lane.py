@@ -45,13 +45,13 @@ async def held(lane: Any) -> AsyncIterator[list[str]]:
 
     holding = asyncio.ensure_future(lane.run(work))
     await asyncio.to_thread(begun.wait, 10)
-    execute, hops = driver._execute, []
+    call_thread, hops = lane._call_thread, []
 
-    async def count(*arguments: Any) -> Any:
+    def count() -> None:
         hops.append("hop")
-        return await execute(*arguments)
+        call_thread()
 
-    driver._execute = count
+    lane._call_thread = count
     releasing = asyncio.ensure_future(_release(lane, go_on))
     try:
         yield told
@@ -59,7 +59,7 @@ async def held(lane: Any) -> AsyncIterator[list[str]]:
         releasing.cancel()
         go_on.set()
         await holding
-        del driver._execute
+        del lane._call_thread
         with suppress(ValueError, sqlite3.ProgrammingError):  # it is closed by now
             driver._conn.set_trace_callback(None)
     told += hops
@@ -181,7 +181,6 @@ async def test_a_hop_ends_after_some_time(
         await asyncio.gather(*calls)
     assert order == [0, 1, 2, 3, 4]
     assert told.count("hop") == 5
-    assert operations._reader._passes == set()
 
 
 async def test_what_a_cancelled_caller_asked_for_is_done(
@@ -213,7 +212,7 @@ async def test_whoever_comes_while_a_hop_is_under_way_is_not_forgotten(
     async with asyncio.timeout(60):
         await asyncio.gather(*(talk(f"s{number}") for number in range(16)))
     lane: Any = store._opened._writer  # type: ignore[union-attr]
-    assert (lane._under_way, list(lane._waiting), lane._passes) == (0, [], set())
+    assert (list(lane._waiting), lane._is_called) == ([], False)
 
 
 async def test_a_connection_that_is_gone_is_said_to_all_who_wait(
@@ -222,19 +221,24 @@ async def test_a_connection_that_is_gone_is_said_to_all_who_wait(
     store = SQLTrackerStore(dialect="sqlite", db=str(tmp_path / "a.db"))
     await store.open()
     lane: Any = store._opened._writer  # type: ignore[union-attr]
+    driver = lane.driver
+    for hides in ("_connection", "_running"):
+        kept = getattr(driver, hides)
+        setattr(driver, hides, None)
+        with pytest.raises(errors.StoreUnavailableError):
+            await store._append(append(0))
+        setattr(driver, hides, kept)
+        assert not lane._is_called
     async with held(lane):
         waiting = [
             asyncio.ensure_future(lane.run(lambda conn: conn.total_changes))
             for _ in range(3)
         ]
-        gone = ValueError("Connection closed")
-
-        async def refuse(*_: Any) -> None:
-            raise gone
-
-        lane.driver._execute = refuse
+        await asyncio.sleep(0)
+        connection, driver._connection = driver._connection, None
         found = await asyncio.gather(*waiting, return_exceptions=True)
-    assert found == [gone] * 3
+        driver._connection = connection
+    assert [str(each) for each in found] == ["no active connection"] * 3
     assert not lane._is_called
     assert await lane.run(lambda _: 7) == 7
     await store.close()

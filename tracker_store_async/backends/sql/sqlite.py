@@ -88,6 +88,7 @@ class SqliteOperations:
         self._set_modes = set_modes
         self.outbox: Table | None = None
         self._pooled: list[PoolProxiedConnection] = []
+        self._lanes: list[Lane] = []
         self._writer: Lane
         self._reader: Lane
         # one object each, by which the lane knows them
@@ -100,19 +101,23 @@ class SqliteOperations:
     async def open(self) -> None:
         """Take the connections that are held for as long as the store is open."""
         try:
-            driver = await self._take()
-            self._writer = Lane(driver, self._append_one, self._append_together)
+            writing = self._append_one, self._append_together
+            self._writer = self._reader = await self._take(*writing)
             # A database in memory belongs to the one connection that made it.
-            is_shared = isinstance(self.engine.pool, StaticPool)
-            self._reader = self._writer if is_shared else Lane(await self._take())
+            if not isinstance(self.engine.pool, StaticPool):
+                self._reader = await self._take()
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Wait for what is under way and release the connections."""
-        while self._pooled:
-            await greenlet_spawn(self._pooled.pop().close)
+        try:
+            while self._pooled:
+                await greenlet_spawn(self._pooled.pop().close)
+        finally:
+            while self._lanes:
+                self._lanes.pop().close()
 
     idle_count = 0
 
@@ -122,12 +127,14 @@ class SqliteOperations:
         async with self.engine.connect() as conn:
             yield conn
 
-    async def _take(self) -> Any:
+    async def _take(self, *together: Any) -> Lane:
         pooled = await self.engine.raw_connection()
         self._pooled.append(pooled)
+        lane = Lane(pooled.driver_connection, *together)
+        self._lanes.append(lane)
         if self._set_modes:
-            await Lane(pooled.driver_connection).run(_set_modes)
-        return pooled.driver_connection
+            await lane.run(_set_modes)
+        return lane
 
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""

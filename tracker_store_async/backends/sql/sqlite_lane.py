@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tracker_store_async.backends.sql.sqlite_answers import Answer, Answers
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,12 +30,35 @@ PASS_SECONDS = 0.002
 it goes on the event loop has to ask for the interpreter again and again."""
 
 
-class _Job(NamedTuple):
-    """A call that waits for the thread, and who waits for what it returns."""
+class _Job(Answer):
+    """A call that waits for the thread, and the answer to who waits for it."""
 
-    result: asyncio.Future[Any]
-    work: Callable[..., Any]
-    arguments: tuple[Any, ...]
+    __slots__ = ("arguments", "work")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Callable[..., Any],
+        arguments: tuple[Any, ...],
+    ) -> None:
+        super().__init__(loop)
+        self.work, self.arguments = work, arguments
+
+
+_Outcome = tuple[_Job, Any, BaseException | None]
+
+
+class _Nobody:
+    """Stands where aiosqlite expects a future: who waits is told otherwise."""
+
+    def get_loop(self) -> _Nobody:
+        return self
+
+    def call_soon_threadsafe(self, *_arguments: object) -> None:
+        """Tell nobody."""
+
+
+_NOBODY = _Nobody()
 
 
 class Lane:
@@ -41,9 +66,11 @@ class Lane:
 
     A caller who is cancelled leaves what was asked for: it is done all the same.
 
-    `_execute` and `_conn` are aiosqlite's own way to that thread, the same since its
-    first releases; SQLAlchemy's dialect leans on its inside as well. There is no public
-    one. The range of versions is bounded, and a test watches over the two names.
+    `_tx` and `_conn` are aiosqlite's own way to that thread, the same since its first
+    releases; SQLAlchemy's dialect leans on its inside as well. There is no public one.
+    The range of versions is bounded, and a test watches over the names.
+
+    It is made, used and closed on one event loop.
 
     Args:
         driver: The connection.
@@ -61,63 +88,59 @@ class Lane:
     ) -> None:
         self.driver = driver
         self._one, self._together = one, together
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Job] = deque()
-        self._under_way = 0
         self._is_called = False  # whether the thread will look at what waits
-        self._passes: set[asyncio.Task[None]] = set()
+        self._has_left = False
+        self._answers = Answers(self._go_on)
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Return what `work(connection, *arguments)` returns on the thread."""
-        if self._under_way:
-            job = _Job(asyncio.get_running_loop().create_future(), work, arguments)
-            self._waiting.append(job)
-            if not self._is_called:
-                self._is_called = True
-                passing = asyncio.ensure_future(self._pass())
-                self._passes.add(passing)
-                passing.add_done_callback(self._passes.discard)
-            return await job.result  # type: ignore[no-any-return]
-        connection = self.driver._conn
-        # aiosqlite's thread holds on to what it returned last until it is asked again:
-        # a long history would stay in memory, and the next call would pay to free it.
-        box: list[T] = []
+        job = _Job(self._loop, work, arguments)
+        self._waiting.append(job)
+        if not self._is_called:
+            self._call_thread()
+        return await job  # type: ignore[no-any-return]
 
-        def put() -> None:  # without arguments: aiosqlite writes them to its debug log
-            box.append(work(connection, *arguments))
+    def close(self) -> None:
+        """Give back what it takes to listen to the thread; it can still be asked."""
+        self._answers.close()
 
-        self._under_way += 1
-        try:
-            await self.driver._execute(put)
-        finally:
-            self._under_way -= 1
-        return box.pop()
-
-    async def _pass(self) -> None:
+    def _call_thread(self) -> None:
         """Have the thread do what waits by the time it gets there."""
-        while True:
-            done: list[tuple[_Job, Any, BaseException | None]] = []
+        self._is_called = True
+        driver = self.driver
+        if driver._connection is None or not driver._running:
+            self._is_called = False
+            gone = ValueError("no active connection")
+            while self._waiting:
+                self._loop.call_soon(self._waiting.popleft().give, None, gone)
+            return
+        # Without arguments: aiosqlite writes them to its debug log. And it holds on to
+        # what was returned until it is asked again, so nothing is.
+        driver._tx.put_nowait((_NOBODY, self._pass))
 
-            def work(done: Any = done) -> None:  # no arguments: see `run`
-                self._do(done)
+    def _go_on(self) -> None:
+        if self._has_left:
+            self._has_left = False
+            if self._waiting and not self._is_called:
+                self._call_thread()
 
-            self._under_way += 1
-            try:
-                await self.driver._execute(work)
-            except BaseException as error:
-                self._is_called = False
-                done += [(job, None, error) for job in self._waiting]
-                self._waiting.clear()
-                if not isinstance(error, Exception):
-                    raise
-            finally:
-                self._under_way -= 1
-                for job, value, problem in done:
-                    _settle(job.result, value, problem)
-            if self._is_called or not self._waiting:
-                return
-            self._is_called = True  # there was no time for all of it
+    # -- on the thread -----------------------------------------------------------------
 
-    def _do(self, done: list[tuple[_Job, Any, BaseException | None]]) -> None:
+    def _pass(self) -> None:
+        done: list[_Outcome] = []
+        try:
+            self._do(done)
+        except BaseException as error:  # noqa: BLE001  or they would wait for good
+            self._is_called = False
+            done += [(job, None, error) for job in self._waiting]
+            self._waiting.clear()
+        # for want of time: the loop calls again once it has given the answers
+        self._has_left = bool(self._waiting) and not self._is_called
+        self._answers.send(done)
+
+    def _do(self, done: list[_Outcome]) -> None:
         connection: sqlite3.Connection = self.driver._conn
         self._is_called = False  # who comes from now on calls again
         left = len(self._waiting)
@@ -125,7 +148,7 @@ class Lane:
         while left and (not done or time.perf_counter() < end):
             jobs = [self._waiting.popleft()]
             work = jobs[0].work
-            if work is self._one:
+            if left > 1 and work is self._one:
                 while (
                     len(jobs) < min(left, MOST_TOGETHER)
                     and self._waiting[0].work is self._one
@@ -143,7 +166,7 @@ class Lane:
         self,
         connection: sqlite3.Connection,
         jobs: list[_Job],
-        done: list[tuple[_Job, Any, BaseException | None]],
+        done: list[_Outcome],
     ) -> bool:
         """Do calls together; False if they have to be done one by one."""
         assert self._together is not None  # noqa: S101
@@ -158,21 +181,7 @@ class Lane:
         return True
 
 
-def _outcome(job: _Job, found: Any) -> tuple[_Job, Any, BaseException | None]:
+def _outcome(job: _Job, found: Any) -> _Outcome:
     if isinstance(found, BaseException):
         return job, None, found
     return job, found, None
-
-
-def _settle(
-    result: asyncio.Future[Any], value: Any, problem: BaseException | None
-) -> None:
-    """Tell who waits, unless nobody does any more."""
-    if result.done():
-        return
-    if problem is None:
-        result.set_result(value)
-    elif isinstance(problem, asyncio.CancelledError):
-        result.cancel()
-    else:
-        result.set_exception(problem)

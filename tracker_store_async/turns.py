@@ -14,6 +14,10 @@ from collections import deque
 TURNS_SECONDS_PER_PASS = 0.002
 """Work after which the next turn waits for the loop's next pass."""
 
+NOTED_SECONDS = 0.001
+"""Work after which the next pass is noted. For less there is no need to: it costs one
+more pass of the loop, while a thread may be waiting for the interpreter."""
+
 
 class Turns:
     """Bounds the work done in one pass of the loop; `async with` takes a turn.
@@ -27,11 +31,12 @@ class Turns:
             ...
     """
 
-    __slots__ = ("_spent_seconds", "_started", "_waiting")
+    __slots__ = ("_notes_pass", "_spent_seconds", "_started", "_waiting")
 
     def __init__(self) -> None:
-        self._spent_seconds = 0.0
+        self._spent_seconds = 0.0  # in this pass, or in earlier ones if they had little
         self._started = 0.0
+        self._notes_pass = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -55,10 +60,11 @@ class Turns:
 
     def __exit__(self, *exc_info: object) -> None:
         """Note how long the turn took."""
-        if not self._spent_seconds:
+        self._spent_seconds += time.perf_counter() - self._started
+        counts = self._spent_seconds >= NOTED_SECONDS or self._waiting
+        if counts and not self._notes_pass:
+            self._notes_pass = True
             asyncio.get_running_loop().call_soon(self._start_pass)
-        # Never zero: the end of this pass has been ordered.
-        self._spent_seconds += max(1e-9, time.perf_counter() - self._started)
 
     def owe(self, seconds: float) -> None:
         """Count work that is put off: whoever has this turn does it after the turn."""
@@ -76,7 +82,7 @@ class Turns:
             raise
 
     def _start_pass(self) -> None:
-        self._spent_seconds = 0.0
+        self._spent_seconds, self._notes_pass = 0.0, False
         self._give_turn()
 
     def _give_turn(self) -> None:

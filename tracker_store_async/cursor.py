@@ -140,32 +140,34 @@ class LogCursor:
             version: Number of events stored with them.
             session_start: Position where the latest session starts with them.
         """
-        stored, channel = 0, self.input_channel
+        stored = 0
         for entry, event_id in zip(self.pending, event_ids, strict=False):
             if entry.event_id != event_id:
                 break
             stored += 1
-            channel = _channel_after(entry.event, channel)
         if stored:
+            self.input_channel = self.channel_after(self.pending[:stored])
             last = self.pending[stored - 1].event
             self.ends_with_session_action = is_session_action(last)
-            self.input_channel = channel
             del self.pending[:stored]
         self.by_hand = False
         if self.version is None or version > self.version:
             self.version = version
             self.session_start = session_start
 
-    def channel_after(self, entries: Iterable[PendingEvent]) -> str | None:
+    def channel_after(self, entries: Sequence[PendingEvent]) -> str | None:
         """Return the channel of the latest user message in the latest session.
 
         Args:
             entries: Pending events that are taken for stored, the first ones.
         """
-        channel = self.input_channel
-        for entry in entries:
-            channel = _channel_after(entry.event, channel)
-        return channel
+        for entry in reversed(entries):
+            event = entry.event
+            if isinstance(event, UserUttered):
+                return event.input_channel
+            if event.type_name == SESSION_START:
+                return None
+        return self.input_channel
 
     def hold_as_new(self, events: Iterable[Event]) -> None:
         """Forget the place in the log: these events may all be new where we are now.
@@ -236,18 +238,14 @@ _REVERTING_TYPES = frozenset({"rewind", "undo"})
 SESSION_START = "session_started"
 
 
-def _channel_after(event: Event, channel: str | None) -> str | None:
-    if isinstance(event, UserUttered):
-        return event.input_channel
-    return None if event.type_name == SESSION_START else channel
-
-
 def identify_all(entries: Iterable[PendingEvent]) -> None:
     """Give each event its id that has none yet; see `PendingEvent.identify`."""
     fresh = []
     for entry in entries:
         if entry.event_id is None:
-            entry.event_id = entry.event.event_id
+            event = entry.event
+            # Most have no other fields, and so none that could be an id.
+            entry.event_id = event.event_id if event.__pydantic_extra__ else None
             if entry.event_id is None:
                 fresh.append(entry)
     for entry, event_id in zip(fresh, _random_ids(len(fresh)), strict=True):
@@ -261,9 +259,12 @@ def _random_ids(count: int) -> list[str]:
     takes a third of the time. `getrandom`, unlike `urandom`, keeps the interpreter to
     itself: where another thread works for SQLite it takes 40 us to get it back.
     """
-    found = []
-    bits = b"".join(getrandom(16 * min(16, count - at)) for at in range(0, count, 16))
-    digits = bits.hex()
+    if not count:
+        return []
+    bits = getrandom(16 * min(16, count))  # more than 256 bytes may come in parts
+    while len(bits) < 16 * count:
+        bits += getrandom(min(256, 16 * count - len(bits)))
+    found, digits = [], bits.hex()
     for at in range(0, len(digits), 32):
         each = digits[at : at + 32]
         variant = "89ab"[int(each[16], 16) & 3]

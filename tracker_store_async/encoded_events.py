@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tracker_store_async.events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 
 class EncodedEvents:
@@ -21,10 +21,10 @@ class EncodedEvents:
         events: The events, in order.
     """
 
-    __slots__ = ("_places", "_used")
+    __slots__ = ("_events", "_used")
 
-    def __init__(self, events: Iterable[Event]) -> None:
-        self._places = {id(event): place for place, event in enumerate(events)}
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._events = events
         self._used: list[int] = []
 
     def stand_in(self, event: Event) -> str | None:
@@ -33,11 +33,11 @@ class EncodedEvents:
         Args:
             event: The event.
         """
-        place = self._places.get(id(event))
-        if place is None or type(event).as_dict is not Event.as_dict:
-            return None
-        self._used.append(place)
-        return f"{_SECRET}{len(self._used)}"
+        for place, each in enumerate(self._events):
+            if each is event and type(event).as_dict is Event.as_dict:
+                self._used.append(place)
+                return f"{_SECRET}{len(self._used)}"
+        return None
 
     def put_into(self, text: str, encoded: Sequence[str]) -> str:
         """Return a JSON text with the events' texts in place of what stands for them.

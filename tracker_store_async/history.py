@@ -222,10 +222,9 @@ class ConversationHistory(ConversationState):
             texts: Events that are encoded already; what stands for them is put in
                 their place.
         """
-        return {
-            **take_snapshot(self, texts),
-            "latest_input_channel": self.get_latest_input_channel(),
-        }
+        state = take_snapshot(self, texts)
+        state["latest_input_channel"] = self.get_latest_input_channel()
+        return state
 
     def restore_state(self, snapshot: Mapping[str, Any]) -> None:
         """Take over the state of another tracker; the events stay as they are.

@@ -138,24 +138,27 @@ class LazyEvents(deque["Event"]):
     def latest_channel(self, otherwise: str | None) -> str | None:
         """Return the channel of the last user message; decode only if it is not known.
 
+        Whoever has changed the latest message has changed the event, too.
+
         Args:
             otherwise: What to return if there is no message.
         """
-        self._read_state()
-        is_known = self._channel is not _UNKNOWN and self._undecoded
-        if (
-            self._message is not None
-            and message_key(self._message) != self._message_key
-        ):
-            is_known = False  # the caller has changed it, and so the event
-        end = self._undecoded if is_known else 0
-        if not is_known:
+        message = self._last_message(self._undecoded)
+        if message is None:
+            self._read_state()
+            is_same = message_key(self._message) == self._message_key
+            if self._undecoded and self._channel is not _UNKNOWN and is_same:
+                return self._channel  # type: ignore[no-any-return]
             self.decode()
-        for place in reversed(range(end, len(self))):
+            message = self._last_message(0)
+        return otherwise if message is None else message.input_channel
+
+    def _last_message(self, start: int) -> UserUttered | None:
+        for place in reversed(range(start, len(self))):
             event = _get(self, place)
             if isinstance(event, UserUttered):
-                return event.input_channel
-        return self._channel if is_known else otherwise
+                return event
+        return None
 
     @property
     def stored(self) -> tuple[int, Sequence[str | bytes]]:

@@ -46,8 +46,10 @@ def listens_after(action: Any) -> bool:
     return bool((action.action_name or action.action_text) == _LISTEN)
 
 
-def message_key(message: UserUttered) -> tuple[Any, ...]:
-    """Return what tells a message from others."""
+def message_key(message: UserUttered | None) -> tuple[Any, ...] | None:
+    """Return what tells a message from others; None if there is none."""
+    if message is None:
+        return None
     return (
         message.timestamp,
         message.text,

@@ -30,7 +30,7 @@ from tracker_store_async.unsaved import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from tracker_store_async.cursor import LogCursor
     from tracker_store_async.events import Event
@@ -68,7 +68,7 @@ class Saver:
         Raises:
             InvalidInputError: It is not a tracker, or cannot be stored.
         """
-        return SaveTurn(check_tracker(tracker))
+        return SaveTurn(check_tracker(tracker), self._store._loop)
 
     async def save(self, tracker: DialogueStateTracker, *, rebase: bool) -> None:
         """Publish and append the tracker's unsaved events.
@@ -80,7 +80,10 @@ class Saver:
         Raises:
             ConcurrentSaveError: Another writer appended and `rebase` is False.
         """
-        async with self.turn(tracker):
+        turn = self.turn(tracker)
+        if tracker._save_under_way is not None:
+            await turn.wait()
+        with turn:
             await self._save_in_turn(tracker, rebase=rebase)
 
     async def save_refused(
@@ -131,7 +134,14 @@ class Saver:
         if not cursor.pending and not names_user(tracker):
             return None
         batch = await self.encode(tracker)
-        outbox = await self._publish_or_collect(tracker, batch.rows)
+        outbox: Sequence[OutboxEntry] = ()
+        if store.outbox:  # published once it is stored
+            with_bodies, publisher = store._stores_message_bodies, store._publisher
+            outbox = outbox_entries(
+                tracker, publisher, batch.rows, with_bodies=with_bodies
+            )
+        elif store._publisher is not None:
+            await self.publish(tracker, batch.rows)
         now = store._now()
         request = Append(
             sender_id=tracker.sender_id,
@@ -169,24 +179,12 @@ class Saver:
         )
         await observed(store, "publish", publishing, tracker.sender_id)
 
-    async def _publish_or_collect(
-        self, tracker: DialogueStateTracker, rows: Sequence[NewRow]
-    ) -> Sequence[OutboxEntry]:
-        """Publish, or return what is to be stored with the append and published then.
-
-        The second where the store has an outbox.
-        """
-        store = self._store
-        if not store.outbox:
-            await self.publish(tracker, rows)
-            return ()
-        bodies = store._stores_message_bodies
-        return outbox_entries(tracker, store._publisher, rows, with_bodies=bodies)
-
-    async def _append(self, request: Append) -> bool:
+    def _append(self, request: Append) -> Awaitable[bool]:
         store = self._store
         appending = store._append(request)
-        return await observed(store, "append", appending, request.sender_id, (request,))
+        if store._observer is None:
+            return appending
+        return observed(store, "append", appending, request.sender_id, (request,))
 
     def confirm(self, tracker: DialogueStateTracker, prepared: Prepared) -> None:
         """Note that what was prepared is stored."""
@@ -194,7 +192,8 @@ class Saver:
         batch, request = prepared
         if request.outbox and store._relay is not None:
             store._relay.wake()
-        cursor.confirm(batch.event_ids, request.new_version, batch.session_start)
+        ids = [row.event_id for row in batch.rows]
+        cursor.confirm(ids, request.new_version, batch.session_start)
         cursor.store, cursor.sender_id = store, tracker.sender_id
         cursor.user_id = tracker.user_id or cursor.user_id
         tracker.keep_assigned_slots()
@@ -216,11 +215,11 @@ class Saver:
             await turns.wait()
         with turns:
             # As of this moment: the tracker may be updated while others have a turn.
-            pending = list(tracker._log.pending)
+            later = tracker._log.pending[EVENTS_PER_TURN:]
             batch = encode_batch(tracker, most_rows=EVENTS_PER_TURN)
-        for offset in range(EVENTS_PER_TURN, len(pending), EVENTS_PER_TURN):
+        for offset in range(0, len(later), EVENTS_PER_TURN):
             async with store._loop_turns:
-                batch.rows.extend(encoded_rows(pending[offset:][:EVENTS_PER_TURN]))
+                batch.rows.extend(encoded_rows(later[offset:][:EVENTS_PER_TURN]))
         store._check_size(tracker.sender_id, batch.rows, batch.snapshot)
         return batch
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 SNAPSHOT_FORMAT = 1
 """Format of the state snapshots that this version writes and understands."""
 
+_LARGEST = sys.float_info.max
 _new: Any = tuple.__new__  # without the method that a NamedTuple has for it
 SerializationType = TypeVar("SerializationType")
 
@@ -119,22 +121,20 @@ def row_of(event: Event, event_id: str, fields: dict[str, Any], data: str) -> Ne
         data: The text of that.
     """
     # Not an attribute of the event: pydantic takes 3 us to say that there is none.
-    parse_data = fields.get("parse_data")
-    intent = parse_data.get("intent") if isinstance(parse_data, dict) else None
-    intent_name = intent.get("name") if isinstance(intent, dict) else None
+    intent_name = None
+    if "parse_data" in fields and isinstance(fields["parse_data"], dict):
+        intent = fields["parse_data"].get("intent")
+        name = intent.get("name") if isinstance(intent, dict) else None
+        intent_name = None if name is None else _text_or_none(name)
     action_name = fields.get("name")
+    if action_name is not None:
+        action_name = _text_or_none(action_name)
     timestamp = event.timestamp
-    row: NewRow = _new(
-        NewRow,
-        (
-            event_id,
-            data,
-            event.type_name,
-            float(timestamp) if _is_finite_number(timestamp) else None,
-            None if intent_name is None else _text_or_none(intent_name),
-            None if action_name is None else _text_or_none(action_name),
-        ),
-    )
+    # of a float that is a number and finite, no function has to find that out
+    if type(timestamp) is not float or not -_LARGEST <= timestamp <= _LARGEST:
+        timestamp = float(timestamp) if _is_finite_number(timestamp) else None  # type: ignore[assignment]
+    values = event_id, data, event.type_name, timestamp, intent_name, action_name
+    row: NewRow = _new(NewRow, values)
     return row
 
 

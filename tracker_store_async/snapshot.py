@@ -46,7 +46,9 @@ def take_snapshot(
         "paused": state._paused,
         "followup_action": state.followup_action,
         "latest_action": dict(state.latest_action or {}),
-        "active_loop": _loop_data(state.active_loop, state.latest_message),
+        "active_loop": None
+        if state.active_loop is None
+        else _loop_data(state.active_loop, state.latest_message),
         "latest_message": _message_data(state.latest_message, texts),
         "latest_bot_utterance": _event_data(state.latest_bot_utterance, texts),
         "loop_names": sorted(state._loop_names),
@@ -126,11 +128,7 @@ def copy_message(message: UserUttered) -> UserUttered:
     return other
 
 
-def _loop_data(
-    loop: TrackerActiveLoop | None, message: UserUttered | None
-) -> dict[str, Any] | None:
-    if loop is None:
-        return None
+def _loop_data(loop: TrackerActiveLoop, message: UserUttered | None) -> dict[str, Any]:
     data: dict[str, Any] = {
         "name": loop.name,
         "is_interrupted": loop.is_interrupted,

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 from tracker_store_async import errors
@@ -324,7 +325,8 @@ class TrackerStore(Lifecycle, Protocol):
             StoreUnavailableError: The storage cannot be reached; the append may have
                 landed, and saving again is safe.
         """
-        await self._ensure_open()
+        if self._loop is not get_running_loop():
+            await self._ensure_open()
         saving = self._saver.save(tracker, rebase=self.on_conflict == "rebase")
         await observed(self, "save", saving, getattr(tracker, "sender_id", None))
 
@@ -544,7 +546,8 @@ class TrackerStore(Lifecycle, Protocol):
         self, sender_id: str, *, start: int | None, last: int | None, ids: bool = True
     ) -> StoredConversation | None:
         check_sender_id(sender_id)
-        await self._ensure_open()
+        if self._loop is not get_running_loop():
+            await self._ensure_open()
         reading = self._read(Read(sender_id, self._now(), start, last, ids=ids))
         return await observed(self, "read", reading, sender_id)
 

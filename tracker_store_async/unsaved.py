@@ -13,7 +13,7 @@ from tracker_store_async.cursor import (
     is_session_action,
 )
 from tracker_store_async.encoded_events import EncodedEvents
-from tracker_store_async.events.codec import fields_of
+from tracker_store_async.events.codec import all_fields_of
 from tracker_store_async.events.json_values import encode_all_fast
 from tracker_store_async.serialization import (
     encode_row,
@@ -38,11 +38,6 @@ class Batch:
     rows: list[NewRow]
     session_start: int
     snapshot: str
-
-    @property
-    def event_ids(self) -> list[str]:
-        """The ids of the events in it, in order."""
-        return [row.event_id for row in self.rows]
 
 
 def names_user(tracker: DialogueStateTracker, *, begins: bool = False) -> bool:
@@ -75,7 +70,7 @@ def encode_batch(
     session_start = session_start_after(cursor, count)
     pending = cursor.pending[:most_rows]
     events = [entry.event for entry in pending]
-    values = [fields_of(event) for event in events]
+    values = all_fields_of(events)
     texts = EncodedEvents(events)
     state = session_state(tracker, session_start, texts)
     encoded = encode_all_fast(

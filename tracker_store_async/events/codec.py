@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
@@ -15,6 +15,9 @@ from tracker_store_async.events.base import (
     builder_of,
 )
 from tracker_store_async.events.json_values import encode_fast, encode_with_care
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def decode_event(data: str | bytes) -> Event:
@@ -78,6 +81,15 @@ def fields_of(event: Event) -> dict[str, Any]:
     """Return the JSON object of an event, to be encoded at once and not changed."""
     own = type(event).as_dict is Event.as_dict
     return event.shared_dict() if own else event.as_dict()
+
+
+def all_fields_of(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """Return what `fields_of` does of several events."""
+    own = Event.as_dict
+    return [
+        event.shared_dict() if type(event).as_dict is own else event.as_dict()
+        for event in events
+    ]
 
 
 def encode_fields(event: Event, fields: dict[str, Any]) -> str:

@@ -30,19 +30,22 @@ def event_values(append: Append) -> list[dict[str, Any]]:
 
 def event_tuples(append: Append) -> list[tuple[Any, ...]]:
     """Return the rows that an append inserts, as tuples in the order of `INSERTED`."""
-    return [
-        (
-            append.sender_id,
-            position,
-            row.event_id,
-            row.data,
-            column_text(row.type_name),
-            column_time(row.timestamp),
-            column_text(row.intent_name),
-            column_text(row.action_name),
-        )
-        for position, row in enumerate(append.rows, append.position)
-    ]
+    sender_id, found = append.sender_id, []
+    columns: tuple[Any, ...]
+    for position, row in enumerate(append.rows, append.position):
+        event_id, data, type_name, timestamp, intent_name, action_name = row
+        names = f"{type_name}{intent_name or ''}{action_name or ''}"
+        if _fits(names) and (timestamp is None or math.isfinite(timestamp)):
+            columns = type_name, timestamp, intent_name, action_name
+        else:  # one of them does not
+            columns = (
+                column_text(type_name),
+                column_time(timestamp),
+                column_text(intent_name),
+                column_text(action_name),
+            )
+        found.append((sender_id, position, event_id, data, *columns))
+    return found
 
 
 INSERTED = (
@@ -72,15 +75,17 @@ def changed_content(rewrite: Rewrite) -> list[tuple[int, dict[str, Any]]]:
     ]
 
 
+def _fits(text: str) -> bool:
+    return len(text) <= COLUMN_LENGTH and text.isprintable() and text.isascii()
+
+
 def column_text(text: str | None) -> str | None:
     """Return a derived text as its column can hold it: the event's JSON has the rest.
 
     It is cut to the width of the column, and what no database can store (NUL, half of a
     surrogate pair) is replaced.
     """
-    if text is None or (
-        len(text) <= COLUMN_LENGTH and text.isprintable() and text.isascii()
-    ):
+    if text is None or _fits(text):
         return text
     text = text[:COLUMN_LENGTH]
     if "\0" in text:

@@ -145,6 +145,21 @@ async def test_who_waits_keeps_its_own_context() -> None:
     assert name.get() == "nobody"
 
 
+async def test_an_empty_context_is_one_too() -> None:
+    name = contextvars.ContextVar("name", default="nobody")
+    given, empty = answer(), contextvars.Context()
+
+    async def wait() -> None:
+        await given
+        name.set("ours")
+
+    task = asyncio.get_running_loop().create_task(wait(), context=empty)
+    await asyncio.sleep(0)
+    await give(given, None)
+    await task
+    assert empty.get(name) == "ours"
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
 async def test_an_eager_task_waits_too() -> None:
     given = answer()

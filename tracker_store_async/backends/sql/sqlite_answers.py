@@ -79,7 +79,8 @@ class Answer:
         self, resume: Resume, *, context: Context | None = None
     ) -> None:
         """Note how who waits goes on."""
-        self._resume, self._context = resume, context or copy_context()
+        self._resume = resume
+        self._context = copy_context() if context is None else context
 
     def result(self) -> Any:
         """Return or raise the answer."""

@@ -134,8 +134,8 @@ class Lane:
             self._do(done)
         except BaseException as error:  # noqa: BLE001  or they would wait for good
             self._is_called = False
-            done += [(job, None, error) for job in self._waiting]
-            self._waiting.clear()
+            while self._waiting:  # one by one: more may come meanwhile
+                done.append((self._waiting.popleft(), None, error))
         # for want of time: the loop calls again once it has given the answers
         self._has_left = bool(self._waiting) and not self._is_called
         self._answers.send(done)

@@ -276,3 +276,21 @@ async def test_what_fails_together_is_said_to_all_who_wait(
             return_exceptions=True,
         )
     assert {type(each) for each in found} == {MemoryError}
+
+
+async def test_a_pass_that_fails_is_said_to_all_who_wait(
+    store: SQLTrackerStore,
+) -> None:
+    lane: Any = store._opened._writer  # type: ignore[union-attr]
+
+    def fail(_: Any) -> None:
+        raise MemoryError
+
+    async with asyncio.timeout(20), held(lane):
+        waiting = [asyncio.ensure_future(lane.run(str)) for _ in range(3)]
+        await asyncio.sleep(0)
+        lane._do = fail
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        del lane._do
+    assert {type(each) for each in found} == {MemoryError}
+    assert await lane.run(lambda _: 7) == 7

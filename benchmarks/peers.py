@@ -247,12 +247,12 @@ def main() -> None:
         "--events", nargs="+", type=arguments.positive, default=sizes, help="stored"
     )
     parser.add_argument(
-        "--repetitions", type=arguments.positive, default=36, help="turns a cell"
+        "--repetitions", type=arguments.positive, default=24, help="turns a cell"
     )
     parser.add_argument(
         "--in-a-row",
         type=arguments.positive,
-        default=12,
+        default=4,
         help="turns that a contestant takes, on different conversations, before the "
         "next one does: with 1 each begins with the others' code and data in the "
         "processor's caches",

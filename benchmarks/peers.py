@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import random
 import statistics
 import sys
 from pathlib import Path
@@ -112,13 +113,15 @@ async def take_turns(
         for name in ready.workers
     }
     starts = range(0, repetitions, in_a_row)
+    # Not the same order again and again: what a contestant leaves behind, in the caches
+    # and on the disk, would always meet the same next one.
+    shuffled = random.Random(1)
     for place, first in enumerate([-WARM_UP_TURNS, *starts]):
         numbers = range(first, min(repetitions, first + in_a_row) if place else 0)
         say(f"turn {numbers.stop} of {repetitions}")
         for size in sizes:
             order = list(ready.workers.values())
-            turned = place % len(order) if order else 0
-            for worker in order[turned:] + order[:turned]:
+            for worker in shuffled.sample(order, len(order)):
                 ids = worker.ids(str(size), counts[size])
                 try:
                     found = [

@@ -13,7 +13,6 @@ import pytest
 from tests.sql_databases import append, ids, read
 from tracker_store_async import SQLTrackerStore, errors
 from tracker_store_async.backends.sql import sqlite, sqlite_lane
-from tracker_store_async.backends.sql.sqlite_reading import read_one
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -159,7 +158,9 @@ async def test_reads_that_wait_are_one_hop_in_their_order(
         await store._append(append(0, number + 1, sender_id=f"s{number}"))
     async with held(operations._reader) as told:
         reads = (
-            operations._reader.run(read_one, read(sender_id=f"s{number}"))
+            operations._reader.run(
+                operations._reading.one, read(sender_id=f"s{number}")
+            )
             for number in range(5)
         )
         found = await asyncio.gather(*reads)

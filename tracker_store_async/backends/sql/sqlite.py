@@ -15,6 +15,7 @@ from collections import deque
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import asdict
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.pool import StaticPool
@@ -27,10 +28,9 @@ from tracker_store_async.backends.sql.sqlite_lane import Lane
 from tracker_store_async.backends.sql.sqlite_log import grow_log
 from tracker_store_async.backends.sql.sqlite_reading import (
     SHORT_READ_ROWS,
+    Reading,
     TooManyRowsError,
     Transaction,
-    read_many,
-    read_one,
 )
 from tracker_store_async.backends.sql.sqlite_rewriting import is_same, rewrite_within
 from tracker_store_async.rows import ConversationSummary
@@ -91,6 +91,7 @@ class SqliteOperations:
         self._lanes: list[Lane] = []
         self._writer: Lane
         self._reader: Lane
+        self._reading: Reading
         # one object each, by which the lane knows them
         self._append_one = self._append_here
         self._append_together = self._append_all_here
@@ -106,6 +107,7 @@ class SqliteOperations:
             # A database in memory belongs to the one connection that made it.
             if not isinstance(self.engine.pool, StaticPool):
                 self._reader = await self._take()
+            self._reading = await self._reader.run(Reading.of)
         except BaseException:
             await self.close()
             raise
@@ -132,6 +134,7 @@ class SqliteOperations:
         self._pooled.append(pooled)
         lane = Lane(pooled.driver_connection, *together)
         self._lanes.append(lane)
+        await lane.run(_read_forwards)
         if self._set_modes:
             await lane.run(_set_modes)
         return lane
@@ -139,7 +142,9 @@ class SqliteOperations:
     async def append(self, append: Append) -> bool:
         """Store everything if the version is the expected one; False if it is not."""
         self._writes.append(None)
-        return await self._writer.run(self._append_one, append, self.outbox is not None)
+        with_outbox = self.outbox is not None
+        landed: bool = await self._writer.ask(self._append_one, append, with_outbox)
+        return landed
 
     def _append_here(
         self, conn: sqlite3.Connection, append: Append, with_outbox: bool
@@ -189,16 +194,16 @@ class SqliteOperations:
         """
         if not self._writes and read.sender_id not in self._long:
             try:
-                return await self._writer.run(read_one, read, SHORT_READ_ROWS)
+                return await self._writer.run(self._reading.one, read, SHORT_READ_ROWS)
             except TooManyRowsError:  # a save would have to wait for it
                 self._long[read.sender_id] = None
                 if len(self._long) > MOST_LONG:
                     del self._long[next(iter(self._long))]
-        return await self._reader.run(read_one, read)
+        return await self._reader.run(self._reading.one, read)
 
     async def read_many(self, reads: Sequence[Read]) -> list[StoredConversation | None]:
         """Do several reads in one hop to the thread."""
-        return await self._reader.run(read_many, reads)
+        return await self._reader.run(self._reading.many, reads)
 
     async def delete(
         self,
@@ -239,6 +244,12 @@ class SqliteOperations:
     async def server_version(self) -> str:
         """Return the version of the SQLite library, after a read from the file."""
         return await self._reader.run(_version)
+
+
+def _read_forwards(conn: sqlite3.Connection) -> None:
+    # SQLite's default. The other way round is for tests of who relies on an order that
+    # no ORDER BY asks for, as `sqlite_reading` does.
+    conn.execute("PRAGMA reverse_unordered_selects = OFF")
 
 
 def _set_modes(conn: sqlite3.Connection) -> None:
@@ -292,10 +303,17 @@ def _append_within(conn: sqlite3.Connection, append: Append, with_outbox: bool) 
     else:
         is_mine = _begin(conn, append, with_outbox)
     if is_mine:
-        conn.executemany(sql.INSERT_EVENT, event_tuples(append))
+        _insert(conn, event_tuples(append))
         if append.outbox:
             conn.executemany(sql.INSERT_MESSAGE, outbox_values(append))
     return is_mine
+
+
+def _insert(conn: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+    # Several in a step, as `sqlite_reading` says of reading.
+    for at in range(0, len(rows), sql.MOST_ROWS):
+        some = rows[at : at + sql.MOST_ROWS]
+        conn.execute(sql.INSERT_EVENTS[len(some) - 1], tuple(chain.from_iterable(some)))
 
 
 def _advance(conn: sqlite3.Connection, append: Append) -> bool:

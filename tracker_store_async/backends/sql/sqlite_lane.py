@@ -96,11 +96,15 @@ class Lane:
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Return what `work(connection, *arguments)` returns on the thread."""
+        return await self.ask(work, *arguments)  # type: ignore[no-any-return]
+
+    def ask(self, work: Callable[..., T], *arguments: Any) -> Answer:
+        """Do what `run` does; what it returns is awaited at once, and once."""
         job = _Job(self._loop, work, arguments)
         self._waiting.append(job)
         if not self._is_called:
             self._call_thread()
-        return await job  # type: ignore[no-any-return]
+        return job
 
     def close(self) -> None:
         """Give back what it takes to listen to the thread; it can still be asked."""

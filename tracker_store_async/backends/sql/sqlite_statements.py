@@ -20,11 +20,19 @@ INSERT INTO conversations (sender_id, version, first_position, session_start, sn
 VALUES (:sender_id, :version, :position, :session_start, :snapshot, :begun_at, :stamp,
     :expires_at, :user_id)
 """
-INSERT_EVENT = """
+_INSERT_EVENTS = """
 INSERT INTO events (sender_id, position, event_id, data, type_name, timestamp,
     intent_name, action_name)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+VALUES """
+MOST_ROWS = 16
+"""Most rows of one INSERT: each number of rows is a statement that is kept prepared."""
+
+INSERT_EVENTS = [
+    _INSERT_EVENTS + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * count)
+    for count in range(1, MOST_ROWS + 1)
+]
+"""The statements that insert one row, two rows, and so on."""
+
 INSERT_MESSAGE = """
 INSERT INTO outbox (sender_id, position, message_id, body)
 VALUES (:sender_id, :position, :message_id, :body)

@@ -341,7 +341,8 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
             self._operations.check_size(sender_id, rows, snapshot)
 
     async def _append(self, append: Append) -> bool:
-        return await self._bounded(self._opened.append(append))
+        with self._translated:  # `_bounded` without a frame of its own
+            return await self._deadlines.bound(self._opened.append(append))
 
     async def _append_many(
         self, appends: Sequence[Append]
@@ -357,7 +358,8 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
         return list(answers)
 
     async def _read(self, read: Read) -> StoredConversation | None:
-        return await self._bounded(self._opened.read(read))
+        with self._translated:
+            return await self._deadlines.bound(self._opened.read(read))
 
     async def _read_many(
         self, reads: Sequence[Read]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from tracker_store_async.events import UserUttered
+from tracker_store_async.applied import kind_of
 
 try:
     from os import getrandom
@@ -18,7 +18,7 @@ except (ImportError, OSError):  # another system than Linux, or a very old one
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tracker_store_async.events import Event
+    from tracker_store_async.events import Event, UserUttered
     from tracker_store_async.unread_state import UnreadState
 
 
@@ -163,8 +163,8 @@ class LogCursor:
         """
         for entry in reversed(entries):
             event = entry.event
-            if isinstance(event, UserUttered):
-                return event.input_channel
+            if kind_of(event) == "user":
+                return cast("UserUttered", event).input_channel
             if event.type_name == SESSION_START:
                 return None
         return self.input_channel
@@ -264,14 +264,16 @@ def _random_ids(count: int) -> list[str]:
     bits = getrandom(16 * min(16, count))  # more than 256 bytes may come in parts
     while len(bits) < 16 * count:
         bits += getrandom(min(256, 16 * count - len(bits)))
-    found, digits = [], bits.hex()
-    for at in range(0, len(digits), 32):
-        each = digits[at : at + 32]
-        variant = "89ab"[int(each[16], 16) & 3]
-        found.append(
-            f"{each[:8]}-{each[8:12]}-4{each[13:16]}-{variant}{each[17:20]}-{each[20:]}"
-        )
-    return found
+    digits = bits.hex()
+    return [
+        f"{digits[at : at + 8]}-{digits[at + 8 : at + 12]}-4{digits[at + 13 : at + 16]}"
+        f"-{_VARIANTS[digits[at + 16]]}{digits[at + 17 : at + 20]}"
+        f"-{digits[at + 20 : at + 32]}"
+        for at in range(0, len(digits), 32)
+    ]
+
+
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def is_session_action(event: Event) -> bool:

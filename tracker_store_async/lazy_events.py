@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice, repeat
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast, overload
 
 from tracker_store_async import errors
 from tracker_store_async.applied import kind_of
@@ -156,8 +156,8 @@ class LazyEvents(deque["Event"]):
     def _last_message(self, start: int) -> UserUttered | None:
         for place in reversed(range(start, len(self))):
             event = _get(self, place)
-            if isinstance(event, UserUttered):
-                return event
+            if event is not None and kind_of(event) == "user":
+                return cast("UserUttered", event)
         return None
 
     @property

@@ -133,7 +133,7 @@ class Saver:
             cursor = tracker._log
         if not cursor.pending and not names_user(tracker):
             return None
-        batch = await self.encode(tracker)
+        batch = self._encode_at_once(tracker) or await self.encode(tracker)
         outbox: Sequence[OutboxEntry] = ()
         if store.outbox:  # published once it is stored
             with_bodies, publisher = store._stores_message_bodies, store._publisher
@@ -199,6 +199,17 @@ class Saver:
         tracker.keep_assigned_slots()
         if not batch.version and store._tells_logs_apart:
             cursor.created_at = request.now
+
+    def _encode_at_once(self, tracker: DialogueStateTracker) -> Batch | None:
+        """Do what `encode` does, or return None if others have their turn first."""
+        store = self._store
+        turns = store._loop_turns
+        if turns.are_over or len(tracker._log.pending) > EVENTS_PER_TURN:
+            return None
+        with turns:
+            batch = encode_batch(tracker)
+        store._check_size(tracker.sender_id, batch.rows, batch.snapshot)
+        return batch
 
     async def encode(self, tracker: DialogueStateTracker) -> Batch:
         """Encode the unsaved events and the state after them; nothing is written yet.

@@ -127,7 +127,10 @@ def row_of(event: Event, event_id: str, fields: dict[str, Any], data: str) -> Ne
         name = intent.get("name") if isinstance(intent, dict) else None
         intent_name = None if name is None else _text_or_none(name)
     action_name = fields.get("name")
-    if action_name is not None:
+    # most are names, for which no function has to be called
+    if action_name is not None and not (
+        type(action_name) is str and action_name.isidentifier()
+    ):
         action_name = _text_or_none(action_name)
     timestamp = event.timestamp
     # of a float that is a number and finite, no function has to find that out

@@ -70,12 +70,12 @@ def encode_batch(
     session_start = session_start_after(cursor, count)
     pending = cursor.pending[:most_rows]
     events = [entry.event for entry in pending]
-    values = all_fields_of(events)
+    values, doubtful = all_fields_of(events)
     texts = EncodedEvents(events)
     state = session_state(tracker, session_start, texts)
-    encoded = encode_all_fast(
-        [*values, snapshot_of(state, version + count, session_start)]
-    )
+    doubtful.append(state)
+    snapshot_fields = snapshot_of(state, version + count, session_start)
+    encoded = encode_all_fast([*values, snapshot_fields], doubtful)
     if encoded is None:
         return _encoded_with_care(tracker, most_rows)
     identify_all(pending)

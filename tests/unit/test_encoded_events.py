@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
 import pytest
 
 from benchmarks import workload
-from tracker_store_async import DialogueStateTracker
+from tracker_store_async import DialogueStateTracker, errors
 from tracker_store_async.encoded_events import EncodedEvents
 from tracker_store_async.events import (
+    ActiveLoop,
     BotUttered,
     EntitiesAdded,
     Event,
+    FollowupAction,
     SlotSet,
     UserUttered,
     event_from_dict,
@@ -18,6 +24,9 @@ from tracker_store_async.events import (
 from tracker_store_async.serialization import encode_row, encode_snapshot
 from tracker_store_async.slots import AnySlot, AnySlotDict
 from tracker_store_async.unsaved import encode_batch, session_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENTITY = {"entity": "x", "value": "y"}
 
@@ -67,3 +76,78 @@ def test_a_row_has_the_columns_that_its_json_has() -> None:
 
 def test_a_slot_that_comes_into_being_is_like_any_other() -> None:
     assert vars(AnySlotDict()["a"]) == vars(AnySlot("a"))
+
+
+class Named(Event):
+    """Has the name of its type from itself."""
+
+    @property
+    def type_name(self) -> str:  # type: ignore[override]
+        return "named"
+
+
+class Further(SlotSet):
+    """Writes more than its table says."""
+
+    def _fields(self) -> dict[str, object]:
+        return {**super()._fields(), "more": 1}
+
+
+class Written(BotUttered):
+    """Writes itself in another way altogether."""
+
+    def as_dict(self) -> dict[str, object]:
+        return {"event": "bot", "text": "else"}
+
+
+EVENTS = [
+    *(event_from_dict(fields) for fields in workload.turn(1)),
+    event_from_dict({"event": "slot", "name": "a", "value": [1], "more": {"b": 2}}),
+    event_from_dict({"event": "odd", "timestamp": "yesterday", "name": None}),
+    event_from_dict({"event": "action", "name": "x", "timestamp": [1]}),
+    BotUttered("hi", {"a": [1]}, {"b": {}}),
+    ActiveLoop(None),
+    FollowupAction("x", timestamp=1),
+    Named(1.0),
+    Further("a", 1, 2.0, {"a": 1}),
+    Written("hi"),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_event_is_written_as_it_says_itself(event: Event) -> None:
+    tracker = DialogueStateTracker("alice")
+    tracker.update(event)
+    (row,) = encode_batch(tracker).rows
+    assert json.loads(row.data) == event.as_dict()
+    assert list(json.loads(row.data)) == list(event.as_dict())
+    assert row == encode_row(event, row.event_id)
+
+
+def at_attribute(event: SlotSet, value: object) -> None:
+    event.value = value
+
+
+def at_metadata(event: SlotSet, value: object) -> None:
+    event.metadata = {"a": [value]}
+
+
+def at_timestamp(event: SlotSet, value: object) -> None:
+    event.timestamp = value  # type: ignore[assignment]
+
+
+def at_extra(event: SlotSet, value: object) -> None:
+    event.note = value  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("put", [at_attribute, at_metadata, at_timestamp, at_extra])
+@pytest.mark.parametrize("value", [{1}, datetime(2020, 1, 1, tzinfo=UTC), b"x"])
+def test_what_json_cannot_hold_is_found_wherever_it_is(
+    put: Callable[[SlotSet, object], None], value: object
+) -> None:
+    tracker = DialogueStateTracker("alice")
+    event = SlotSet("a", 1)
+    put(event, value)
+    tracker.update(event)
+    with pytest.raises(errors.EventSerialisationError, match="cannot be written"):
+        encode_batch(tracker)

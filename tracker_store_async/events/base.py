@@ -97,6 +97,8 @@ class Event(BaseModel):
     # the fields of the JSON, in Rasa's order, and the attributes that they hold
     _written: ClassVar[tuple[tuple[str, str], ...]] = ()
     _loads_as: ClassVar[type[Event] | None] = None  # another class, for old names
+    # whether `_written` alone says what the JSON holds: no method is another one
+    _is_as_written: ClassVar[bool] = False
 
     timestamp: float
     metadata: dict[str, Any]
@@ -140,6 +142,12 @@ class Event(BaseModel):
         """Enter the class in the tables of types; the first of a name stays."""
         super().__pydantic_init_subclass__(**kwargs)
         cls._own_fields = set(cls.model_fields)
+        cls._is_as_written = (
+            cls.as_dict is Event.as_dict
+            and cls.shared_dict is Event.shared_dict
+            and cls._fields is Event._fields
+            and isinstance(cls.type_name, str)
+        )
         name = cls.type_name
         if isinstance(name, str) and name not in EVENT_CLASSES and name != "event":
             EVENT_CLASSES[name] = cls

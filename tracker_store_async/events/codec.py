@@ -14,7 +14,11 @@ from tracker_store_async.events.base import (
     build_unknown,
     builder_of,
 )
-from tracker_store_async.events.json_values import encode_fast, encode_with_care
+from tracker_store_async.events.json_values import (
+    JSON_ATOMS,
+    encode_fast,
+    encode_with_care,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,13 +87,34 @@ def fields_of(event: Event) -> dict[str, Any]:
     return event.shared_dict() if own else event.as_dict()
 
 
-def all_fields_of(events: Iterable[Event]) -> list[dict[str, Any]]:
-    """Return what `fields_of` does of several events."""
-    own = Event.as_dict
-    return [
-        event.shared_dict() if type(event).as_dict is own else event.as_dict()
-        for event in events
-    ]
+def all_fields_of(events: Iterable[Event]) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Return what `fields_of` does of several events, and the values to be looked at.
+
+    Who encodes them has to look whether JSON can hold these values; of the others, and
+    of the keys beside them, it is known by now.
+    """
+    found: list[dict[str, Any]] = []
+    doubtful: list[Any] = []
+    for event in events:
+        kind = type(event)
+        if not kind._is_as_written or event.__pydantic_extra__:
+            fields = fields_of(event)
+            doubtful.append(fields)
+        else:  # as `Event._fields` does it
+            held = event.__dict__
+            timestamp, metadata = held["timestamp"], held["metadata"]
+            fields = {"event": kind.type_name, "timestamp": timestamp}
+            if type(timestamp) is not float:
+                doubtful.append(timestamp)
+            if metadata:
+                fields["metadata"] = metadata
+                doubtful.append(metadata)
+            for name, attribute in kind._written:
+                fields[name] = value = held[attribute]
+                if type(value) not in JSON_ATOMS:
+                    doubtful.append(value)
+        found.append(fields)
+    return found, doubtful
 
 
 def encode_fields(event: Event, fields: dict[str, Any]) -> str:

@@ -92,16 +92,17 @@ def encode_fast(value: Any) -> str | None:
     return text
 
 
-def encode_all_fast(values: list[Any]) -> list[str] | None:
+def encode_all_fast(values: list[Any], doubtful: list[Any]) -> list[str] | None:
     """Encode several values at once, each as `encode_fast` does; None if one is not.
 
     Args:
         values: What to encode: one value or more.
+        doubtful: What of it may be of other types than JSON's own.
     """
     apart = [_APART] * (2 * len(values) - 1)
     apart[::2] = values
     try:
-        if not _is_plain(values):
+        if not _is_plain(doubtful):
             return None
         text = to_json(apart, inf_nan_mode="constants").decode()
     except (ValueError, RecursionError):

@@ -99,7 +99,7 @@ async def _continued_tracker(
     first, rows = events.stored
     end = first + len(rows)
     start = position_after(rows, end)
-    stored = await store._fetch(since.sender_id, start=start, last=None)
+    stored = await store._fetch(since.sender_id, start=start, last=None, ids=False)
     if stored is None or stored.created_at != cursor.created_at:
         return None
     stored = rest_after(rows, end, stored)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.sql_databases import append, ids, read
+from tests.sql_databases import NOW, append, ids, read
 from tracker_store_async import SQLTrackerStore, errors
 from tracker_store_async.backends.sql import sqlite, sqlite_lane
 
@@ -295,3 +295,33 @@ async def test_a_pass_that_fails_is_said_to_all_who_wait(
         del lane._do
     assert {type(each) for each in found} == {MemoryError}
     assert await lane.run(lambda _: 7) == 7
+
+
+async def test_appends_together_insert_their_rows_together(
+    store: SQLTrackerStore,
+) -> None:
+    operations: Any = store._opened
+    names = [f"s{number}" for number in range(6)]
+    for name in names:
+        assert await store._append(append(0, sender_id=name))
+    told: list[str] = []
+    operations._writer.driver._conn.set_trace_callback(
+        lambda said: told.append(said.strip())
+    )
+    appends = [append(3, sender_id=name) for name in names]
+    appends.insert(3, append(2, sender_id="s3"))  # it is refused, and changes nothing
+    landed = await operations.append_many(appends)
+    assert landed == [True, True, True, False, True, True, True]
+    assert count_of(told, "INSERT INTO events") == 2  # of 16 rows, and of two
+    for name in names:
+        found = await store._read(read(sender_id=name))
+        assert ids(found) == [f"id-{number}" for number in range(6)]
+
+
+async def test_a_log_that_expires_within_a_batch_leaves_no_rows(
+    store: SQLTrackerStore,
+) -> None:
+    operations: Any = store._opened
+    first, second = append(0, 5, expires_at=NOW), append(0, 2)
+    assert await operations.append_many([first, second]) == [True, True]
+    assert ids(await store._read(read())) == ["id-0", "id-1"]

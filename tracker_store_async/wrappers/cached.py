@@ -165,7 +165,7 @@ class CachedTrackerStore(WrapperTrackerStore):
         """Return the tracker, None if there is none, or the entry to try again."""
         version = entry.version
         start = position_after(entry.rows, version)
-        stored = await self._fetch(sender_id, start=start, last=None)
+        stored = await self._fetch(sender_id, start=start, last=None, ids=False)
         if entry.version != version:
             return None if stored is None else entry  # another read was faster
         rest = None if stored is None else entry.rest_in(stored)
@@ -185,7 +185,7 @@ class CachedTrackerStore(WrapperTrackerStore):
     async def _load_everything(
         self, sender_id: str, last: int | None
     ) -> DialogueStateTracker | None:
-        stored = await self._fetch(sender_id, start=None, last=last)
+        stored = await self._fetch(sender_id, start=None, last=last, ids=False)
         if stored is None:
             return None
         if last is None and stored.first_position > stored.session_start:

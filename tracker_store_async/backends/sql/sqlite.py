@@ -36,7 +36,7 @@ from tracker_store_async.backends.sql.sqlite_rewriting import is_same, rewrite_w
 from tracker_store_async.rows import ConversationSummary
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -163,7 +163,7 @@ class SqliteOperations:
         found: list[bool | Exception] = []
         try:
             with _writing(conn):
-                found += [_append_within(conn, *call) for call in calls]
+                found += _append_within(conn, calls)
         except Exception as error:  # noqa: BLE001  each is told its own
             if not _is_busy(error):
                 return None
@@ -284,7 +284,7 @@ def _writing(conn: sqlite3.Connection) -> Transaction:
 
 def _append(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool:
     with _writing(conn):
-        return _append_within(conn, append, with_outbox)
+        return _append_within(conn, ((append, with_outbox),))[0]
 
 
 def _append_many(
@@ -294,19 +294,29 @@ def _append_many(
         conn.execute(f"PRAGMA wal_autocheckpoint = {BULK_CHECKPOINT_PAGES}")
     # One that is refused has changed nothing, so the others may stay.
     with _writing(conn):
-        return [_append_within(conn, append, with_outbox) for append in appends]
+        return _append_within(conn, [(append, with_outbox) for append in appends])
 
 
-def _append_within(conn: sqlite3.Connection, append: Append, with_outbox: bool) -> bool:
-    if append.expected_version:
-        is_mine = _advance(conn, append)
-    else:
-        is_mine = _begin(conn, append, with_outbox)
-    if is_mine:
-        _insert(conn, event_tuples(append))
-        if append.outbox:
-            conn.executemany(sql.INSERT_MESSAGE, outbox_values(append))
-    return is_mine
+def _append_within(
+    conn: sqlite3.Connection, calls: Iterable[tuple[Append, bool]]
+) -> list[bool]:
+    """Append within a transaction; return of each whether it was not refused."""
+    found: list[bool] = []
+    rows: list[tuple[Any, ...]] = []
+    for append, with_outbox in calls:
+        if append.expected_version:
+            is_mine = _advance(conn, append)
+        else:
+            _insert(conn, rows)  # it may erase a log that has expired, with its rows
+            rows = []
+            is_mine = _begin(conn, append, with_outbox)
+        if is_mine:
+            rows += event_tuples(append)
+            if append.outbox:
+                conn.executemany(sql.INSERT_MESSAGE, outbox_values(append))
+        found.append(is_mine)
+    _insert(conn, rows)
+    return found
 
 
 def _insert(conn: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:

@@ -324,6 +324,13 @@ def test_without_the_index_nothing_is_joined() -> None:
         assert "BEGIN" in told
         told.clear()
         conn.execute('CREATE UNIQUE INDEX "a ""b""" ON events (sender_id, position)')
+        for other in (  # which are looked at first
+            "CREATE UNIQUE INDEX down ON events (sender_id, position DESC)",
+            "CREATE UNIQUE INDEX part ON events (sender_id, position) WHERE data > 'a'",
+            "CREATE INDEX wider ON events (sender_id, position, data)",
+            "CREATE INDEX alike ON events (sender_id COLLATE NOCASE, position)",
+        ):
+            conn.execute(other)
         found = Reading.of(conn).one(conn, read(sender_id="s", ids=False, now=2.0))
         assert found is not None
         assert list(found.rows) == [(None, "a"), (None, "b")]

@@ -67,6 +67,12 @@ FROM (
 """  # noqa: S608  (of constants)
 
 
+_COLUMNS = """
+SELECT name, "desc", coll FROM pragma_index_xinfo(?) WHERE key ORDER BY seqno
+"""
+_SOUGHT = [("sender_id", 0, "BINARY"), ("position", 0, "BINARY")]
+
+
 class TooManyRowsError(Exception):
     """A read is not a short one."""
 
@@ -109,9 +115,10 @@ class Reading:
     @classmethod
     def of(cls, conn: sqlite3.Connection) -> Reading:
         """Return what reads from the database of a connection."""
-        for _, name, *_ in conn.execute("PRAGMA index_list(events)").fetchall():
-            columns = conn.execute("SELECT name FROM pragma_index_info(?)", (name,))
-            if [column for (column,) in columns] == ["sender_id", "position"]:
+        listed = conn.execute("PRAGMA index_list(events)").fetchall()
+        for _, name, _, _, is_partial in listed:
+            columns = conn.execute(_COLUMNS, (name,)).fetchall()
+            if not is_partial and columns == _SOUGHT:
                 return cls(name)
         return cls(None)
 

@@ -244,6 +244,7 @@ async def test_what_is_added_while_a_save_encodes_goes_with_the_next_one() -> No
         return batch
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._saver, "_encode_at_once", lambda _: None)
         patch.setattr(store._saver, "encode", encode_slowly)
         await store.save(tracker)
     assert [body["text"] for body in broker.bodies] == ["hi"]

@@ -69,16 +69,16 @@ class RefusingBroker(FailingBroker):
     """Refuses single messages, by their text.
 
     Attributes:
-        refused: The texts.
+        refused: The texts; None for the events that have none.
         error: What it raises for them.
         attempts: How often each was tried.
     """
 
-    def __init__(self, *refused: str, error: Exception) -> None:
+    def __init__(self, *refused: str | None, error: Exception) -> None:
         super().__init__()
         self.refused = set(refused)
         self.error = error
-        self.attempts: dict[str, int] = {}
+        self.attempts: dict[str | None, int] = {}
 
     async def publish(self, message: EventMessage) -> None:
         """Keep the message, or refuse it."""

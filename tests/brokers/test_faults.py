@@ -281,6 +281,10 @@ async def test_best_effort_keeps_the_order_over_an_outage(served: Channel) -> No
     finally:
         await asyncio.to_thread(server(served).start)
     await say("after")
+    assert store._publisher is not None
+    async with asyncio.timeout(30):  # a server that has just started may be slow
+        while store._publisher.backlog:
+            await asyncio.sleep(0.01)
     await store.close()
     found = await served.read()
     for name in names:

@@ -245,9 +245,10 @@ async def test_the_clocks_of_the_processes_do_not_matter(
 
 @everywhere
 async def test_what_is_erased_is_not_published(place: Place) -> None:
-    broker = FailingBroker()
+    broker = RefusingBroker(
+        *("secret", "one", "two", "afresh", None), error=ConnectionError("it is down")
+    )
     async with place.store(broker) as store:
-        broker.is_down = True
         await add(store, "alice", user("secret"))
         await add(store, "bob", user("one"), *new_session(), user("two"))
         await store.delete("alice")
@@ -257,7 +258,10 @@ async def test_what_is_erased_is_not_published(place: Place) -> None:
             *(("bob", 1), ("bob", 2), ("bob", 3))
         ]
         await add(store, "alice", user("afresh"))
-        broker.is_down = False
+        async with asyncio.timeout(15):  # so what was read before is behind it
+            while "afresh" not in broker.attempts:
+                await asyncio.sleep(0.01)
+        broker.refused.clear()
         await until(broker, 4)
         await idle(store)
     texts = [body.get("text") for body in broker.bodies]
@@ -299,14 +303,16 @@ async def test_what_is_anonymised_is_published_so(
 
 @everywhere
 async def test_what_expired_is_not_published_after_its_successor(place: Place) -> None:
-    broker = FailingBroker()
+    broker = RefusingBroker("old", "new", error=ConnectionError("the broker is down"))
     async with place.store(broker, record_exp=100) as store:
-        broker.is_down = True
         await add(store, "alice", user("old"))
         clock = store._now
         store._now = lambda: clock() + 200
         await add(store, "alice", user("new"))
-        broker.is_down = False
+        async with asyncio.timeout(15):  # so what was read before is behind it
+            while "new" not in broker.attempts:
+                await asyncio.sleep(0.01)
+        broker.refused.clear()
         await until(broker, 1)
         await idle(store)
     assert [body["text"] for body in broker.bodies] == ["new"]

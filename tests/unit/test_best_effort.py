@@ -182,7 +182,9 @@ class Gated(FailingBroker):
         self.gate = asyncio.Semaphore(0)
 
     async def publish_many(self, messages: Sequence[EventMessage]) -> None:
-        if not self.is_down and messages[0].sender_id == self.sender_id:
+        if self.is_down:  # also for what is under way when it comes back
+            raise ConnectionError("the broker is down")
+        if messages[0].sender_id == self.sender_id:
             await self.gate.acquire()
         await super().publish_many(messages)
 

@@ -255,6 +255,19 @@ def test_a_store_that_may_not_create_its_tables_cannot_be_used(
     assert "not created, and create_tables is false" in result.stdout
 
 
+@pytest.mark.parametrize("command", ["check", "schema status", "list"])
+def test_a_sqlite_file_without_a_folder_cannot_be_created(
+    tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "endpoints.yml").write_text(
+        "tracker_store: {type: sql, db: folder/chats.db}"
+    )
+    text = error_of(*command.split(), cwd=tmp_path, code=1)
+    assert "there is no folder 'folder'; create it first" in text
+    (tmp_path / "folder").mkdir()
+    assert "not created" in output_of("check", cwd=tmp_path)[-1]
+
+
 class Detailed(InMemoryTrackerStore):
     """A store that tells more about itself, in long words."""
 

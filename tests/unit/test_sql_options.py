@@ -351,6 +351,19 @@ async def test_looking_changes_nothing(server_database: Database) -> None:
 
 
 @pytest.mark.backend("sqlite")
+async def test_a_file_in_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/folder/store.db"
+    engine = create_async_engine(url)
+    for store in (SQLTrackerStore(host=url), SQLTrackerStore(engine=engine)):
+        for using in (store.open, store.schema_state, store.upgrade_schema):
+            with pytest.raises(errors.StoreUnavailableError, match="create it first"):
+                await using()
+        await store.close()
+    await engine.dispose()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.backend("sqlite")
 async def test_looking_makes_no_file(tmp_path: Path) -> None:
     file = tmp_path / "x.db"
     assert await SQLTrackerStore(db=str(file)).schema_state() == "not created"

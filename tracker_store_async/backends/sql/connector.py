@@ -28,7 +28,7 @@ from tracker_store_async.backends.sql.environment import (
     schema_from_environment,
 )
 from tracker_store_async.backends.sql.errors import code_of
-from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.errors import ConfigurationError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -103,12 +103,30 @@ class Connector:
 
     def is_absent(self) -> bool:
         """Whether it is an SQLite file that is missing: connecting would make it."""
-        return (
+        return not self._file.exists()
+
+    def check_folder(self) -> None:
+        """Check that there is a folder for the SQLite file, if it is one.
+
+        Raises:
+            StoreUnavailableError: There is none, and SQLite does not make it.
+        """
+        folder = self._file.parent
+        if not folder.is_dir():
+            raise StoreUnavailableError(
+                f"{self.where} cannot be reached: there is no folder "
+                f"{str(folder)!r}; create it first"
+            )
+
+    @property
+    def _file(self) -> Path:
+        """The SQLite file; of a database that has none, a path that exists."""
+        is_plain = (
             self.dialect == "sqlite"
             and is_file(self._url)
             and self._url.query.get("uri") is None
-            and not Path(self._url.database or "").exists()
         )
+        return Path((is_plain and self._url.database) or ".")
 
 
 class OwnEngine(Connector):

@@ -104,6 +104,7 @@ class SchemaOfStore:
                 async with self._operations.connection() as connection:
                     return await self._layout_on(connection)
         if self._connector.is_absent():
+            self._connector.check_folder()
             return Layout(LayoutState.NONE)
         engine = await self._connected_engine()
         try:

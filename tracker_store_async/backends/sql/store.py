@@ -305,6 +305,7 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
     async def _connected_engine(self) -> AsyncEngine:
         """Return an engine that has connected once, and so knows what it talks to."""
         engine: AsyncEngine | None = None
+        self._connector.check_folder()
         try:
             with self._translated:
                 engine = await self._connector.connect()

@@ -12,6 +12,7 @@ conversations of the same length; the times come from the run without it.
 
 from __future__ import annotations
 
+import random
 import statistics
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -83,9 +84,11 @@ async def take_rounds(
     await each(ready, "fill", lambda one: names(one) | {"events": options.events})
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ready.workers}
     length = max(1, options.turns // options.rounds)
+    shuffled = random.Random(1)
     for number in range(-1, options.rounds):  # the first warms up, with a turn each
         order = list(ready.workers.values())
-        for worker in order[number % 2 :] + order[: number % 2]:
+        for worker in shuffled.sample(order, len(order)):
+            measure.write_out()
             say(f"round {number + 1} of {options.rounds}: {worker.entry.name}")
             turns = length if number >= 0 else 1
             asked = names(worker) | {"first": 1 + number * length, "turns": turns}

@@ -32,6 +32,16 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         signal.signal(signal.SIGTERM, before)
 
 
+def write_out() -> None:
+    """Wait until the disk has what was written so far, by whomever.
+
+    Else whoever syncs a file next may have to wait for others' data, too: a file system
+    with a journal writes them together.
+    """
+    if hasattr(os, "sync"):  # not on Windows
+        os.sync()
+
+
 async def timed(call: Callable[[], Awaitable[Any]]) -> tuple[float, Any]:
     """Await a call; return the seconds that it took and its result."""
     started = time.perf_counter()

@@ -2,8 +2,9 @@
 
 Each contestant is a process of its own, in an environment of its own, and uses its
 public API on the same server and the same workload. Contestants and numbers of stored
-events alternate, every few turns. Times are taken inside those processes. Nothing is
-kept from one turn to the next but connections: every load is of the whole conversation.
+events take turns, a few at a time and in an order that changes, each once the disk has
+what the one before wrote. Times are taken inside those processes. Nothing is kept from
+one turn to the next but connections: every load is of the whole conversation.
 """
 
 from __future__ import annotations
@@ -119,22 +120,24 @@ async def take_turns(
     for place, first in enumerate([-WARM_UP_TURNS, *starts]):
         numbers = range(first, min(repetitions, first + in_a_row) if place else 0)
         say(f"turn {numbers.stop} of {repetitions}")
-        for size in sizes:
-            order = list(ready.workers.values())
-            for worker in shuffled.sample(order, len(order)):
-                ids = worker.ids(str(size), counts[size])
-                try:
-                    found = [
-                        await worker.ask(
-                            "turn", sender_id=ids[number % len(ids)], number=number
-                        )
-                        for number in numbers
-                    ]
-                except WorkerError as error:
-                    ready.drop(worker, error)
-                    continue
-                for step, key in STEPS.items() if place else ():
-                    samples[worker.entry.name][size][step] += [e[key] for e in found]
+        cells = [(size, one) for size in sizes for one in ready.workers.values()]
+        for size, worker in shuffled.sample(cells, len(cells)):
+            if worker.entry.name not in ready.workers:  # it failed in this round
+                continue
+            ids = worker.ids(str(size), counts[size])
+            measure.write_out()
+            try:
+                found = [
+                    await worker.ask(
+                        "turn", sender_id=ids[number % len(ids)], number=number
+                    )
+                    for number in numbers
+                ]
+            except WorkerError as error:
+                ready.drop(worker, error)
+                continue
+            for step, key in STEPS.items() if place else ():
+                samples[worker.entry.name][size][step] += [e[key] for e in found]
     say("")
     return {name: found for name, found in samples.items() if name in ready.workers}
 
@@ -250,7 +253,7 @@ def main() -> None:
         "--events", nargs="+", type=arguments.positive, default=sizes, help="stored"
     )
     parser.add_argument(
-        "--repetitions", type=arguments.positive, default=24, help="turns a cell"
+        "--repetitions", type=arguments.positive, default=40, help="turns a cell"
     )
     parser.add_argument(
         "--in-a-row",

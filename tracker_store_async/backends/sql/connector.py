@@ -126,7 +126,7 @@ class Connector:
             and is_file(self._url)
             and self._url.query.get("uri") is None
         )
-        return Path((is_plain and self._url.database) or ".")
+        return Path(self._url.database or "") if is_plain else Path()
 
 
 class OwnEngine(Connector):

@@ -25,7 +25,7 @@ from redis.asyncio import Connection
 from redis.exceptions import RedisError
 
 from tracker_store_async.backends.redis import kept
-from tracker_store_async.backends.redis.client import SMALL_BYTES
+from tracker_store_async.backends.redis.client import SMALL_BYTES, Connector
 from tracker_store_async.backends.redis.kept import encoded
 from tracker_store_async.backends.redis.reading import (
     LAST_ROWS,
@@ -59,6 +59,28 @@ def test_a_command_is_encoded_as_redis_py_does(command: tuple[Any, ...]) -> None
 def test_the_beginning_of_a_script_call_is_encoded_once() -> None:
     whole = encoded(("EVALSHA", READ.sha, 1, b"key"))
     assert encoded((1, b"key"), head=READ.head, given=2) == whole
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"deployment_mode": "sentinel", "endpoints": ["127.0.0.1:26379"]}],
+)
+def test_the_version_of_redis_py_is_looked_up_once(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    asked: list[str] = []
+
+    def version(name: str) -> str:
+        asked.append(name)
+        return "1.2.3"
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    store = RedisTrackerStore(**options)
+    client: Any = Connector(store._options).connect()[0]
+    before = len(asked)
+    for _ in range(3):
+        client.connection_pool.make_connection()
+    assert len(asked) == before
 
 
 @asynccontextmanager

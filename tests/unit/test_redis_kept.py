@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -18,6 +19,7 @@ from tests.sql_databases import NOW, SENDER, append, ids, read, rows
 from tracker_store_async import RedisTrackerStore, errors
 from tracker_store_async.packed_rows import in_place, packed
 from tracker_store_async.rows import BytesRows, Read, Rewrite
+from tracker_store_async.turns import TURNS_SECONDS_PER_PASS
 
 pytest.importorskip("redis", reason="the extra redis is not installed")
 
@@ -25,10 +27,15 @@ from redis.asyncio import Connection
 from redis.exceptions import RedisError
 
 from tracker_store_async.backends.redis import kept
-from tracker_store_async.backends.redis.client import SMALL_BYTES, Connector
+from tracker_store_async.backends.redis.client import (
+    MOST_LONG_ANSWERS,
+    SMALL_BYTES,
+    Connector,
+)
 from tracker_store_async.backends.redis.kept import encoded
 from tracker_store_async.backends.redis.reading import (
     LAST_ROWS,
+    LONG_ROWS,
     MOST_LENGTHS,
     ROWS_BY_SCRIPT,
     ROWS_TO_GROW,
@@ -240,11 +247,11 @@ def before_the_rows(
     commands = store._opened.commands
     send_all, calls = commands.send_all, []
 
-    async def send_all_later(sent: Any) -> list[Any]:
+    async def send_all_later(sent: Any, **options: Any) -> list[Any]:
         calls.append(len(sent))
         if len(calls) == 1:
             await change()
-        return await send_all(sent)
+        return await send_all(sent, **options)
 
     commands.send_all = send_all_later  # type: ignore[method-assign]
     return calls
@@ -258,6 +265,97 @@ def long_read(store: RedisTrackerStore, way: str) -> Read:
     reader = store._opened._reader
     reader._has_transactions, reader.lengths = way == "transaction", Lengths()
     return read(start=None if way == "transaction" else 0)
+
+
+async def test_few_connections_are_opened_in_one_pass_of_the_loop(
+    redis_server: Any,
+) -> None:
+    opened_in: list[int] = []
+    passes = 0
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            passes += 1
+            await asyncio.sleep(0)
+
+    async with opened(redis_server) as store:
+        pool = store._opened.commands.client.connection_pool
+        get_connection = pool.get_connection
+
+        async def noted() -> Any:
+            opened_in.append(passes)
+            return await get_connection()
+
+        pool.get_connection = noted
+        counting = asyncio.ensure_future(count())
+        await asyncio.gather(*(store._read(read()) for _ in range(40)))
+        counting.cancel()
+    most = TURNS_SECONDS_PER_PASS / kept.OPENING_SECONDS + 1
+    assert len(opened_in) > 3 * most
+    assert max(Counter(opened_in).values()) <= most
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_long"),
+    [
+        ({"start": None}, True),
+        ({"start": 0}, True),
+        ({"last": LONG_ROWS}, True),
+        ({"start": 1000, "limit": LONG_ROWS}, True),
+        ({"last": 0}, False),
+        ({"last": LONG_ROWS - 1}, False),
+        ({"start": 1000}, False),
+        ({"start": 1000, "limit": 10}, False),
+    ],
+)
+async def test_few_long_answers_come_at_a_time(
+    redis_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: dict[str, Any],
+    is_long: bool,
+) -> None:
+    under_way, most = 0, 0
+    ask = kept.KeptConnections.ask
+
+    async def counted(self: kept.KeptConnections, *arguments: Any) -> list[Any]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await ask(self, *arguments)
+        finally:
+            under_way -= 1
+
+    count, readers = 1000 + LONG_ROWS, 2 * MOST_LONG_ANSWERS
+    async with opened(redis_server) as store:
+        assert await store._append(append(0, count))
+        await store._read(read())  # so long it is
+        monkeypatch.setattr(kept.KeptConnections, "ask", counted)
+        reading = [store._read(read(**asked)) for _ in range(readers)]
+        found = await asyncio.gather(*reading)
+        assert all(each is not None and each.version == count for each in found)
+    assert most == (MOST_LONG_ANSWERS if is_long else readers)
+
+
+async def test_who_waits_for_a_long_turn_waits_no_longer_than_a_command_may_take(
+    redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(self: kept.KeptConnections, *_: Any) -> list[Any]:
+        await asyncio.Event().wait()
+        return []
+
+    async with opened(redis_server, command_timeout_seconds=0.2) as store:
+        assert await store._append(append(0, LONG_ROWS))
+        with monkeypatch.context() as patch:
+            patch.setattr(kept.KeptConnections, "ask", ask)
+            began = asyncio.get_running_loop().time()
+            reading = [store._read(read()) for _ in range(3 * MOST_LONG_ANSWERS)]
+            found = await asyncio.gather(*reading, return_exceptions=True)
+            took = asyncio.get_running_loop().time() - began
+        assert {type(each) for each in found} == {errors.StoreTimeoutError}
+        assert took < 0.4  # all waited for the first ones
+        assert await store._read(read()) is not None
 
 
 @WAYS

@@ -45,6 +45,10 @@ SMALL_BYTES = 32_768
 """Most bytes that a command may have to be sent without a task of its own: fewer than a
 socket takes at once, so that a cancelled caller never leaves half of it unsent."""
 
+MOST_LONG_ANSWERS = 8
+"""Most long answers that are waited for at a time: all that have come by the time the
+loop looks are taken apart in one pass of it, each for some 0.3 ms."""
+
 CLUSTER_RETRIES = 3
 """Times that a command is sent again to a cluster that is changing."""
 
@@ -209,6 +213,7 @@ class Commands:
         self.client = client
         self.is_cluster = isinstance(client, RedisCluster)
         self._turns = asyncio.Semaphore(max_connections)
+        self._long_turns = asyncio.Semaphore(MOST_LONG_ANSWERS)
         self._max_connections = max_connections
         self._under_way = 0
         self._is_closed = False
@@ -269,13 +274,20 @@ class Commands:
         answer: dict[str, Any] = await self._whole(ask())
         return answer
 
-    async def send_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send commands together, in order, and return their answers."""
+    async def send_all(
+        self, commands: Sequence[Sequence[Any]], *, is_long: bool = False
+    ) -> list[Any]:
+        """Send commands together, in order, and return their answers.
+
+        Args:
+            commands: The commands.
+            is_long: Whether the answers are; see `ask`.
+        """
         if not commands:
             return []
         if self._kept is not None:
             data = b"".join(encoded(command) for command in commands)
-            answers = await self.ask(data, len(commands))
+            answers = await self.ask(data, len(commands), is_long=is_long)
             for answer in answers:
                 if isinstance(answer, Exception):
                     raise answer
@@ -317,18 +329,28 @@ class Commands:
         """Whether there are connections at hand that `ask` can use."""
         return self._kept is not None
 
-    async def ask(self, data: bytes, count: int) -> list[Any]:
+    async def ask(self, data: bytes, count: int, *, is_long: bool = False) -> list[Any]:
         """Send encoded commands on a connection that is kept; return their answers.
 
         Args:
             data: The commands.
             count: How many answers there are. An error stands in the place of one.
+            is_long: Whether they are long, so that few are to come at a time.
         """
         assert self._kept is not None  # noqa: S101
-        asking = self._in_turn(self._kept.ask(data, count))
+        asking = (
+            self._ask_in_long_turn(data, count)
+            if is_long
+            else self._in_turn(self._kept.ask(data, count))
+        )
         if len(data) <= SMALL_BYTES:
             return list(await self._deadlines.bound(asking))
         return list(await settled(self._deadlines.bound(asking), SETTLE_SECONDS))
+
+    async def _ask_in_long_turn(self, data: bytes, count: int) -> Any:
+        assert self._kept is not None  # noqa: S101
+        async with self._long_turns:
+            return await self._in_turn(self._kept.ask(data, count))
 
     async def _whole(self, work: Coroutine[Any, Any, Any]) -> Any:
         async def spared() -> Any:

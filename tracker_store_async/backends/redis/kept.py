@@ -17,6 +17,7 @@ from redis.asyncio import Connection
 from redis.exceptions import RedisError, ResponseError
 
 from tracker_store_async.settling import settled
+from tracker_store_async.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,9 @@ IS_POSSIBLE = hasattr(Connection, "can_read")
 
 SETTLE_SECONDS = 1.0
 """Longest time that a cancelled caller waits for the answer of its command."""
+
+OPENING_SECONDS = 0.0003
+"""What redis-py computes to open a connection: many begin in one pass of the loop."""
 
 
 class KeptConnections:
@@ -47,6 +51,7 @@ class KeptConnections:
         self._pool = pool
         self._idle: list[Any] = []
         self._left: set[asyncio.Task[None]] = set()  # opening, and nobody waits for it
+        self._turns = Turns()
         self.is_closed = False
 
     async def ask(self, commands: bytes, answers: int = 1) -> list[Any]:
@@ -115,6 +120,8 @@ class KeptConnections:
     async def _open(self) -> None:
         """Get one from the pool, connected: whoever waited for it may be gone."""
         pool: Any = self._pool
+        async with self._turns:
+            self._turns.owe(OPENING_SECONDS)
         connection = await pool.get_connection()
         try:
             if not await _is_sound(connection):

@@ -34,6 +34,9 @@ MOST_LAST_ROWS = 500
 ROWS_TO_GROW = 16
 """Rows that others may have appended since the length of a session was known."""
 
+LONG_ROWS = 200
+"""Rows from which an answer counts as long."""
+
 MOST_LENGTHS = 10_000
 """Conversations of which the length of the latest session is remembered."""
 
@@ -98,7 +101,9 @@ class Reader:
         """Return what the script `READ` does; `NOTHING`, or None to ask the script."""
         keys = self._keys.of(read.sender_id)
         question = question_of(read, keys, self.lengths[read.sender_id])
-        answers = await self._commands.ask(question.command, ANSWERS)
+        answers = await self._commands.ask(
+            question.command, ANSWERS, is_long=question.is_long
+        )
         found = answers[-1]
         if type(found) is not list or any(isinstance(e, Exception) for e in found):
             # As where a user may run scripts, but no transactions.
@@ -164,7 +169,8 @@ class Reader:
             [
                 ("LRANGE", keys.rows, begin, begin + count - 1),
                 ("HMGET", keys.head, "first", "created_at"),
-            ]
+            ],
+            is_long=count >= LONG_ROWS,
         )
         is_same = after == [head[1], head[3]] and len(rows) == count
         return [head, first, rows] if is_same else None
@@ -177,10 +183,12 @@ class Question(NamedTuple):
         command: The bytes to send.
         begin: Place in the list of the first row that is asked for; negative from the
             end.
+        is_long: Whether `LONG_ROWS` rows or more are expected.
     """
 
     command: bytes
     begin: int
+    is_long: bool
 
 
 class Lengths:
@@ -228,7 +236,11 @@ def question_of(read: Read, keys: ConversationKeys, length: int) -> Question:
             *(_LRANGE, rows, encoded_words(begin, end), _EXISTS, rasa, _EXEC),
         )
     )
-    return Question(command, begin)
+    # from a later position on it is a page, or the few that are new
+    expected = (read.limit or 0) if read.start else length
+    if read.last is not None:
+        expected = min(expected, read.last)
+    return Question(command, begin, expected >= LONG_ROWS)
 
 
 def wanted_of(read: Read, version: int, first: int, session_start: int) -> range:

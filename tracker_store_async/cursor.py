@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 from tracker_store_async.applied import kind_of
@@ -131,25 +132,34 @@ class LogCursor:
         self.pending.append(PendingEvent(event))
 
     def confirm(
-        self, event_ids: Sequence[str], version: int, session_start: int
+        self,
+        entries: Sequence[PendingEvent],
+        version: int,
+        session_start: int,
+        message: UserUttered | None = None,
     ) -> None:
-        """Note that the first pending events, which have these ids, are stored.
+        """Note that the first pending events are stored.
 
         Args:
-            event_ids: Ids of the events that were stored together, in order.
+            entries: The events that were stored together, in order.
             version: Number of events stored with them.
             session_start: Position where the latest session starts with them.
+            message: The latest user message among them in that session, if it is known.
         """
-        stored = 0
-        for entry, event_id in zip(self.pending, event_ids, strict=False):
-            if entry.event_id != event_id:
-                break
-            stored += 1
+        pending, stored = self.pending, len(entries)
+        if pending[:stored] != entries:
+            message = None
+            both = zip(pending, entries, strict=False)
+            stored = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], both))
         if stored:
-            self.input_channel = self.channel_after(self.pending[:stored])
-            last = self.pending[stored - 1].event
+            self.input_channel = (
+                self.channel_after(pending[:stored])
+                if message is None
+                else message.input_channel
+            )
+            last = pending[stored - 1].event
             self.ends_with_session_action = is_session_action(last)
-            del self.pending[:stored]
+            del pending[:stored]
         self.by_hand = False
         if self.version is None or version > self.version:
             self.version = version

@@ -192,8 +192,8 @@ class Saver:
         batch, request = prepared
         if request.outbox and store._relay is not None:
             store._relay.wake()
-        ids = [row.event_id for row in batch.rows]
-        cursor.confirm(ids, request.new_version, batch.session_start)
+        version, message = request.new_version, batch.message
+        cursor.confirm(batch.entries, version, batch.session_start, message)
         cursor.store, cursor.sender_id = store, tracker.sender_id
         cursor.user_id = tracker.user_id or cursor.user_id
         tracker.keep_assigned_slots()
@@ -225,9 +225,9 @@ class Saver:
         if turns.are_over:
             await turns.wait()
         with turns:
-            # As of this moment: the tracker may be updated while others have a turn.
-            later = tracker._log.pending[EVENTS_PER_TURN:]
             batch = encode_batch(tracker, most_rows=EVENTS_PER_TURN)
+        # As of that moment: the tracker may be updated while others have a turn.
+        later = batch.entries[EVENTS_PER_TURN:]
         for offset in range(0, len(later), EVENTS_PER_TURN):
             async with store._loop_turns:
                 batch.rows.extend(encoded_rows(later[offset:][:EVENTS_PER_TURN]))
@@ -315,9 +315,10 @@ class Saver:
         """Find out what happened to the log, and bring the tracker up to date."""
         cursor = tracker._log
         version = cursor.version or 0
-        mine = [entry.identify() for entry in cursor.pending]
+        mine = cursor.pending[:]
+        ids = [entry.identify() for entry in mine]
         stored = await self._log_since(tracker, version)
-        position, count = landed_run(mine, stored)
+        position, count = landed_run(ids, stored)
         landed = mine[:count]
         if count and position == version:
             # An earlier attempt had landed although its answer was lost.

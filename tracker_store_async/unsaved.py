@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tracker_store_async import errors
+from tracker_store_async.applied import kind_of_type
 from tracker_store_async.cursor import (
     SESSION_START,
     identify_all,
@@ -21,22 +22,35 @@ from tracker_store_async.serialization import (
     row_of,
     snapshot_of,
 )
+from tracker_store_async.snapshot import take_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tracker_store_async.cursor import LogCursor, PendingEvent
+    from tracker_store_async.events import Event, UserUttered
     from tracker_store_async.rows import NewRow
     from tracker_store_async.tracker import DialogueStateTracker
 
 
 @dataclass(slots=True)
 class Batch:
-    """The unsaved events of one tracker, encoded, as they were when a save began."""
+    """The unsaved events of one tracker, encoded, as they were when a save began.
+
+    Attributes:
+        version: Number of events stored before them.
+        entries: The events, all of them also where the rows are not complete yet.
+        rows: The same, encoded.
+        session_start: Position where the latest session starts once they are stored.
+        message: The latest user message among them in that session, or None.
+        snapshot: The state after them.
+    """
 
     version: int
+    entries: list[PendingEvent]
     rows: list[NewRow]
     session_start: int
+    message: UserUttered | None
     snapshot: str
 
 
@@ -66,40 +80,44 @@ def encode_batch(
         EventSerialisationError: An event holds what JSON cannot represent.
     """
     cursor = tracker._log
-    version, count = cursor.version or 0, len(cursor.pending)
-    session_start = session_start_after(cursor, count)
-    pending = cursor.pending[:most_rows]
+    entries = cursor.pending[:]
+    version, end = cursor.version or 0, (cursor.version or 0) + len(entries)
+    session_start, message = latest_session(cursor, entries)
+    pending = entries if most_rows is None else entries[:most_rows]
     events = [entry.event for entry in pending]
     values, doubtful = all_fields_of(events)
     texts = EncodedEvents(events)
-    state = session_state(tracker, session_start, texts)
+    state = session_state(tracker, session_start, message, texts)
     doubtful.append(state)
-    snapshot_fields = snapshot_of(state, version + count, session_start)
+    snapshot_fields = snapshot_of(state, end, session_start)
     encoded = encode_all_fast([*values, snapshot_fields], doubtful)
     if encoded is None:
-        return _encoded_with_care(tracker, most_rows)
-    identify_all(pending)
-    rows = [
-        row_of(entry.event, entry.event_id or entry.identify(), fields, text)
-        for entry, fields, text in zip(pending, values, encoded, strict=False)
-    ]
-    snapshot = texts.put_into(encoded[-1], encoded)
-    return Batch(version, rows, session_start, snapshot)
+        state = session_state(tracker, session_start, message)
+        rows, snapshot = _encoded_with_care(entries, pending, state, end, session_start)
+    else:
+        identify_all(pending)
+        rows = [
+            row_of(entry.event, entry.event_id or entry.identify(), fields, text)
+            for entry, fields, text in zip(pending, values, encoded, strict=False)
+        ]
+        snapshot = texts.put_into(encoded[-1], encoded)
+    return Batch(version, entries, rows, session_start, message, snapshot)
 
 
-def _encoded_with_care(tracker: DialogueStateTracker, most_rows: int | None) -> Batch:
+def _encoded_with_care(
+    entries: Sequence[PendingEvent],
+    pending: Sequence[PendingEvent],
+    state: dict[str, Any],
+    version: int,
+    session_start: int,
+) -> tuple[list[NewRow], str]:
     """Encode one by one what the fast way refused, or say what cannot be encoded."""
-    cursor = tracker._log
-    version, count = cursor.version or 0, len(cursor.pending)
-    session_start = session_start_after(cursor, count)
-    rows = encoded_rows(cursor.pending[:most_rows])
+    rows = encoded_rows(pending)
     try:
-        state = session_state(tracker, session_start)
-        snapshot = encode_snapshot(state, version + count, session_start)
+        return rows, encode_snapshot(state, version, session_start)
     except errors.EventSerialisationError:
-        encoded_rows(cursor.pending)  # says which event it is
+        encoded_rows(entries)  # says which event it is
         raise
-    return Batch(version, rows, session_start, snapshot)
 
 
 def encoded_rows(pending: Sequence[PendingEvent]) -> list[NewRow]:
@@ -115,34 +133,83 @@ def encoded_rows(pending: Sequence[PendingEvent]) -> list[NewRow]:
 
 
 def session_start_after(cursor: LogCursor, count: int) -> int:
-    """Return where the latest session starts once `count` pending events are stored.
+    """Return where the latest session starts once `count` pending events are stored."""
+    return latest_session(cursor, cursor.pending[:count])[0]
+
+
+def latest_session(
+    cursor: LogCursor, entries: Sequence[PendingEvent]
+) -> tuple[int, UserUttered | None]:
+    """Return where the latest session starts once the first pending events are stored.
 
     A session starts at the `session_started` event, or at the `action_session_start`
     action right before it where there is one.
+
+    Args:
+        cursor: The tracker's place in the log.
+        entries: The events.
+
+    Returns:
+        The position, and the latest user message among the events that are of that
+        session, or None.
     """
-    start = cursor.session_start
-    for offset, entry in enumerate(cursor.pending[:count]):
-        if entry.event.type_name == SESSION_START:
+    start, message = cursor.session_start, None
+    for offset, entry in enumerate(entries):
+        event: Any = entry.event
+        role = _roles.get(type(event)) or _role_of(type(event))
+        if role == "message":
+            message = event
+        elif role == "start" or (role is None and event.type_name == SESSION_START):
             after_action = (
-                is_session_action(cursor.pending[offset - 1].event)
+                is_session_action(entries[offset - 1].event)
                 if offset
                 else cursor.ends_with_session_action
             )
             start = (cursor.version or 0) + offset - (1 if after_action else 0)
-    return start
+            message = None
+    return start, message
+
+
+_Role: TypeAlias = Literal["message", "start", "other"]
+_roles: dict[type[Event], _Role] = {}
+
+
+def _role_of(event_type: type[Event]) -> _Role | None:
+    """Return what an event of a class means for sessions; None if each says itself.
+
+    To ask an event for its type takes five times as long as to look it up.
+    """
+    if kind_of_type(event_type) == "user":
+        _roles[event_type] = "message"
+    elif event_type.type_name == SESSION_START:
+        _roles[event_type] = "start"
+    elif isinstance(event_type.type_name, str):
+        _roles[event_type] = "other"
+    return _roles.get(event_type)
 
 
 def session_state(
     tracker: DialogueStateTracker,
     session_start: int,
+    message: UserUttered | None = None,
     texts: EncodedEvents | None = None,
 ) -> dict[str, Any]:
     """Return the state that a replay of the latest session alone would give.
 
     `session_started` resets the state, so a tracker that holds earlier sessions too has
     the same one; only what reverts events, or looks for a message, can reach across.
+
+    Args:
+        tracker: The tracker.
+        session_start: Position where the session starts.
+        message: The latest user message in it, if that is not stored yet.
+        texts: Events that are encoded already.
     """
     cursor = tracker._log
+    if message is not None and cursor.base == session_start:
+        state = take_snapshot(tracker, texts)
+        state["latest_input_channel"] = message.input_channel
+        return state
     state = tracker.state_snapshot(texts)
     if cursor.base == session_start:
         return state

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, cast
 
 from tracker_store_async import errors
-from tracker_store_async.applied import kind_of_type
+from tracker_store_async.applied import kind_of
 from tracker_store_async.cursor import (
     SESSION_START,
     identify_all,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tracker_store_async.cursor import LogCursor, PendingEvent
-    from tracker_store_async.events import Event, UserUttered
+    from tracker_store_async.events import UserUttered
     from tracker_store_async.rows import NewRow
     from tracker_store_async.tracker import DialogueStateTracker
 
@@ -155,11 +155,10 @@ def latest_session(
     """
     start, message = cursor.session_start, None
     for offset, entry in enumerate(entries):
-        event: Any = entry.event
-        role = _roles.get(type(event)) or _role_of(type(event))
-        if role == "message":
-            message = event
-        elif role == "start" or (role is None and event.type_name == SESSION_START):
+        event = entry.event
+        if kind_of(event) == "user":
+            message = cast("UserUttered", event)
+        elif event.type_name == SESSION_START:
             after_action = (
                 is_session_action(entries[offset - 1].event)
                 if offset
@@ -168,24 +167,6 @@ def latest_session(
             start = (cursor.version or 0) + offset - (1 if after_action else 0)
             message = None
     return start, message
-
-
-_Role: TypeAlias = Literal["message", "start", "other"]
-_roles: dict[type[Event], _Role] = {}
-
-
-def _role_of(event_type: type[Event]) -> _Role | None:
-    """Return what an event of a class means for sessions; None if each says itself.
-
-    To ask an event for its type takes five times as long as to look it up.
-    """
-    if kind_of_type(event_type) == "user":
-        _roles[event_type] = "message"
-    elif event_type.type_name == SESSION_START:
-        _roles[event_type] = "start"
-    elif isinstance(event_type.type_name, str):
-        _roles[event_type] = "other"
-    return _roles.get(event_type)
 
 
 def session_state(

@@ -345,7 +345,7 @@ async def test_who_waits_for_a_long_turn_waits_no_longer_than_a_command_may_take
         await asyncio.Event().wait()
         return []
 
-    async with opened(redis_server, command_timeout_seconds=0.2) as store:
+    async with opened(redis_server, command_timeout_seconds=1) as store:
         assert await store._append(append(0, LONG_ROWS))
         with monkeypatch.context() as patch:
             patch.setattr(kept.KeptConnections, "ask", ask)
@@ -354,7 +354,7 @@ async def test_who_waits_for_a_long_turn_waits_no_longer_than_a_command_may_take
             found = await asyncio.gather(*reading, return_exceptions=True)
             took = asyncio.get_running_loop().time() - began
         assert {type(each) for each in found} == {errors.StoreTimeoutError}
-        assert took < 0.4  # all waited for the first ones
+        assert took < 2  # one after the other it were 3
         assert await store._read(read()) is not None
 
 

@@ -426,13 +426,24 @@ class BestEffort:
                 self._suspected.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(DRAIN_SECONDS):
-                        await self.flush()
+                        await self._flush_before_the_end()
         finally:
             self.backlog.let_go()
             # Opened again meanwhile, it sends the rest after all.
             self._is_drained = self._is_stopped
             if self.backlog:
                 self._tell_left()
+
+    async def _flush_before_the_end(self) -> None:
+        """Send the backlog, and again as long as the broker is away but may be back."""
+        pause = SHORTEST_RETRY_SECONDS
+        await self.flush()
+        while self.is_away and self._is_stopped and not self._handle.needs_mending:
+            if not self.backlog:
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, FIRST_RETRY_SECONDS)
+            await self.flush()
 
     async def _end_sending(self) -> None:
         tasks = [cancelled(self._sending), *self._former]

@@ -287,8 +287,11 @@ async def test_best_effort_sends_what_is_left_at_the_end(storage: Storage) -> No
 
 
 async def test_best_effort_says_what_it_could_not_send(
-    storage: Storage, caplog: pytest.LogCaptureFixture
+    storage: Storage,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(best_effort, "DRAIN_SECONDS", 0.05)
     broker = FailingBroker()
     store = storage.store(event_broker=broker, on_publish_error="best_effort")
     broker.is_down = True

@@ -13,6 +13,7 @@ from tracker_store_async import (
     EventBroker,
     InMemoryTrackerStore,
     SQLTrackerStore,
+    best_effort,
     errors,
 )
 from tracker_store_async.brokers.sql import SQLEventBroker
@@ -180,6 +181,15 @@ async def test_refused_credentials_are_told_once_under_best_effort(
     assert [body["text"] for body in broker.bodies] == [str(n) for n in range(saved)]
 
 
+async def test_closing_does_not_wait_for_what_somebody_has_to_mend() -> None:
+    broker = Opening(errors.BrokerAccessError("the password is refused"))
+    store = store_with(broker, "best_effort")
+    await add(store, "alice", user("one"))
+    async with asyncio.timeout(best_effort.DRAIN_SECONDS / 2):
+        await store.close()
+    assert not broker.bodies
+
+
 @pytest.mark.usefixtures("no_task_left")
 @pytest.mark.parametrize("policy", POLICIES)
 async def test_what_is_cancelled_while_the_broker_opens(policy: str) -> None:
@@ -259,7 +269,10 @@ async def test_a_publish_is_given_up_in_time() -> None:
     assert await store.exists("alice") is False
 
 
-async def test_best_effort_gives_a_publish_up_in_time() -> None:
+async def test_best_effort_gives_a_publish_up_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(best_effort, "DRAIN_SECONDS", 0.05)
     broker = Endless()
     store = store_with(broker, "best_effort")
     async with asyncio.timeout(5):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance.kit import FailingBroker, add, user
+from tests.outboxes import RefusingBroker
 from tracker_store_async import (
     InMemoryTrackerStore,
     best_effort,
@@ -41,6 +42,20 @@ class SlowToFail(FailingBroker):
 
     async def close(self) -> None:
         self.closed = True
+
+
+class Failing(FailingBroker):
+    """A broker that is back after some attempts."""
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__()
+        self.attempts_left = attempts
+
+    async def publish_many(self, messages: Sequence[EventMessage]) -> None:
+        if self.attempts_left:
+            self.attempts_left -= 1
+            raise ConnectionError("the broker is down")
+        await super().publish_many(messages)
 
 
 def keeping(broker: FailingBroker) -> InMemoryTrackerStore:
@@ -120,6 +135,26 @@ async def test_closing_spends_a_bounded_time_on_the_backlog(
         await store.close()
     assert "1 events that are stored were never published" in caplog.text
     assert broker.closed
+
+
+async def test_closing_waits_for_a_broker_that_comes_back() -> None:
+    broker = Failing(attempts=3)
+    store = keeping(broker)
+    await add(store, "alice", user("one"), user("two"))
+    async with asyncio.timeout(5):
+        await store.close()
+    assert [body["text"] for body in broker.bodies] == ["one", "two"]
+    assert broker.attempts_left == 0
+
+
+async def test_closing_does_not_wait_for_a_broker_that_refuses() -> None:
+    broker = RefusingBroker("one", error=errors.BrokerRefusedError("too large"))
+    store = keeping(broker)
+    await add(store, "alice", user("one"))
+    await add(store, "bob", user("two"))
+    async with asyncio.timeout(best_effort.DRAIN_SECONDS / 2):
+        await store.close()
+    assert [body["text"] for body in broker.bodies] == ["two"]
 
 
 async def test_a_cancelled_close_closes_the_broker_all_the_same() -> None:

@@ -101,6 +101,7 @@ def restore(storage: Storage, found: Any) -> None:
     """Put back what `dump` returned, into a storage that holds nothing else."""
     match storage:
         case SQLiteStorage():
+            storage._file.unlink(missing_ok=True)  # what is put back brings its tables
             connection = sqlite3.connect(storage._file)
             connection.executescript("\n".join(found))
             connection.close()

@@ -91,8 +91,13 @@ def common_prefixes(pattern: Sequence[str], text: Sequence[str]) -> list[int]:
     return lengths[len(pattern) + 1 :]
 
 
+def ids_of(stored: StoredConversation | None) -> set[str | None]:
+    """Return the ids of stored events: what carries one of them is a repeat of it."""
+    return set() if stored is None else {event_id for event_id, _ in stored.rows}
+
+
 def landed_run(
-    mine: Sequence[str], stored: StoredConversation | None
+    mine: Sequence[str], stored: StoredConversation | None, start: int
 ) -> tuple[int, int]:
     """Return where events of one append stand in the log already, and how many.
 
@@ -101,9 +106,10 @@ def landed_run(
 
     Args:
         mine: The ids of the events, which one append has handed over.
-        stored: What is stored.
+        stored: What is stored from there on.
+        start: The position that it was read from.
     """
-    ids, at, erased = _first_landed(mine, stored)
+    ids, at, erased = _first_landed(mine, stored, start)
     if stored is None or erased is None or (erased and at):
         return 0, 0
     count = erased
@@ -126,10 +132,8 @@ def landed_parts(
         stored: What is stored from there on.
         start: The position that it was read from.
     """
-    ids, at, erased = _first_landed(mine, stored)
+    ids, at, erased = _first_landed(mine, stored, start)
     if stored is None or erased is None:
-        return 0, 0
-    if erased and at and stored.first_position <= start:
         return 0, 0
     count = erased
     for theirs in ids[at:]:
@@ -139,10 +143,18 @@ def landed_parts(
 
 
 def _first_landed(
-    mine: Sequence[str], stored: StoredConversation | None
+    mine: Sequence[str], stored: StoredConversation | None, start: int
 ) -> tuple[list[str | None], int, int | None]:
-    """Return the stored ids, where one of mine is first, and which; None for none."""
-    ids = [] if stored is None else [event_id for event_id, _ in stored.rows]
+    """Return the stored ids, where one of mine is first, and which; None for none.
+
+    Those before it can only have been erased where so many positions are missing. Else
+    somebody has stored an event of the same id, and mine have not landed.
+    """
+    if stored is None:
+        return [], 0, None
+    ids = [event_id for event_id, _ in stored.rows]
     known = set(ids)
     first = next((n for n, event_id in enumerate(mine) if event_id in known), None)
-    return ids, 0 if first is None else ids.index(mine[first]), first
+    if first is None or first > max(0, stored.first_position - start):
+        return ids, 0, None
+    return ids, ids.index(mine[first]), first

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from tracker_store_async import errors
 from tracker_store_async.events import UserUttered
 from tracker_store_async.observation import noted, observed
-from tracker_store_async.overlap import adds_entities, keys_of, landed_run, overlap
+from tracker_store_async.overlap import (
+    adds_entities,
+    ids_of,
+    keys_of,
+    landed_run,
+    overlap,
+)
 from tracker_store_async.publishing import outbox_entries
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.rows import Append
@@ -317,13 +323,13 @@ class Saver:
         version = cursor.version or 0
         mine = cursor.pending[:]
         ids = [entry.identify() for entry in mine]
-        stored = await self._log_since(tracker, version)
-        position, count = landed_run(ids, stored)
+        stored, start = await self._log_since(tracker, version)
+        position, count = landed_run(ids, stored, start)
         landed = mine[:count]
         if count and position == version:
             # An earlier attempt had landed although its answer was lost.
-            start = session_start_after(cursor, count)
-            cursor.confirm(landed, position + count, start)
+            session_start = session_start_after(cursor, count)
+            cursor.confirm(landed, position + count, session_start)
             cursor.user_id = tracker.user_id or cursor.user_id
             tracker.keep_assigned_slots()
             cursor.created_at = None if stored is None else self._began(stored)
@@ -342,6 +348,10 @@ class Saver:
             self._note_conflict(
                 tracker.sender_id, cursor.version, version, rebase=rebase
             )
+            known = ids_of(stored)
+            cursor.pending = [
+                entry for entry in cursor.pending if entry.event_id not in known
+            ]
             await self._reload(tracker)
 
     def _began(self, stored: StoredConversation) -> float | None:
@@ -355,16 +365,20 @@ class Saver:
 
     async def _log_since(
         self, tracker: DialogueStateTracker, version: int
-    ) -> StoredConversation | None:
+    ) -> tuple[StoredConversation | None, int]:
         """Read what was appended since; everything, if it is another log by now.
 
         A conversation that was deleted, or has expired, and begun again may hold the
         tracker's events at any position: a copy of it may have been saved.
+
+        Returns:
+            What is stored, and the position from which it was read.
         """
         stored = await self._store._fetch(tracker.sender_id, start=version, last=None)
         if version and self._is_another(stored, tracker._log):
             stored = await self._store._fetch(tracker.sender_id, start=0, last=None)
-        return stored
+            version = 0
+        return stored, version
 
     def _note_conflict(
         self, sender_id: str, expected: int | None, stored: int, *, rebase: bool

@@ -12,6 +12,7 @@ from tests.conformance.kit import (
     FailingBroker,
     action,
     add,
+    bot,
     dicts,
     has,
     has_full,
@@ -39,6 +40,7 @@ from tracker_store_async.events import (
 if TYPE_CHECKING:
     from tests.conformance.backends import Storage
     from tracker_store_async import TrackerStore
+    from tracker_store_async.events import UserUttered
 
 
 async def test_rebase_appends_after_theirs(storage: Storage) -> None:
@@ -259,3 +261,40 @@ async def test_entities_do_not_stay_where_they_do_not_belong(
     await store.save(tracker)
     stored_events = [event_from_dict(each) for each in await stored_dicts(store)]
     assert state(tracker) == state(replayed(stored_events))
+
+
+def carrying(event_id: str, text: str) -> UserUttered:
+    event = user(text)
+    event.event_id = event_id
+    return event
+
+
+async def test_an_id_that_somebody_else_has_stored_is_a_repeat_alone(
+    storage: Storage,
+) -> None:
+    mine, theirs = storage.store(), storage.store()
+    await add(mine, SENDER, action())
+    tracker = await has(mine)
+    await add(theirs, SENDER, carrying("from upstream", "hi"))
+    update(tracker, [slot("a", 1), action("x"), carrying("from upstream", "hi"), bot()])
+    await mine.save(tracker)
+    types = ["action", "user", "slot", "action", "bot"]
+    stored = await has_full(theirs)
+    assert [event.type_name for event in stored.events] == types
+    assert [event.type_name for event in tracker.events] == types
+    assert tracker.get_slot("a") == 1
+    assert not tracker.unsaved_events
+
+
+async def test_an_id_that_somebody_else_has_stored_is_a_conflict(
+    storage: Storage,
+) -> None:
+    mine, theirs = storage.store(on_conflict="raise"), storage.store()
+    await add(theirs, SENDER, action())
+    tracker = await has(mine)
+    await add(theirs, SENDER, carrying("from upstream", "hi"))
+    update(tracker, [slot("a", 1), carrying("from upstream", "hi")])
+    with pytest.raises(errors.ConcurrentSaveError):
+        await mine.save(tracker)
+    assert len(tracker.unsaved_events) == 2
+    assert await version(theirs) == 2

@@ -95,7 +95,8 @@ def without(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def no_id_check(patch: pytest.MonkeyPatch) -> None:
     """Take what had landed for another writer's."""
-    patch.setattr(saving, "landed_run", lambda mine, stored: (0, 0))
+    patch.setattr(saving, "landed_run", lambda mine, stored, start: (0, 0))
+    patch.setattr(saving, "ids_of", lambda stored: set())
 
 
 @pytest.mark.parametrize("without", [no_id_check], indirect=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,11 +14,14 @@ from tracker_store_async.overlap import (
     adds_entities,
     common_prefixes,
     keys_of,
+    landed_parts,
+    landed_run,
     overlap,
 )
+from tracker_store_async.rows import StoredConversation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 ITEMS = st.lists(st.sampled_from("abc"), max_size=12)
 
@@ -77,3 +81,37 @@ def test_entities_that_were_added_later_do_not_make_another_message() -> None:
     assert len(set(exact)) == 3
     loose = keys_of([said, seen, other], without_entities=True)
     assert loose[0] == loose[1] != loose[2]
+
+
+def found(first_position: int, *ids: str) -> StoredConversation:
+    """Return events as they are read from a log."""
+    version = first_position + len(ids)
+    rows = [(each, "{}") for each in ids]
+    return StoredConversation(
+        version, 0, None, 1.0, 1.0, first_position=first_position, rows=rows
+    )
+
+
+@pytest.mark.parametrize("landed", [landed_run, landed_parts])
+@pytest.mark.parametrize(
+    ("first_position", "start", "stored", "expected"),
+    [
+        pytest.param(5, 5, "a b c", (5, 3), id="all of them"),
+        pytest.param(5, 5, "x a b c", (6, 3), id="behind others"),
+        pytest.param(7, 5, "c", (5, 3), id="the first two are erased"),
+        pytest.param(5, 5, "c", (0, 0), id="another's event of the same id"),
+        pytest.param(6, 5, "c", (0, 0), id="only one can be erased"),
+        pytest.param(5, 5, "x c", (0, 0), id="another's, behind others"),
+        pytest.param(0, 0, "b c", (0, 0), id="another's, in a log that has just begun"),
+        pytest.param(5, 5, "x y", (0, 0), id="none"),
+    ],
+)
+def test_what_had_landed(
+    landed: Callable[..., tuple[int, int]],
+    first_position: int,
+    start: int,
+    stored: str,
+    expected: tuple[int, int],
+) -> None:
+    conversation = found(first_position, *stored.split())
+    assert landed(["a", "b", "c"], conversation, start) == expected

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_store_async.errors import ConcurrentSaveError
 from tracker_store_async.events import decode_event
-from tracker_store_async.overlap import landed_parts
+from tracker_store_async.overlap import ids_of, landed_parts
 from tracker_store_async.redaction import get_logger
 from tracker_store_async.rows import Append, Read
 from tracker_store_async.saving import (
@@ -155,9 +155,9 @@ class Replayer:
         """
         told = False
         for attempt in range(MAX_ATTEMPTS):
-            stored = await self._read_since(entry)
+            stored, start = await self._read_since(entry)
             ids = [row.event_id for row in rows]
-            position, landed = landed_parts(ids, stored, entry.confirmed)
+            position, landed = landed_parts(ids, stored, start)
             version = 0 if stored is None else stored.version
             first = position if landed else entry.confirmed
             others = first != entry.confirmed or version != first + landed
@@ -166,9 +166,9 @@ class Replayer:
             if others and not told:
                 self._tell(entry, version)
                 told = True
-            if landed == len(rows) or await self._append_behind(
-                entry, held, rows[landed:], stored
-            ):
+            known = ids_of(stored)
+            left = [row for row in rows[landed:] if row.event_id not in known]
+            if not left or await self._append_behind(entry, held, left, stored):
                 self.replayed.landed += landed
                 return told
             pause = min(LONGEST_PAUSE_SECONDS, 0.001 * 2**attempt)
@@ -218,12 +218,16 @@ class Replayer:
                 return False
         return True
 
-    async def _read_since(self, entry: Entry) -> StoredConversation | None:
-        """Read what came after the last event that was confirmed before the outage."""
+    async def _read_since(self, entry: Entry) -> tuple[StoredConversation | None, int]:
+        """Read what came after the last event that was confirmed before the outage.
+
+        Returns:
+            What is stored, and the position from which it was read.
+        """
         stored = await self._read(entry.sender_id, start=entry.confirmed)
-        if entry.confirmed and self._is_another(stored, entry):
-            stored = await self._read(entry.sender_id, start=0)
-        return stored
+        if not entry.confirmed or not self._is_another(stored, entry):
+            return stored, entry.confirmed
+        return await self._read(entry.sender_id, start=0), 0
 
     def _is_another(self, stored: StoredConversation | None, entry: Entry) -> bool:
         """Whether the log was deleted, or has expired, and was begun again."""

@@ -33,6 +33,7 @@ from tracker_store_async.unsaved import (
     encoded_rows,
     names_user,
     session_start_after,
+    slot_values,
 )
 
 if TYPE_CHECKING:
@@ -201,8 +202,8 @@ class Saver:
         version, message = request.new_version, batch.message
         cursor.confirm(batch.entries, version, batch.session_start, message)
         cursor.store, cursor.sender_id = store, tracker.sender_id
-        cursor.user_id = tracker.user_id or cursor.user_id
-        tracker.keep_assigned_slots()
+        cursor.user_id = request.user_id or cursor.user_id
+        tracker.keep_stored(batch.values)
         if not batch.version and store._tells_logs_apart:
             cursor.created_at = request.now
 
@@ -330,10 +331,12 @@ class Saver:
             # An earlier attempt had landed although its answer was lost.
             session_start = session_start_after(cursor, count)
             cursor.confirm(landed, position + count, session_start)
-            cursor.user_id = tracker.user_id or cursor.user_id
-            tracker.keep_assigned_slots()
+            if stored is not None and stored.user_id == tracker.user_id:
+                cursor.user_id = stored.user_id  # else the next save names the user
             cursor.created_at = None if stored is None else self._began(stored)
             if not cursor.pending:
+                if slot_values(landed):  # they may have been changed in place since
+                    await self._reload(tracker)
                 return
         elif count:
             # It had landed behind another writer's events.
@@ -352,6 +355,8 @@ class Saver:
             cursor.pending = [
                 entry for entry in cursor.pending if entry.event_id not in known
             ]
+            await self._reload(tracker)
+        elif slot_values(landed):
             await self._reload(tracker)
 
     def _began(self, stored: StoredConversation) -> float | None:
@@ -439,5 +444,5 @@ def as_uttered(message: UserUttered) -> UserUttered:
     stored = message.parse_data.get("entities")
     if message.entities is not stored:
         other.entities = list(stored or [])
-    other.use_text_for_featurization = None
+    other.leave_undecided()
     return other

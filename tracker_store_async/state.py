@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from tracker_store_async.slots import Slot
+    from tracker_store_async.unsaved import SlotValue
 
 logger = get_logger(__name__)
 
@@ -126,6 +127,21 @@ class ConversationState:
             name: value if type(value) in JSON_ATOMS else isolated(value)
             for name, value in self._assigned_slots.items()
         }
+
+    def keep_stored(self, values: Iterable[SlotValue]) -> None:
+        """Note that slot events are stored, with the values that they had then.
+
+        What a caller changes in place later on is not in the stored events, so it must
+        neither be in the next snapshot nor come back when an event is reverted.
+
+        Args:
+            values: The events whose values may be changed in place.
+        """
+        for event, value, stored in values:
+            if event.value is value:
+                event.value = stored
+            if self._assigned_slots.get(event.key) is value:
+                self._assigned_slots[event.key] = isolated(stored)
 
     def _reset_slots(self) -> None:
         """Give every slot its initial value."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tracker_store_async import errors
 from tracker_store_async.applied import kind_of
@@ -14,8 +14,13 @@ from tracker_store_async.cursor import (
     is_session_action,
 )
 from tracker_store_async.encoded_events import EncodedEvents
+from tracker_store_async.events import SlotSet
 from tracker_store_async.events.codec import all_fields_of
-from tracker_store_async.events.json_values import encode_all_fast
+from tracker_store_async.events.json_values import (
+    JSON_ATOMS,
+    encode_all_fast,
+    isolated,
+)
 from tracker_store_async.serialization import (
     encode_row,
     encode_snapshot,
@@ -25,7 +30,7 @@ from tracker_store_async.serialization import (
 from tracker_store_async.snapshot import take_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tracker_store_async.cursor import LogCursor, PendingEvent
     from tracker_store_async.events import UserUttered
@@ -44,6 +49,7 @@ class Batch:
         session_start: Position where the latest session starts once they are stored.
         message: The latest user message among them in that session, or None.
         snapshot: The state after them.
+        values: The slot events among them whose values may be changed in place.
     """
 
     version: int
@@ -52,6 +58,31 @@ class Batch:
     session_start: int
     message: UserUttered | None
     snapshot: str
+    values: list[SlotValue]
+
+
+class SlotValue(NamedTuple):
+    """A slot event whose value may be changed in place.
+
+    Attributes:
+        event: The event.
+        value: Its value, as an object.
+        stored: A copy of what that was when it was encoded.
+    """
+
+    event: SlotSet
+    value: Any
+    stored: Any
+
+
+def slot_values(entries: Iterable[PendingEvent]) -> list[SlotValue]:
+    """Return the slot events whose values may be changed in place."""
+    return [
+        SlotValue(event, event.value, isolated(event.value))
+        for entry in entries
+        if isinstance(event := entry.event, SlotSet)
+        and type(event.value) not in JSON_ATOMS
+    ]
 
 
 def names_user(tracker: DialogueStateTracker, *, begins: bool = False) -> bool:
@@ -85,12 +116,12 @@ def encode_batch(
     session_start, message = latest_session(cursor, entries)
     pending = entries if most_rows is None else entries[:most_rows]
     events = [entry.event for entry in pending]
-    values, doubtful = all_fields_of(events)
+    objects, doubtful = all_fields_of(events)
     texts = EncodedEvents(events)
     state = session_state(tracker, session_start, message, texts)
     doubtful.append(state)
     snapshot_fields = snapshot_of(state, end, session_start)
-    encoded = encode_all_fast([*values, snapshot_fields], doubtful)
+    encoded = encode_all_fast([*objects, snapshot_fields], doubtful)
     if encoded is None:
         state = session_state(tracker, session_start, message)
         rows, snapshot = _encoded_with_care(entries, pending, state, end, session_start)
@@ -98,10 +129,11 @@ def encode_batch(
         identify_all(pending)
         rows = [
             row_of(entry.event, entry.event_id or entry.identify(), fields, text)
-            for entry, fields, text in zip(pending, values, encoded, strict=False)
+            for entry, fields, text in zip(pending, objects, encoded, strict=False)
         ]
         snapshot = texts.put_into(encoded[-1], encoded)
-    return Batch(version, entries, rows, session_start, message, snapshot)
+    values = slot_values(entries)
+    return Batch(version, entries, rows, session_start, message, snapshot, values)
 
 
 def _encoded_with_care(

@@ -126,6 +126,10 @@ class UserUttered(Event):
     def use_text_for_featurization(self, value: bool | None) -> None:
         self.__dict__["_use_text"] = value
 
+    def leave_undecided(self) -> None:
+        """Forget what an event has decided: Rasa's rule counts again."""
+        self.__dict__.pop("_use_text", None)
+
     @property
     def intent_name(self) -> str | None:
         """Name of the predicted intent, or None."""

@@ -222,6 +222,37 @@ async def test_nobody_connects_after_the_store_was_closed(redis_server: Any) -> 
         assert not commands._kept._idle
 
 
+@pytest.mark.parametrize("cancels", [1, 2])
+async def test_a_connection_that_opens_late_does_not_outlive_its_store(
+    redis_server: Any, monkeypatch: pytest.MonkeyPatch, cancels: int
+) -> None:
+    async with opened(redis_server, max_connections=4) as store:
+        commands = store._opened.commands
+        assert commands._kept is not None
+        may_connect, made = asyncio.Event(), []
+        connect = Connection.connect
+
+        async def late(self: Connection) -> None:
+            await may_connect.wait()
+            await connect(self)
+            made.append(self)
+
+        monkeypatch.setattr(Connection, "connect", late)
+        reads = [asyncio.ensure_future(store._read(read(last=1))) for _ in range(4)]
+        for _ in range(cancels):
+            await asyncio.sleep(0.01)
+            for each in reads:
+                each.cancel()
+        await store.close()
+        may_connect.set()
+        await asyncio.wait(reads)
+        async with asyncio.timeout(5):
+            while commands._kept._left or any(each.is_connected for each in made):
+                await asyncio.sleep(0.01)
+        assert made
+        assert not commands._kept._idle
+
+
 # -- long conversations ----------------------------------------------------------------
 
 

@@ -112,6 +112,10 @@ class KeptConnections:
         try:
             # redis-py may lose a connection when its caller is cancelled meanwhile.
             await settled(opening, SETTLE_SECONDS)
+        except BaseException:
+            if self.is_closed:  # nobody will come for it
+                await self._drop_idle()
+            raise
         finally:
             if not opening.done():  # the caller was cancelled twice
                 self._left.add(opening)
@@ -132,6 +136,8 @@ class KeptConnections:
             await self._drop(connection)
             raise
         self._idle.append(connection)
+        if self.is_closed and asyncio.current_task() in self._left:
+            await self._drop_idle()
 
     async def _settle(self, connection: Any, missing: int) -> None:
         """Wait for the answers of a command whose caller was cancelled."""
@@ -150,6 +156,10 @@ class KeptConnections:
             await self._drop(connection)
         else:
             self._idle.append(connection)
+
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            await self._drop(self._idle.pop())
 
     async def _drop(self, connection: Any) -> None:
         """Close a connection at once; the pool may open another one."""

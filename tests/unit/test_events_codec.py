@@ -332,3 +332,9 @@ def test_a_class_that_overrides_as_dict_is_stored_as_it_says():
             return {**super().as_dict(), "stars": 5}
 
     assert json.loads(encode_event(Starred("a", 1)))["stars"] == 5
+
+
+@pytest.mark.parametrize("text", ["\ud83d\ude00", "\ud83d\ude00 and \ud83d", "\ud83d"])
+def test_what_is_read_back_is_written_alike(text: str) -> None:
+    once = encode_event(UserUttered(text))
+    assert encode_event(decode_event(once)) == once

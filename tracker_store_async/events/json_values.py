@@ -156,8 +156,15 @@ def encode_with_care(value: Any, what: str) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     try:
         text.encode()
-    except UnicodeEncodeError:  # a lone surrogate can only be written as an escape
-        return json.dumps(value, separators=(",", ":"))
+    except UnicodeEncodeError:
+        # Two surrogates are read back as the one character that they stand for.
+        text = text.encode("utf-16-le", "surrogatepass").decode(
+            "utf-16-le", "surrogatepass"
+        )
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # one alone can only be written as an escape
+            return json.dumps(value, separators=(",", ":"))
     return text
 
 

@@ -13,6 +13,7 @@ from tracker_store_async.broker_handle import CurrentBroker
 from tracker_store_async.observation import observed
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.relay import Relay
+from tracker_store_async.turns import Turns
 
 if TYPE_CHECKING:
     from tracker_store_async.broker_handle import BrokerHandle
@@ -38,6 +39,8 @@ class Lifecycle(Protocol):
     _loop: asyncio.AbstractEventLoop | None
     _closed: bool
     _opening: LoopLock
+    _reopens: int = 0  # how many wait to open it again
+    _loop_turns: Turns
     _relay: Relay | None
 
     async def open(self) -> None:
@@ -56,8 +59,12 @@ class Lifecycle(Protocol):
             SchemaError: The stored layout is not one that this version can use.
             WrongLoopError: The store is open on another event loop.
         """
-        async with self._opening:  # what is being closed is closed first
-            self._closed = False
+        self._reopens += 1
+        try:
+            async with self._opening:  # what is being closed is closed first
+                self._closed = False
+        finally:
+            self._reopens -= 1
         await self._ensure_open(awaits_broker=True)
 
     async def _ensure_open(self, *, awaits_broker: bool = False) -> None:
@@ -66,12 +73,13 @@ class Lifecycle(Protocol):
             return
         if self._loop is not None:
             raise self._wrong_loop()
+        if self._closed and not self._reopens:  # closing it may take a while
+            raise self._is_closed_error()
         async with self._opening:
             if self._closed:
-                raise errors.StoreClosedError(
-                    f"this {type(self).__name__} is closed: call open() to use it again"
-                )
+                raise self._is_closed_error()
             if self._loop is None:
+                self._loop_turns = Turns()  # those of a loop that is gone never end
                 connecting = self._connect(awaits_broker=awaits_broker)
                 await observed(cast("TrackerStore", self), "open", connecting)
                 self._loop = loop
@@ -106,6 +114,11 @@ class Lifecycle(Protocol):
         """Return the outbox of a store that has one and was told to use it."""
         return None
 
+    def _is_closed_error(self) -> errors.StoreClosedError:
+        return errors.StoreClosedError(
+            f"this {type(self).__name__} is closed: call open() to use it again"
+        )
+
     def _wrong_loop(self) -> errors.WrongLoopError:
         return errors.WrongLoopError(
             f"this {type(self).__name__} was opened on another event loop, or "
@@ -129,11 +142,16 @@ class Lifecycle(Protocol):
         async with self._opening:
             if self._loop is None:
                 return
-            self._loop = None
+            loop, self._loop = self._loop, None
             try:
                 await self._close_publishing()
             finally:
-                await self._close_to_the_end()
+                try:
+                    await self._close_to_the_end()
+                except RuntimeError:
+                    # Connections end with their loop, and cannot be told goodbye.
+                    if not loop.is_closed():
+                        raise
             self._tell("closed")
 
     async def _close_publishing(self) -> None:
@@ -144,8 +162,11 @@ class Lifecycle(Protocol):
             if relay is not None:
                 await relay.stop()
         finally:
-            if self._publisher is not None:
-                await self._publisher.close(closes_broker=self.owns_broker)
+            closed = None
+            while self._publisher is not closed:  # another one may be set meanwhile
+                closed = self._publisher
+                if closed is not None:
+                    await closed.close(closes_broker=self.owns_broker)
 
     async def _with_publishing(self, health: Health) -> Health:
         """Return health with what it says of events that are to be published."""

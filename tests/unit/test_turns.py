@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.kit import SENDER, add, user
+from tracker_store_async import InMemoryTrackerStore
 from tracker_store_async import turns as turns_module
 from tracker_store_async.turns import Turns
 
@@ -144,3 +146,19 @@ async def test_work_that_is_owed_counts(clock: Clock) -> None:
     assert turns.are_over
     async with asyncio.timeout(10):
         await take(turns, clock, 0.0001)
+
+
+async def test_what_a_loop_that_has_ended_left_waiting_holds_nobody_up() -> None:
+    store = InMemoryTrackerStore()
+
+    async def leave() -> None:
+        await store.open()
+        waiting = asyncio.ensure_future(store._loop_turns.wait())
+        await asyncio.wait({waiting}, timeout=0.01)
+
+    await asyncio.to_thread(asyncio.run, leave())
+    await store.close()
+    await store.open()
+    async with asyncio.timeout(5):
+        await add(store, SENDER, user())
+    await store.close()

@@ -132,7 +132,7 @@ class Bell:
     def close(self) -> None:
         """Give the counter back; who rings from now on is heard all the same."""
         counter, self._counter = self._counter, None
-        if counter is not None:
+        if counter is not None and not self._loop.is_closed():
             self._loop.remove_reader(counter.fd)
 
 
@@ -182,7 +182,8 @@ class Answers:
     def close(self) -> None:
         """Give what there is, and listen in the slow way from now on."""
         self._bell.close()
-        self._loop.call_soon(self._give)
+        if not self._loop.is_closed():  # else nobody waits any more
+            self._loop.call_soon(self._give)
 
     def _give(self) -> None:
         given = self._given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -108,3 +109,45 @@ class Backlog:
             waiting = self._waiting.pop(sender_id, None)
             if waiting is not None and not waiting.get_loop().is_closed():
                 waiting.set_result(None)
+
+
+class BatchSize:
+    """How many events are sent together: half after a failure, twice after a success.
+
+    Args:
+        most: Most of them.
+
+    Attributes:
+        size: The number.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.size = self._most = self._largest = most
+
+    def note_failure(self, count: int, *, is_slow: bool) -> None:
+        """Note that so many could not be sent; a slow broker is given less for longer.
+
+        Args:
+            count: How many.
+            is_slow: Whether the broker needs too long for as many.
+        """
+        self.size = max(1, count // 2)
+        if is_slow:
+            self._largest = self.size
+
+    def note_success(self, count: int) -> None:
+        """Note that so many were sent.
+
+        Args:
+            count: How many.
+        """
+        if count == self._largest:  # perhaps it is slow no more
+            self._largest = min(self._most, self._largest + 1)
+        self.size = min(2 * self.size, self._largest)
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> None:
+    """Wait for something, but only for so long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, seconds)):
+            await event.wait()

@@ -15,14 +15,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tracker_store_async.backlog import Backlog
+from tracker_store_async import errors
+from tracker_store_async.backlog import Backlog, BatchSize, set_within
 from tracker_store_async.broker_handle import (
+    ACCESS_ERRORS,
     STOP_SECONDS,
     cancelled,
     is_outage,
     reason_of,
 )
-from tracker_store_async.errors import BrokerRefusedError
 from tracker_store_async.locks import LoopLock
 from tracker_store_async.redaction import fields, get_logger
 from tracker_store_async.relay_holds import Holds
@@ -80,12 +81,14 @@ class BestEffort:
         self._holds = Holds(BACKLOG_LIMIT)
         self._suspected: set[str] = set()
         self._has_sent = False  # whether anything got through in this round
+        self._may_be_back = True  # whether the last failure was an outage
+        self._end: float | None = None  # when closing stops sending
         self._is_outage_told = False
         self._is_stopped = False
         self._is_drained = False  # so that nobody sends what comes now
         self._is_replaced = False
         self._heir: BestEffort | None = None
-        self._batch_size = self._largest_batch = FLUSH_BATCH
+        self._batches = BatchSize(FLUSH_BATCH)
         self._leave_alone_until = 0.0
         self._turn = LoopLock()
         self._wanted = asyncio.Event()
@@ -145,7 +148,7 @@ class BestEffort:
         except Exception as error:
             if self._is_replaced and self._heir is None:
                 raise
-            if isinstance(error, BrokerRefusedError):
+            if isinstance(error, errors.BrokerRefusedError):
                 self.keep(messages)  # and find out at once which of them it is
             else:
                 self.keep(messages, wake=False)
@@ -227,16 +230,16 @@ class BestEffort:
     async def _send_in_background(self) -> None:
         """Send the backlog as soon as the broker takes it, although nobody saves."""
         pause = FIRST_RETRY_SECONDS
-        self._batch_size = self._largest_batch = FLUSH_BATCH
+        self._batches = BatchSize(FLUSH_BATCH)
         while self.backlog:
             if self.is_away:
-                await _until(self._wanted, pause)
+                await set_within(self._wanted, pause)
                 left_seconds = self._leave_alone_until - time.monotonic()
-                await _until(self._opened, left_seconds)
+                await set_within(self._opened, left_seconds)
                 if not self._wanted.is_set():
                     pause = min(2 * pause, LONGEST_RETRY_SECONDS)
             elif not self.backlog.next_batch(1, self._holds.waiting()):
-                await _until(self._wanted, self._holds.pause_seconds())
+                await set_within(self._wanted, self._holds.pause_seconds())
             self._wanted.clear()
             self._opened.clear()
             await self.flush()
@@ -247,16 +250,19 @@ class BestEffort:
         """Send the backlog, but for those who are held, until the broker fails."""
         async with self._turn:
             self._has_sent = False
-            while batch := self._next_batch():
+            while not self._is_over() and (batch := self._next_batch()):
                 if not await self._send_batch(batch):
                     return
+
+    def _is_over(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
 
     def _next_batch(self) -> list[EventMessage]:
         """Return what is sent next; whoever may have been refused comes last."""
         held = self._holds.waiting()
-        return self.backlog.next_batch(
-            self._batch_size, {*held, *self._suspected}
-        ) or self.backlog.next_batch(self._batch_size, held)
+        size, apart = self._batches.size, {*held, *self._suspected}
+        batch = self.backlog.next_batch(size, apart)
+        return batch or self.backlog.next_batch(size, held)
 
     async def _send_batch(self, batch: list[EventMessage]) -> bool:
         """Send messages together; return whether to go on with others."""
@@ -265,12 +271,11 @@ class BestEffort:
             await self._handle.send(batch)
         except Exception as error:  # noqa: BLE001  any failure of a foreign broker
             if is_outage(error):
-                self._batch_size = max(1, len(batch) // 2)
-                if self._has_sent:  # so the broker is slow rather than away
-                    self._largest_batch = self._batch_size
+                # who has sent something is slow rather than away
+                self._batches.note_failure(len(batch), is_slow=self._has_sent)
                 return not self._is_away_for(batch, error, started)
         else:
-            self._batch_size = min(2 * self._batch_size, self._largest_batch)
+            self._batches.note_success(len(batch))
             self._note_sent(batch)
             return True
         return await self._send_one_by_one(batch)
@@ -332,7 +337,7 @@ class BestEffort:
 
         An error that says nothing may mean so, unless others have got through.
         """
-        if isinstance(error, BrokerRefusedError):
+        if isinstance(error, errors.BrokerRefusedError):
             self._note_answer()  # whoever refuses an event is there
             self._hold(message, error)
             return False
@@ -376,6 +381,8 @@ class BestEffort:
 
         Else every conversation would wait in turn for a broker that is down.
         """
+        closed = isinstance(error, (*ACCESS_ERRORS, errors.BrokerClosedError))
+        self._may_be_back = is_outage(error) and not closed
         now = time.monotonic()
         pause = max(SHORTEST_RETRY_SECONDS, now - started)
         self._leave_alone_until = now + pause
@@ -422,12 +429,16 @@ class BestEffort:
         try:
             await self._end_sending()
             if self.backlog:
-                self._holds = Holds(BACKLOG_LIMIT)  # everybody once more
+                self._holds = Holds(BACKLOG_LIMIT, first_seconds=DRAIN_SECONDS)
                 self._suspected.clear()
+                self._batches = BatchSize(FLUSH_BATCH)
+                self._end = time.monotonic() + DRAIN_SECONDS
                 with suppress(TimeoutError):
                     async with asyncio.timeout(DRAIN_SECONDS):
                         await self._flush_before_the_end()
         finally:
+            self._end = None
+            self._holds = Holds(BACKLOG_LIMIT)
             self.backlog.let_go()
             # Opened again meanwhile, it sends the rest after all.
             self._is_drained = self._is_stopped
@@ -435,11 +446,17 @@ class BestEffort:
                 self._tell_left()
 
     async def _flush_before_the_end(self) -> None:
-        """Send the backlog, and again as long as the broker is away but may be back."""
+        """Send the backlog, and again as long as the broker is away but may be back.
+
+        A broker may take a cancellation for a failure of its own, so that neither the
+        time limit nor whoever cancels the closing would get through to this.
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
         pause = SHORTEST_RETRY_SECONDS
         await self.flush()
-        while self.is_away and self._is_stopped and not self._handle.needs_mending:
-            if not self.backlog:
+        while self.is_away and self._may_be_back and self._is_stopped and self.backlog:
+            if self._is_over() or (task and task.cancelling() > before):
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, FIRST_RETRY_SECONDS)
@@ -461,10 +478,3 @@ class BestEffort:
             self._handle.name,
             extra=fields("backlog_lost", backlog_events=len(self.backlog)),
         )
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    """Wait for something, but only for so long."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(max(0.0, seconds)):
-            await event.wait()

@@ -73,11 +73,6 @@ class BrokerHandle:
         opens = getattr(self.broker.open, "__func__", None)
         return self._is_open or opens is EventBroker.open
 
-    @property
-    def needs_mending(self) -> bool:
-        """Whether it failed, the last time, in a way that a retry does not mend."""
-        return self._told is not None and self._told == self.problem
-
     def when_open(self, call: Callable[[], None]) -> None:
         """Have something called whenever the broker has been opened."""
         self._when_open = call

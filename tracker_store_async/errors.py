@@ -14,6 +14,7 @@
     ├── ConcurrentSaveError                   another writer was faster (`on_conflict`)
     ├── PublishError                          the event broker did not confirm an event
     │   ├── BrokerUnavailableError            it cannot be reached, or was too slow
+    │   │   └── BrokerClosedError             its owner has closed it
     │   ├── BrokerAccessError                 it refused credentials, rights or TLS
     │   └── BrokerRefusedError                it refused an event
     ├── SaveManyError                         some of several trackers were not saved
@@ -138,6 +139,10 @@ class BrokerUnavailableError(PublishError):
     What was sent may have arrived: publishing it again is safe, since consumers drop
     repeats by message id.
     """
+
+
+class BrokerClosedError(BrokerUnavailableError):
+    """The event broker was closed by whoever owns it; its `open()` lets it be used."""
 
 
 class BrokerAccessError(PublishError):

@@ -35,10 +35,15 @@ class Holds:
 
     Args:
         most: Most conversations; beyond it the oldest is tried again.
+        first_seconds: How long the first refusal lets one wait; None for
+            `FIRST_HOLD_SECONDS`.
     """
 
-    def __init__(self, most: int = MOST_HOLDS) -> None:
+    def __init__(
+        self, most: int = MOST_HOLDS, *, first_seconds: float | None = None
+    ) -> None:
         self._most = most
+        self._first_seconds = first_seconds
         self._holds: dict[str, _Hold] = {}
 
     def __contains__(self, sender_id: str) -> bool:
@@ -74,7 +79,8 @@ class Holds:
         hold = self._holds.pop(sender_id, None) or _Hold(now, now, 0)
         seconds = OUTAGE_HOLD_SECONDS
         if counts:
-            doubled = FIRST_HOLD_SECONDS * 2 ** min(hold.refusals, 20)
+            first = self._first_seconds or FIRST_HOLD_SECONDS
+            doubled = first * 2 ** min(hold.refusals, 20)
             seconds = min(doubled, LONGEST_HOLD_SECONDS)
             hold.refusals += 1
         hold.since, hold.until = now, now + seconds

@@ -14,6 +14,7 @@ from tracker_store_async import (
     best_effort,
     errors,
     publishing,
+    relay_holds,
 )
 from tracker_store_async.publishing import outbox_entries
 
@@ -145,6 +146,136 @@ async def test_closing_waits_for_a_broker_that_comes_back() -> None:
         await store.close()
     assert [body["text"] for body in broker.bodies] == ["one", "two"]
     assert broker.attempts_left == 0
+
+
+class Swallowing(FailingBroker):
+    """A broker that takes a cancellation for a failure of its own."""
+
+    manages_connection = True
+
+    async def publish_many(self, messages: Sequence[EventMessage]) -> None:
+        if self.is_down:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise ConnectionError("the connection was lost") from None
+        await super().publish_many(messages)
+
+
+async def swallowing() -> InMemoryTrackerStore:
+    """Return a store with a backlog whose broker cannot be cancelled."""
+    broker = Swallowing()
+    broker.fails_at = 1
+    store = keeping(broker)
+    await add(store, "alice", user("one"))
+    broker.is_down = True
+    return store
+
+
+async def test_closing_ends_although_the_broker_swallows_its_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(best_effort, "DRAIN_SECONDS", 0.05)
+    store = await swallowing()
+    async with asyncio.timeout(5):
+        await store.close()
+
+
+async def test_closing_ends_although_the_broker_swallows_a_cancellation() -> None:
+    store = await swallowing()
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0.05)
+    closing.cancel()
+    done, _ = await asyncio.wait({closing}, timeout=best_effort.DRAIN_SECONDS / 2)
+    assert done
+
+
+@pytest.mark.parametrize(
+    "error", [errors.BrokerClosedError("call open()"), TypeError("a bug")], ids=type
+)
+async def test_closing_waits_for_no_broker_that_will_not_come_back(
+    error: Exception,
+) -> None:
+    class Broken(FailingBroker):
+        async def publish(self, message: EventMessage) -> None:
+            raise error
+
+    store = keeping(Broken())
+    await add(store, "alice", user("one"))
+    async with asyncio.timeout(best_effort.DRAIN_SECONDS / 2):
+        await store.close()
+
+
+async def test_a_refused_event_is_tried_once_more_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_holds, "FIRST_HOLD_SECONDS", 0.0001)
+    broker = RefusingBroker("one", error=errors.BrokerRefusedError("too large"))
+    store = keeping(broker)
+    broker.is_down = True
+    for number in range(300):
+        await add(store, str(number), user("one"))
+    broker.is_down = False
+    broker.attempts.clear()
+    await store.close()
+    batches = 300 / best_effort.FLUSH_BATCH
+    assert broker.attempts["one"] <= 300 + batches
+
+
+async def test_a_broker_that_is_set_while_the_store_closes_gets_what_waits() -> None:
+    first, second = FailingBroker(), SlowToFail(0)
+    store = keeping(first)
+    store.owns_broker = True
+    first.is_down = True
+    await add(store, "alice", user("one"))
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0.05)
+    store.event_broker = second
+    await closing
+    assert [body["text"] for body in second.bodies if "text" in body] == ["one"]
+    assert second.closed
+
+
+async def test_a_save_does_not_wait_for_a_store_that_closes() -> None:
+    broker = FailingBroker()
+    store = keeping(broker)
+    broker.is_down = True
+    await add(store, "alice", user("one"))
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0.05)
+    with pytest.raises(errors.StoreClosedError):
+        await add(store, "alice", user("two"))
+    assert not closing.done()
+    opening = asyncio.create_task(store.open())
+    saving = asyncio.create_task(add(store, "alice", user("two")))
+    await asyncio.sleep(0.05)
+    broker.is_down = False
+    await asyncio.gather(closing, opening, saving)
+    await store.close()
+    assert [body["text"] for body in broker.bodies if "text" in body] == ["one", "two"]
+
+
+async def test_a_broker_that_was_slow_gets_larger_batches_again() -> None:
+    sizes: list[int] = []
+
+    class Sized(SlowToFail):
+        async def publish_many(self, messages: Sequence[EventMessage]) -> None:
+            sizes.append(len(messages))
+            await super().publish_many(messages)
+
+    broker = Sized(0)
+    store = keeping(broker)
+    broker.is_down = True
+    for number in range(1000):
+        await add(store, str(number), user("one"))
+    assert store._publisher is not None
+    kept = store._publisher._kept
+    kept._batches.note_failure(1, is_slow=True)
+    broker.is_down = False
+    sizes.clear()
+    await kept.flush()
+    assert max(sizes) > 20
+    await store.close()
 
 
 async def test_closing_does_not_wait_for_a_broker_that_refuses() -> None:

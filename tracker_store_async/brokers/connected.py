@@ -267,7 +267,7 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise errors.BrokerUnavailableError(
+            raise errors.BrokerClosedError(
                 f"the broker for {self._where} was closed: call open() to use it again"
             )
 

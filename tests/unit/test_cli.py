@@ -468,7 +468,15 @@ def test_an_error_shows_no_password(tmp_path: Path) -> None:
     pytest.importorskip("asyncpg", reason="the extra postgresql is not installed")
     url = "postgresql://x:pw@127.0.0.1:1/d"
     text = error_of("check", "--url", url, cwd=tmp_path, code=1)
-    assert "cannot be reached" in text
+    assert "cannot be reached: check host and port" in text
+    assert "pw" not in text
+
+
+def test_a_redis_that_is_away_says_what_to_check(tmp_path: Path) -> None:
+    pytest.importorskip("redis", reason="the extra redis is not installed")
+    url = "redis://x:pw@127.0.0.1:1"
+    text = error_of("check", "--url", url, cwd=tmp_path, code=1)
+    assert "cannot be reached: check host and port, and that the server runs (" in text
     assert "pw" not in text
 
 

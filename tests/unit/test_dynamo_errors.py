@@ -111,6 +111,14 @@ def test_each_error_has_one_of_ours(
     assert "\n" not in str(ours)
 
 
+def test_it_says_what_to_check() -> None:
+    away = boto.EndpointConnectionError(endpoint_url="http://x")
+    said = str(translate(away, "here"))
+    assert said.startswith("here cannot be reached: check region, endpoint_url and ")
+    refused = str(translate(client_error("AccessDeniedException"), "here"))
+    assert ": check the credentials, region and policy (" in refused
+
+
 def test_an_error_that_is_not_about_the_storage_passes() -> None:
     assert translate(ValueError("x"), "dynamo") is None
     assert kind_of(KeyError("x")) is None

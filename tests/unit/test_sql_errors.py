@@ -148,6 +148,72 @@ def test_table(error: Exception, expected: type[errors.TrackerStoreError]) -> No
 
 
 @pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ConnectionRefusedError(111, "no"),
+            "here cannot be reached: check host and port, and that the server runs "
+            "([Errno 111] no)",
+        ),
+        (
+            asyncpg.InvalidAuthorizationSpecificationError('role "x" does not exist'),
+            "here refused the credentials or the rights they carry: check username, "
+            'password and grants (role "x" does not exist, code 28000)',
+        ),
+        (
+            sqlite_error(14, "unable to open database file"),
+            "here cannot be reached: check the path, the rights on the file and its "
+            "folder, and the disk (unable to open database file, code 14)",
+        ),
+        (
+            sqlite_error(8, "attempt to write a readonly database"),
+            "here refused access: check the rights on the file and its folder "
+            "(attempt to write a readonly database, code 8)",
+        ),
+    ],
+    ids=["port", "role", "no file", "read-only file"],
+)
+def test_it_says_what_to_check(error: Exception, said: str) -> None:
+    assert str(translate(error, "here")) == said
+
+
+UNREACHABLE = "cannot be reached: check host and port, and that the server runs ("
+REFUSED = "or the rights they carry: check username, password and grants ("
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+async def test_a_wrong_address_says_what_to_check(dialect: str, host: str) -> None:
+    store = SQLTrackerStore(
+        dialect=dialect, host=host, port=1, db="x", username="me", password="sesame"
+    )
+    with pytest.raises(errors.StoreUnavailableError) as caught:
+        await store.open()
+    assert str(caught.value).startswith(f"{dialect} at {host}:1/x {UNREACHABLE}")
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "dialect",
+    [pytest.param(n, marks=pytest.mark.backend(n)) for n in ("postgresql", "mysql")],
+)
+async def test_a_wrong_login_says_what_to_check(dialect: str, servers: Servers) -> None:
+    server = servers.get(dialect)
+    store = SQLTrackerStore(
+        dialect=dialect,
+        host=server.host,
+        port=server.port,
+        db="x",
+        username="nosuchrole",
+        password="sesame",
+    )
+    with pytest.raises(errors.StoreAccessError) as caught:
+        await store.open()
+    assert REFUSED in str(caught.value)
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "error", [KeyError("bug"), TypeError("bug"), exc.InvalidRequestError("bug")]
 )
 def test_a_bug_of_ours_is_not_dressed_up(error: Exception) -> None:

@@ -42,6 +42,7 @@ ROWS_PER_STATEMENT = 1000
 
 _NOT_MENDED = {
     error_table.Kind.ACCESS,
+    error_table.Kind.FILE_ACCESS,
     error_table.Kind.TLS,
     error_table.Kind.NO_DATABASE,
 }

@@ -16,7 +16,7 @@ from tracker_store_async import errors
 class Kind(Enum):
     """What went wrong."""
 
-    UNAVAILABLE = "cannot be reached"
+    UNAVAILABLE = "cannot be reached: check region, endpoint_url and the network"
     LOST = "closed or lost the connection; what it was asked to do may be done"
     BUSY = "failed on its side and did not recover within the retry budget"
     THROTTLED = (
@@ -26,7 +26,10 @@ class Kind(Enum):
     CONTENDED = "kept refusing the transaction in favour of others"
     TIMEOUT = "did not answer in time; what it was asked to do may be done"
     TLS = "and this client do not agree on TLS: check endpoint_url and ssl_ca_certs"
-    ACCESS = "refused the credentials or the rights they carry"
+    ACCESS = (
+        "refused the credentials or the rights they carry: check the credentials, "
+        "region and policy"
+    )
     NO_CREDENTIALS = (
         "wants credentials and none were found: give aws_access_key_id and "
         "aws_secret_access_key, a profile, or the environment or role of AWS"

@@ -16,7 +16,7 @@ from tracker_store_async.backends.redis.credentials import CredentialsMissingErr
 class Kind(Enum):
     """What went wrong."""
 
-    UNAVAILABLE = "cannot be reached"
+    UNAVAILABLE = "cannot be reached: check host and port, and that the server runs"
     LOST = "lost the connection; what it was asked to do may be done"
     BUSY = "cannot serve us at the moment"
     READ_ONLY = "is read-only at the moment: a replica, or too few replicas answer"

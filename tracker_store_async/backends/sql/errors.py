@@ -19,7 +19,11 @@ from tracker_store_async import errors
 class Kind(Enum):
     """What went wrong, whatever the database."""
 
-    UNAVAILABLE = "cannot be reached"
+    UNAVAILABLE = "cannot be reached: check host and port, and that the server runs"
+    FILE = (
+        "cannot be reached: check the path, the rights on the file and its folder, and "
+        "the disk"
+    )
     LOST = "closed or lost the connection"
     BUSY = "has no connection or space left for us"
     READ_ONLY = "is read-only at the moment"
@@ -31,7 +35,11 @@ class Kind(Enum):
         "pool_timeout_seconds"
     )
     TLS = "and this client do not agree on TLS: check ssl_mode and the ssl_ files"
-    ACCESS = "refused the credentials or the rights they carry"
+    ACCESS = (
+        "refused the credentials or the rights they carry: check username, password "
+        "and grants"
+    )
+    FILE_ACCESS = "refused access: check the rights on the file and its folder"
     NO_DATABASE = (
         "has no such database: check `db`, or create it (with PostgreSQL, "
         "`login_db: postgres` has it created)"
@@ -46,6 +54,7 @@ class Kind(Enum):
 
 _RAISED: dict[Kind, type[errors.TrackerStoreError]] = {
     Kind.UNAVAILABLE: errors.StoreUnavailableError,
+    Kind.FILE: errors.StoreUnavailableError,
     Kind.LOST: errors.StoreUnavailableError,
     Kind.BUSY: errors.StoreUnavailableError,
     Kind.READ_ONLY: errors.StoreUnavailableError,
@@ -55,13 +64,17 @@ _RAISED: dict[Kind, type[errors.TrackerStoreError]] = {
     Kind.POOL: errors.StoreTimeoutError,
     Kind.TLS: errors.StoreUnavailableError,
     Kind.ACCESS: errors.StoreAccessError,
+    Kind.FILE_ACCESS: errors.StoreAccessError,
     Kind.NO_DATABASE: errors.StoreUnavailableError,
     Kind.NO_TABLE: errors.SchemaError,
     Kind.DAMAGED: errors.StoreDataError,
     Kind.DATA: errors.StoreDataError,
 }
 
-_QUOTED = {Kind.UNAVAILABLE, Kind.BUSY, Kind.TLS, Kind.ACCESS, Kind.NO_DATABASE}
+_QUOTED = {
+    *(Kind.UNAVAILABLE, Kind.FILE, Kind.BUSY, Kind.TLS),
+    *(Kind.ACCESS, Kind.FILE_ACCESS, Kind.NO_DATABASE),
+}
 """Kinds whose driver text speaks of names and addresses only."""
 
 _SQLSTATES: dict[str, Kind] = {
@@ -104,16 +117,16 @@ _MYSQL_CODES: dict[int, Kind] = {
 """MySQL and MariaDB: error number to kind; the rest is `DATA`."""
 
 _SQLITE_CODES: dict[int, Kind] = {
-    3: Kind.ACCESS,  # PERM
+    3: Kind.FILE_ACCESS,  # PERM
     5: Kind.LOCKED,  # BUSY
     6: Kind.LOCKED,  # LOCKED
-    8: Kind.ACCESS,  # READONLY
-    10: Kind.UNAVAILABLE,  # IOERR
+    8: Kind.FILE_ACCESS,  # READONLY
+    10: Kind.FILE,  # IOERR
     11: Kind.DAMAGED,  # CORRUPT
     13: Kind.BUSY,  # FULL
-    14: Kind.UNAVAILABLE,  # CANTOPEN
+    14: Kind.FILE,  # CANTOPEN
     15: Kind.LOCKED,  # PROTOCOL
-    23: Kind.ACCESS,  # AUTH
+    23: Kind.FILE_ACCESS,  # AUTH
     26: Kind.DAMAGED,  # NOTADB
 }
 """SQLite: primary result code to kind; the rest is `DATA`."""

@@ -9,6 +9,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from tracker_store_async.backends.sql import errors as error_table
+from tracker_store_async.backends.sql.errors import Kind
 from tracker_store_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 10.0
 """Longest time that such a database may take: every access waits for it."""
+
+_SAID = {
+    Kind.NO_TABLE: "lacks a table of ours: run `tracker-store schema upgrade`",
+    Kind.NO_DATABASE: "does not exist: create it, or check the URL",
+    Kind.TLS: "and this client do not agree on TLS: check what the URL says of it",
+    Kind.POOL: "has all connections of the pool in use: try again later",
+}
+"""What is to be checked is the URL: a store's own keys do not count here."""
 
 CREATE_ATTEMPTS = 5
 CREATE_PAUSE_SECONDS = 0.02
@@ -45,6 +55,37 @@ def parse_url(url: str, option: str, example: str) -> URL:
         f"{option}: must be the URL of an SQL database with an asyncio driver that is "
         f"installed, such as {example}"
     )
+
+
+def place_of(url: URL) -> str:
+    """Return where a database is, such as `postgresql at 127.0.0.1/audit`.
+
+    Neither user nor password nor an option is shown.
+    """
+    dialect = url.get_backend_name()
+    if dialect == "sqlite":
+        return f"sqlite database {url.database or ':memory:'}"
+    port = "" if url.port is None else f":{url.port}"
+    host = url.host or url.query.get("host") or "localhost"
+    return f"{dialect} at {host}{port}/{url.database or ''}"
+
+
+def explain(error: Exception, option: str, url: URL) -> str:
+    """Return the sentence about what a driver raised: what is wrong, what to check.
+
+    Args:
+        error: What was raised.
+        option: What names the database in the configuration.
+        url: The database.
+    """
+    where = f"the database of {option} ({place_of(url)})"
+    kind = error_table.kind_of(error)
+    if kind in _SAID:
+        return f"{where} {_SAID[kind]}"
+    ours = error_table.translate(error, where)
+    if ours is not None:
+        return str(ours)
+    return f"{where} cannot be used: check {option} ({type(error).__name__})"
 
 
 def answering() -> asyncio.Timeout:

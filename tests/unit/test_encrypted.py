@@ -534,7 +534,8 @@ async def test_health_looks_at_the_data_keys_too(
     connection.close()
     health = await store.health()
     assert not health.reachable
-    assert "data keys" in str(health.error)
+    assert "of encryption.data_keys (sqlite database" in str(health.error)
+    assert "run `tracker-store schema upgrade`" in str(health.error)
     await memory.close()
 
 

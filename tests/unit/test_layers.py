@@ -37,6 +37,8 @@ ALLOWED_SIDEWAYS = {
     ("brokers.sql", "backends.sql.connector"),
     ("brokers.sql", "backends.sql.engine"),
     ("brokers.sql", "backends.sql.errors"),
+    ("side_database", "backends.sql"),
+    ("side_database", "backends.sql.errors"),
 }
 
 OPTIONAL_DRIVERS = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,6 +36,17 @@ EACH = pytest.mark.parametrize(
     ],
     ids=["audit", "data keys"],
 )
+
+OURS = (errors.AuditError, errors.StoreUnavailableError)
+
+
+async def said_on_opening(store: Any) -> str:
+    """Return what the error says that opening raises."""
+    with pytest.raises(OURS) as caught:
+        await store.open()
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is not None
+    return str(caught.value)
 
 
 @EACH
@@ -75,6 +88,70 @@ def test_what_is_no_url_is_refused_and_not_shown(
 
 
 @EACH
+async def test_a_server_that_is_away_says_what_to_check(
+    make: Callable[[str], Any], metadata: MetaData
+) -> None:
+    pytest.importorskip("asyncpg", reason="the extra postgresql is not installed")
+    said = await said_on_opening(
+        make(f"postgresql+asyncpg://me:{SECRET}@127.0.0.1:1/x")
+    )
+    option = sql.OPTION if make is not SQLDataKeys else data_keys.OPTION
+    assert said.startswith(
+        f"the database of {option} (postgresql at 127.0.0.1:1/x) cannot be reached: "
+        "check host and port, and that the server runs ("
+    )
+
+
+def test_a_file_that_cannot_be_made_says_what_to_check() -> None:
+    error = sqlite3.OperationalError("unable to open database file")
+    error.sqlite_errorcode = 14
+    url = side_database.parse_url("sqlite+aiosqlite:///no/a.db", sql.OPTION, "")
+    said = side_database.explain(error, sql.OPTION, url)
+    assert said == (
+        "the database of audit.url (sqlite database no/a.db) cannot be reached: check "
+        "the path, the rights on the file and its folder, and the disk (unable to open "
+        "database file, code 14)"
+    )
+    unknown = side_database.explain(OverflowError(SECRET), sql.OPTION, url)
+    assert SECRET not in unknown
+
+
+@EACH
+@pytest.mark.backend("mysql")
+async def test_a_refused_login_says_what_to_check(
+    make: Callable[[str], Any], metadata: MetaData, mysql_server: Any
+) -> None:
+    host = f"{mysql_server.host}:{mysql_server.port}"
+    said = await said_on_opening(make(f"mysql+asyncmy://nosuch:{SECRET}@{host}/x"))
+    assert ": check username, password and grants (" in said
+
+
+async def test_what_cannot_be_verified_is_not_called_written(tmp_path: Path) -> None:
+    from tests.unit.command import error_of
+
+    pytest.importorskip("asyncpg", reason="the extra postgresql is not installed")
+    url = f"postgresql+asyncpg://me:{SECRET}@127.0.0.1:1/x"
+    audit = {"sink": "sql", "url": url}
+    content = {"tracker_store": {"type": "sql", "db": "x.db", "audit": audit}}
+    (tmp_path / "endpoints.yml").write_text(json.dumps(content))
+    words = ("audit", "verify", "--endpoints", "endpoints.yml")
+    said = await asyncio.to_thread(error_of, *words, cwd=tmp_path, code=1)
+    assert "cannot be reached: check host and port" in said
+    assert "written" not in said
+    assert SECRET not in said
+
+
+async def test_a_trail_that_goes_while_it_is_read(tmp_path: Path) -> None:
+    sink = SQLSink(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", Chain())
+    await sink.open()
+    with closing(sqlite3.connect(tmp_path / "a.db")) as other:
+        other.execute("DROP TABLE audit_trail")
+    with pytest.raises(errors.AuditError, match="lacks a table"):
+        [line async for line in sink.read()]
+    await sink.close()
+
+
+@EACH
 @pytest.mark.backend("postgresql")
 async def test_a_database_that_does_not_answer_is_not_waited_for(
     make: Callable[[str], Any],
@@ -105,7 +182,8 @@ async def test_a_database_that_does_not_answer_is_not_waited_for(
             proxy.freeze()
             async with asyncio.timeout(10):
                 with pytest.raises(
-                    (errors.AuditError, errors.StoreUnavailableError), match="Timeout"
+                    OURS,
+                    match="did not answer in time",
                 ):
                     await use(store)
             proxy.unfreeze()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text, insert, select
@@ -17,6 +18,7 @@ from tracker_store_async.side_database import (
     answering,
     connect,
     create_table,
+    explain,
     parse_url,
 )
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+OPTION = "audit.url"
 MAX_ATTEMPTS = 50
 LONGEST_PAUSE_SECONDS = 0.02
 PAGE_ROWS = 1000
@@ -54,7 +57,7 @@ class SQLSink(Sink):
 
     def __init__(self, url: str, chain: Chain) -> None:
         super().__init__(chain)
-        self._url = parse_url(url, "audit.url", "sqlite+aiosqlite:///audit.db")
+        self._url = parse_url(url, OPTION, "sqlite+aiosqlite:///audit.db")
         self._engine: AsyncEngine | None = None
 
     async def open(self) -> None:
@@ -67,7 +70,7 @@ class SQLSink(Sink):
                     self.head = await self._last(connection)
         except (SQLAlchemyError, OSError) as error:
             await self.close()
-            raise _failed(error) from error
+            raise self._failed(error) from error
         except AuditError:
             await self.close()
             raise
@@ -87,10 +90,10 @@ class SQLSink(Sink):
                 return
             except IntegrityError as error:  # another process was faster
                 if attempt == MAX_ATTEMPTS - 1:
-                    raise _failed(error) from error
+                    raise self._failed(error) from error
                 await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311
             except (SQLAlchemyError, OSError) as error:
-                raise _failed(error) from error
+                raise self._failed(error) from error
 
     async def _write(self, records: Sequence[dict[str, Any]]) -> None:
         assert self._engine is not None  # noqa: S101 - the store has opened it
@@ -115,7 +118,19 @@ class SQLSink(Sink):
             ) from error
 
     async def read(self) -> AsyncGenerator[str]:
-        """Yield the records, by number; some of them are in memory at a time."""
+        """Yield the records, by number; some of them are in memory at a time.
+
+        Raises:
+            AuditError: They cannot be read.
+        """
+        try:
+            async with aclosing(self._read()) as records:
+                async for record in records:
+                    yield record
+        except (SQLAlchemyError, OSError) as error:
+            raise self._failed(error) from error
+
+    async def _read(self) -> AsyncGenerator[str]:
         assert self._engine is not None  # noqa: S101 - the caller has opened it
         last = None  # whatever somebody has put before the first one is read too
         async with self._engine.connect() as connection:
@@ -130,9 +145,5 @@ class SQLSink(Sink):
                     yield row.record
                 last = rows[-1].seq
 
-
-def _failed(error: Exception) -> AuditError:
-    # The text of the driver's error may hold the URL.
-    return AuditError(
-        f"the database of the audit trail cannot be written: {type(error).__name__}"
-    )
+    def _failed(self, error: Exception) -> AuditError:
+        return AuditError(explain(error, OPTION, self._url))

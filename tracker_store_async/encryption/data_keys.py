@@ -19,12 +19,15 @@ from tracker_store_async.side_database import (
     answering,
     connect,
     create_table,
+    explain,
     parse_url,
 )
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+OPTION = "encryption.data_keys"
 
 TABLE = Table(
     "conversation_data_keys",
@@ -46,8 +49,7 @@ class SQLDataKeys:
     """
 
     def __init__(self, url: str) -> None:
-        example = "sqlite+aiosqlite:///keys.db"
-        self._url = parse_url(url, "encryption.data_keys", example)
+        self._url = parse_url(url, OPTION, "sqlite+aiosqlite:///keys.db")
         self._engine: AsyncEngine | None = None
 
     async def open(self) -> None:
@@ -65,7 +67,7 @@ class SQLDataKeys:
             async with answering():
                 await create_table(engine, TABLE)
         except (SQLAlchemyError, OSError) as error:
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
 
     async def close(self) -> None:
         """Disconnect."""
@@ -110,12 +112,7 @@ class SQLDataKeys:
                 found = result.scalar_one_or_none() if result.returns_rows else None
                 return found, result.rowcount
         except (SQLAlchemyError, OSError) as error:
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
 
-
-def _unavailable(error: Exception) -> StoreUnavailableError:
-    # The text of the driver's error may hold the URL.
-    return StoreUnavailableError(
-        "the database of the data keys cannot be reached or used: "
-        f"{type(error).__name__}"
-    )
+    def _unavailable(self, error: Exception) -> StoreUnavailableError:
+        return StoreUnavailableError(explain(error, OPTION, self._url))

@@ -186,15 +186,20 @@ async def look(folder: Path, section: dict[str, Any]) -> None:
         assert await store.exists(SENDER)
 
 
+async def upgrade(folder: Path, section: dict[str, Any]) -> None:
+    """Create the layout as the owner does by the documentation."""
+    write_endpoints(folder, section)
+    result = await command(folder, "schema", "upgrade")
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("kind", SQL)
 async def test_sql_without_ddl_and_for_looking(
     kind: tuple[str, str], servers: Any, tmp_path: Path
 ) -> None:
     dialect, heading = kind
     with sql_place(servers.get(dialect), dialect) as place:
-        write_endpoints(tmp_path, place.section)
-        result = await command(tmp_path, "schema", "upgrade")
-        assert result.returncode == 0, result.stderr
+        await upgrade(tmp_path, place.section)
         place.grant(heading, "the assistant")
         async with create_tracker_store(place.assistant) as store:
             await use(store)
@@ -207,11 +212,12 @@ async def test_sql_without_ddl_and_for_looking(
 
 
 @pytest.mark.parametrize("kind", SQL)
-async def test_sql_with_an_outbox(kind: tuple[str, str], servers: Any) -> None:
+async def test_sql_with_an_outbox(
+    kind: tuple[str, str], servers: Any, tmp_path: Path
+) -> None:
     dialect, heading = kind
     with sql_place(servers.get(dialect), dialect) as place:
-        async with create_tracker_store({**place.section, "outbox": True}):
-            pass
+        await upgrade(tmp_path, {**place.section, "outbox": True})
         place.grant(heading, "the assistant")
         if dialect == "postgresql":
             place.grant(heading, "the assistant, with an outbox")

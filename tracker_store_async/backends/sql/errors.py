@@ -45,8 +45,8 @@ class Kind(Enum):
         "`login_db: postgres` has it created)"
     )
     NO_TABLE = (
-        "lacks a table, column or schema of the layout: let the store create it "
-        "(`create_tables: true`), or check `db` and `schema`"
+        "lacks a table, column or schema of the layout: run `tracker-store schema "
+        "upgrade` with a role that may create tables, or check `db` and `schema`"
     )
     DAMAGED = "is damaged or is not a database"
     DATA = "refused what was sent"

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Dialect
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.connector import Connector
     from tracker_store_async.backends.sql.opening import Operations
@@ -115,14 +115,31 @@ async def find_messages(
     connection: AsyncConnection, schema: str | None
 ) -> Table | None:
     """Return the table of the messages where there is an outbox, or None."""
+    # `outbox` alone might be somebody else's.
+    if await missing_tables(connection, schema):
+        return None
+    return build_outbox(connection.dialect, schema).messages
+
+
+async def missing_tables(
+    connection: AsyncConnection, schema: str | None
+) -> list[Table]:
+    """Return the tables of an outbox that are not there."""
     tables = build_outbox(connection.dialect, schema)
 
-    def is_there(sync: Connection) -> bool:
-        # `outbox` alone might be somebody else's.
-        names = (tables.lease.name, tables.messages.name)
-        return all(inspect(sync).has_table(name, schema=schema) for name in names)
+    def look(sync: Connection) -> list[Table]:
+        has_table = inspect(sync).has_table
+        wanted = (tables.messages, tables.lease)
+        return [each for each in wanted if not has_table(each.name, schema=schema)]
 
-    return tables.messages if await connection.run_sync(is_there) else None
+    return await connection.run_sync(look)
+
+
+async def create_outbox(engine: AsyncEngine, schema: str | None) -> None:
+    """Create the tables of an outbox that are missing."""
+    tables = build_outbox(engine.dialect, schema)
+    async with schema_lock(engine) as connection:
+        await connection.run_sync(tables.metadata.create_all)
 
 
 def check_outbox(connector: Connector) -> bool:
@@ -183,8 +200,7 @@ class SqlOutbox(Outbox):
             create_tables: Whether missing tables are created first.
         """
         if create_tables:
-            async with schema_lock(self._engine) as connection:
-                await connection.run_sync(self._tables.metadata.create_all)
+            await create_outbox(self._engine, self._tables.metadata.schema)
         lease = self._tables.lease
         with suppress(IntegrityError):  # it is there
             await self._execute(

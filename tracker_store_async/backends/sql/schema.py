@@ -27,6 +27,7 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.dialects.mysql import LONGTEXT
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from tracker_store_async.rows import MAX_SENDER_ID_LENGTH
 
@@ -153,6 +154,16 @@ def room_statement(dialect: Dialect, table: Table) -> str:
     """Return PostgreSQL's statement that leaves room in each page of a table."""
     name = dialect.identifier_preparer.format_table(table)
     return f"ALTER TABLE {name} SET (fillfactor = 70)"
+
+
+def written(dialect: Dialect, *tables: Table) -> list[str]:
+    """Return the statements that create tables and their indexes, as text."""
+    elements: list[ExecutableDDLElement] = []
+    for table in tables:
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        elements += [CreateTable(table), *map(CreateIndex, indexes)]
+    texts = [str(element.compile(dialect=dialect)) for element in elements]
+    return [text.strip().replace("\t", "    ") for text in texts]
 
 
 def _id_column(dialect: Dialect) -> Column[int]:

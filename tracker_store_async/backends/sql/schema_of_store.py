@@ -11,11 +11,13 @@ from tracker_store_async.backends.sql.layout import (
 )
 from tracker_store_async.backends.sql.migrations import statements
 from tracker_store_async.backends.sql.opening import ensure_layout
-from tracker_store_async.backends.sql.schema import build_tables
+from tracker_store_async.backends.sql.outbox import create_outbox, missing_tables
+from tracker_store_async.backends.sql.schema import build_tables, written
 from tracker_store_async.errors import SchemaError
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.connector import Connector
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 class SchemaOfStore:
     """What `SQLTrackerStore` says of its tables and does about them."""
 
+    outbox: bool
     _connector: Connector
     _engine: AsyncEngine | None
     _operations: Operations | None
@@ -51,6 +54,9 @@ class SchemaOfStore:
     async def upgrade_schema(self) -> None:
         """Bring the database to this version's layout, from Rasa's or from none.
 
+        With `outbox: true` its tables are created as well. What wraps the store also
+        creates the tables that it keeps in other databases.
+
         It may be called on a store that is not open, and leaves it so. Cut short, it
         can be run again. Stop the Rasa processes that write to the database first:
         afterwards their inserts fail.
@@ -62,8 +68,26 @@ class SchemaOfStore:
         if self._engine is None:  # else it is open, and so the layout is the one needed
             await settled(self._upgrade())
 
+    async def outbox_is_there(self) -> bool:
+        """Return whether the database has the tables of an outbox; it changes nothing.
+
+        It may be called on a store that is not open, and leaves it so.
+
+        Raises:
+            StoreUnavailableError: The database cannot be reached.
+        """
+        if self._connector.is_absent():
+            return False
+        engine = await settled(self._connected_engine())
+        try:
+            return not await settled(self._missing_of_outbox(engine))
+        finally:
+            await self._connector.release(engine)
+
     async def schema_sql(self) -> list[str]:
         """Return the statements that create the layout, for somebody else to run.
+
+        With `outbox: true` those are among them that create its tables.
 
         It may be called on a store that is not open, and leaves it so. Nothing is
         changed.
@@ -73,19 +97,31 @@ class SchemaOfStore:
             StoreUnavailableError: The database cannot be reached.
         """
         layout = await settled(self._layout())
-        if layout.state is LayoutState.CURRENT:
-            return []
-        if layout.state is not LayoutState.NONE:
+        if layout.state not in (LayoutState.CURRENT, LayoutState.NONE):
             raise SchemaError(
                 f"the database holds {layout}: its upgrade looks at the rows as it "
                 "goes and cannot be written down; run `tracker-store schema upgrade`"
             )
+        if layout.state is LayoutState.CURRENT and not self.outbox:
+            return []
         engine = await settled(self._connected_engine())
         try:
-            tables = build_tables(engine.dialect, self._connector.options.schema)
-            return statements(engine.dialect, tables)
+            found: list[str] = []
+            if layout.state is LayoutState.NONE:
+                tables = build_tables(engine.dialect, self._connector.options.schema)
+                found = statements(engine.dialect, tables)
+            if self.outbox:
+                missing = await settled(self._missing_of_outbox(engine))
+                found += written(engine.dialect, *missing)
+            return found
         finally:
             await self._connector.release(engine)
+
+    async def _missing_of_outbox(self, engine: AsyncEngine) -> list[Table]:
+        schema = self._connector.options.schema
+        with self._translated:
+            async with engine.connect() as connection:
+                return await missing_tables(connection, schema)
 
     async def _upgrade(self) -> None:
         engine = await self._connected_engine()
@@ -95,6 +131,8 @@ class SchemaOfStore:
                 await ensure_layout(
                     engine, tables, create_tables=True, auto_upgrade=True
                 )
+                if self.outbox:
+                    await create_outbox(engine, self._connector.options.schema)
         finally:
             await self._connector.release(engine)
 

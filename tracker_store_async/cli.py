@@ -278,6 +278,8 @@ def upgrade(
 ) -> None:
     """Create the layout, or upgrade an older one or Rasa's SQL tables.
 
+    The tables of an outbox, an audit trail and data keys are created as well.
+
     Stop what writes to the database, and make a backup, first. An upgrade that is cut
     off leaves the data readable and can be run again.
     """

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
+from sqlalchemy import inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tracker_store_async.backends.sql import errors as error_table
 from tracker_store_async.backends.sql.errors import Kind
+from tracker_store_async.backends.sql.schema import written
 from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sqlalchemy import Table
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from tracker_store_async.errors import TrackerStoreError
+
+T = TypeVar("T")
 
 ANSWER_SECONDS = 10.0
 """Longest time that such a database may take: every access waits for it."""
@@ -55,6 +66,81 @@ def parse_url(url: str, option: str, example: str) -> URL:
         f"{option}: must be the URL of an SQL database with an asyncio driver that is "
         f"installed, such as {example}"
     )
+
+
+class SideTable:
+    """A table of ours in such a database, for whoever looks after the tables.
+
+    Args:
+        name: What it holds, such as `audit trail`.
+        option: What names the database in the configuration.
+        url: The database.
+        table: The table.
+        error: What is raised where the database cannot be used.
+
+    Attributes:
+        name: What it holds.
+        place: Where the database is, without user and password.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        option: str,
+        url: URL,
+        table: Table,
+        error: type[TrackerStoreError],
+    ) -> None:
+        self.name = name
+        self.place = place_of(url)
+        self._option = option
+        self._url = url
+        self._table = table
+        self._error = error
+
+    async def is_there(self) -> bool:
+        """Return whether the table is there; nothing is created.
+
+        Raises:
+            TrackerStoreError: The database cannot be reached, or not be used.
+        """
+
+        async def look(engine: AsyncEngine) -> bool:
+            async with engine.connect() as connection:
+                return await connection.run_sync(
+                    lambda sync: inspect(sync).has_table(self._table.name)
+                )
+
+        return not self._has_no_file() and await settled(self._asked(look))
+
+    async def create(self) -> None:
+        """Create the table where there is none.
+
+        Raises:
+            TrackerStoreError: The database cannot be reached, or refuses it.
+        """
+        await settled(self._asked(partial(create_table, table=self._table)))
+
+    def statements(self) -> list[str]:
+        """Return the statements that create the table; nothing is connected to."""
+        return written(self._url.get_dialect()(), self._table)
+
+    def _has_no_file(self) -> bool:
+        """Whether it is an SQLite file that is missing: a look would make it."""
+        name = self._url.database
+        is_plain = name and name != ":memory:" and "uri" not in self._url.query
+        is_file = self._url.get_backend_name() == "sqlite" and is_plain
+        return bool(is_file) and not Path(name or "").exists()
+
+    async def _asked(self, ask: Callable[[AsyncEngine], Awaitable[T]]) -> T:
+        engine = connect(self._url)
+        try:
+            async with answering():
+                return await ask(engine)
+        except (SQLAlchemyError, OSError) as error:
+            raise self._error(explain(error, self._option, self._url)) from error
+        finally:
+            await engine.dispose()
 
 
 def place_of(url: URL) -> str:

@@ -232,7 +232,9 @@ async def test_sql_with_an_outbox(
 
 
 @pytest.mark.backend("postgresql")
-async def test_an_audit_trail_and_data_keys(postgresql_server: Any) -> None:
+async def test_an_audit_trail_and_data_keys(
+    postgresql_server: Any, tmp_path: Path
+) -> None:
     pytest.importorskip("cryptography")
     from tracker_store_async.encryption.keyring import generate_key
 
@@ -246,8 +248,7 @@ async def test_an_audit_trail_and_data_keys(postgresql_server: Any) -> None:
             encryption = {"keys": keys, "data_keys": url}
             return {"encryption": encryption, "audit": {"sink": "sql", "url": url}}
 
-        async with create_tracker_store({**place.section, **aside(url)}):
-            pass
+        await upgrade(tmp_path, {**place.section, **aside(url)})
         for label in ("", ", with an audit trail", ", with data keys"):
             place.grant(heading, f"the assistant{label}")
         host = f"{postgresql_server.host}:{postgresql_server.port}"

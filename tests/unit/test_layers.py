@@ -39,6 +39,7 @@ ALLOWED_SIDEWAYS = {
     ("brokers.sql", "backends.sql.errors"),
     ("side_database", "backends.sql"),
     ("side_database", "backends.sql.errors"),
+    ("side_database", "backends.sql.schema"),
 }
 
 OPTIONAL_DRIVERS = {

@@ -21,6 +21,8 @@ from tracker_store_async.redaction import fields, get_logger
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tracker_store_async.side_database import SideTable
+
 try:
     import fcntl
 except ImportError:  # not on Windows: there one process has the file for itself
@@ -64,6 +66,10 @@ class Sink(ABC):
         Raises:
             AuditError: They were not written.
         """
+
+    def side_table(self) -> SideTable | None:
+        """Return the table of a sink that keeps records in one."""
+        return None
 
     async def close(self) -> None:  # noqa: B027 - not every sink holds something
         """Let go of it."""

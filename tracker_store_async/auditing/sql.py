@@ -15,6 +15,7 @@ from tracker_store_async.auditing.chain import Chain, Head, head_of
 from tracker_store_async.auditing.sinks import Sink
 from tracker_store_async.errors import AuditError
 from tracker_store_async.side_database import (
+    SideTable,
     answering,
     connect,
     create_table,
@@ -74,6 +75,10 @@ class SQLSink(Sink):
         except AuditError:
             await self.close()
             raise
+
+    def side_table(self) -> SideTable:
+        """Return the table, for whoever looks after the tables."""
+        return SideTable("audit trail", OPTION, self._url, TABLE, AuditError)
 
     async def close(self) -> None:
         """Disconnect."""

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tracker_store_async.errors import StoreUnavailableError
 from tracker_store_async.settling import settled
 from tracker_store_async.side_database import (
+    SideTable,
     answering,
     connect,
     create_table,
@@ -68,6 +69,10 @@ class SQLDataKeys:
                 await create_table(engine, TABLE)
         except (SQLAlchemyError, OSError) as error:
             raise self._unavailable(error) from error
+
+    def side_table(self) -> SideTable:
+        """Return the table, for whoever looks after the tables."""
+        return SideTable("data keys", OPTION, self._url, TABLE, StoreUnavailableError)
 
     async def close(self) -> None:
         """Disconnect."""

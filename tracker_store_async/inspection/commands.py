@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from rich.text import Text
 
@@ -30,6 +30,7 @@ from tracker_store_async.inspection.listing import summary_json, write_table
 from tracker_store_async.inspection.terminal import duration, json_text, printable
 from tracker_store_async.inspection.timeline import write_conversation
 from tracker_store_async.tracker import EventVerbosity
+from tracker_store_async.wrappers.base import innermost, side_tables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -128,13 +129,13 @@ async def opened(
 
 
 def _has_no_file(store: TrackerStore) -> bool:
-    connector = getattr(store, "_connector", None)
+    connector = getattr(innermost(store), "_connector", None)
     return connector is not None and connector.is_absent()
 
 
 def _may_create_tables(target: Target) -> bool:
     """Whether the store as it is configured creates them; the option may be text."""
-    store = create_tracker_store(target.config)
+    store = innermost(create_tracker_store(target.config))
     return bool(getattr(store, "_create_tables", True))
 
 
@@ -352,9 +353,43 @@ async def show_schema(console: Console, target: Target) -> bool:
         TrackerStoreError: The store cannot be reached.
     """
     _check_file(target)
-    text, usable = _judge(await layout_state(reading_store(target)), target)
-    _print_rows(console, {"store": target.label, "layout": text})
+    store = reading_store(target)
+    text, usable = _judge(await layout_state(store), target)
+    rows = {"store": target.label, "layout": text}
+    for each in await _kept_beside(store):
+        rows[each.name], can_be_used = each.judged(target)
+        usable = usable and can_be_used
+    _print_rows(console, rows)
     return usable
+
+
+class _Beside(NamedTuple):
+    """What has tables beside the layout: an outbox, an audit trail, data keys."""
+
+    name: str
+    is_there: bool
+    place: str = ""
+
+    def judged(self, target: Target) -> tuple[str, bool]:
+        """Return what to say of it, and whether the store can be used with it."""
+        if self.is_there:
+            return f"created{self.place}", True
+        if not self.place and not _may_create_tables(target):
+            return f"{NOT_CREATED}, and create_tables is false", False
+        created = "the first use of the store creates it"
+        return f"{NOT_CREATED}{self.place}: {created}", True
+
+
+async def _kept_beside(store: TrackerStore) -> list[_Beside]:
+    """Return what the configuration has beside the layout; nothing is created."""
+    inner, found = innermost(store), []
+    if inner.outbox and hasattr(inner, "outbox_is_there"):
+        is_there = await cast("SQLTrackerStore", inner).outbox_is_there()
+        found.append(_Beside("outbox", is_there))
+    for table in side_tables(store):
+        is_there = await table.is_there()
+        found.append(_Beside(table.name, is_there, f" in {table.place}"))
+    return found
 
 
 async def layout_state(store: TrackerStore) -> str:
@@ -365,6 +400,7 @@ async def layout_state(store: TrackerStore) -> str:
     """
     if hasattr(store, "schema_state"):
         return await cast("SQLTrackerStore", store).schema_state()
+    store = innermost(store)  # what wraps it would create tables of its own
     try:
         async with store:
             version = (await store.health()).schema_version
@@ -376,7 +412,9 @@ async def layout_state(store: TrackerStore) -> str:
 
 
 async def print_schema_sql(target: Target) -> None:
-    """Print the statements that create the layout; nothing is changed.
+    """Print the statements that create what is missing; nothing is changed.
+
+    Those for other databases follow a comment that names the database.
 
     Raises:
         SchemaError: The store has none, or they cannot be written down.
@@ -384,15 +422,24 @@ async def print_schema_sql(target: Target) -> None:
     """
     _check_file(target)
     store = reading_store(target)
-    if not hasattr(store, "schema_sql"):
+    inner, others, lines = innermost(store), side_tables(store), []
+    if hasattr(inner, "schema_sql"):
+        statements = await cast("SQLTrackerStore", inner).schema_sql()
+        lines = [f"{statement};" for statement in statements]
+    elif not others:
         raise SchemaError(f"a store of type {store.backend_name} has no statements")
-    statements = await cast("SQLTrackerStore", store).schema_sql()
-    for statement in statements or ["-- the layout is current: there is nothing to do"]:
-        _print_line(statement + (";" if statements else ""))
+    for table in others:
+        if not await table.is_there():
+            lines.append(printable(f"-- {table.name}, in {table.place}:"))
+            lines += [f"{statement};" for statement in table.statements()]
+    for line in lines or ["-- the layout is current: there is nothing to do"]:
+        _print_line(line)
 
 
 async def upgrade_schema(console: Console, target: Target) -> None:
     """Upgrade the layout, or create it, and print what it was and is.
+
+    What the configuration has beside it, such as an outbox, is created as well.
 
     Raises:
         SchemaError: It cannot be upgraded.
@@ -400,7 +447,7 @@ async def upgrade_schema(console: Console, target: Target) -> None:
     """
     _check_file(target)
     store = reading_store(target)
-    before = await layout_state(store)
+    before, beside = await layout_state(store), await _kept_beside(store)
     if hasattr(store, "upgrade_schema"):
         await cast("SQLTrackerStore", store).upgrade_schema()
     else:
@@ -409,4 +456,6 @@ async def upgrade_schema(console: Console, target: Target) -> None:
         async with upgraded:
             pass
     rows = {"store": target.label, "before": before, "now": await layout_state(store)}
+    for each in beside:
+        rows[each.name] = f"{'was there' if each.is_there else 'created'}{each.place}"
     _print_rows(console, rows)

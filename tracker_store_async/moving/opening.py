@@ -14,7 +14,7 @@ from tracker_store_async.config import TRACKER_STORE, EndpointConfig
 from tracker_store_async.config import read_endpoint_config as read_section
 from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.factory import create_tracker_store
-from tracker_store_async.wrappers.base import WrapperTrackerStore
+from tracker_store_async.wrappers.base import innermost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,12 +66,12 @@ def as_source(store: TrackerStore) -> TrackerStore:
     Raises:
         ConfigurationError: It is open already.
     """
-    innermost = _innermost(store)
-    if innermost._loop is not None:
+    inner = innermost(store)
+    if inner._loop is not None:
         raise ConfigurationError("as_source() is for a store that is not open yet")
-    innermost._creates_layout = False
-    if hasattr(innermost, "_reads_rasa_layout"):
-        innermost._reads_rasa_layout = True
+    inner._creates_layout = False
+    if hasattr(inner, "_reads_rasa_layout"):
+        inner._reads_rasa_layout = True
     return store
 
 
@@ -98,20 +98,12 @@ async def opened_source(config: EndpointConfig) -> AsyncIterator[TrackerStore]:
         ConfigurationError: It names a SQLite file that does not exist.
     """
     store = source_store(config)
-    innermost = _innermost(store)
-    connector = getattr(innermost, "_connector", None)
+    inner = innermost(store)
+    connector = getattr(inner, "_connector", None)
     if connector is not None and connector.is_absent():
-        raise ConfigurationError(
-            f"there is nothing to read: {innermost!r} does not exist"
-        )
+        raise ConfigurationError(f"there is nothing to read: {inner!r} does not exist")
     async with store:
         yield store
-
-
-def _innermost(store: TrackerStore) -> TrackerStore:
-    while isinstance(store, WrapperTrackerStore):
-        store = store._wrapped
-    return store
 
 
 def _is_sql(settings: dict[str, Any]) -> bool:

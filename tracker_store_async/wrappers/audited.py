@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Rewrite,
         StoredConversation,
     )
+    from tracker_store_async.side_database import SideTable
     from tracker_store_async.store import TrackerStore
 
 T = TypeVar("T")
@@ -65,6 +66,9 @@ class AuditedTrackerStore(WrapperTrackerStore):
         self._trail = Trail(sink)
         self._records_reads = reads
         self._default_actor = Actor(default_actor)
+
+    def _side_table(self) -> SideTable | None:
+        return self._trail.sink.side_table()
 
     async def _open(self) -> None:
         # Else what opens there when the caller is cancelled would never be closed.

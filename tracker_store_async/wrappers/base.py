@@ -25,7 +25,7 @@ from tracker_store_async.store import TrackerStore, is_tracker_store
 from tracker_store_async.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from tracker_store_async.relay import Outbox
     from tracker_store_async.rows import (
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         StoredConversation,
         Upkeep,
     )
+    from tracker_store_async.side_database import SideTable
     from tracker_store_async.slots import Slot
     from tracker_store_async.tracker import DialogueStateTracker
 
@@ -125,6 +126,26 @@ class WrapperTrackerStore(TrackerStore):
                 f"{type(self).__name__!r} object has no attribute {name!r}"
             )
         return getattr(self._wrapped, name)
+
+    @property
+    def upgrade_schema(self) -> Callable[[], Awaitable[None]]:
+        """The wrapped store's method, where it has one, and then the wrapper's table.
+
+        What is kept in another database is created there with the layout.
+        """
+        upgrade = self._wrapped.upgrade_schema  # type: ignore[attr-defined]
+
+        async def upgrade_all() -> None:
+            await upgrade()
+            table = self._side_table()
+            if table is not None:
+                await table.create()
+
+        return upgrade_all
+
+    def _side_table(self) -> SideTable | None:
+        """Return the table that the wrapper keeps in a database of its own, or None."""
+        return None
 
     def _now(self) -> float:
         return self._wrapped._now()
@@ -216,6 +237,24 @@ class WrapperTrackerStore(TrackerStore):
     async def _health(self) -> Health:
         await self._wrapped._ensure_open()
         return await self._wrapped._health()
+
+
+def innermost(store: TrackerStore) -> TrackerStore:
+    """Return the store below all wrappers."""
+    while isinstance(store, WrapperTrackerStore):
+        store = store._wrapped
+    return store
+
+
+def side_tables(store: TrackerStore) -> list[SideTable]:
+    """Return the tables that wrappers keep in other databases, the outermost first."""
+    found: list[SideTable] = []
+    while isinstance(store, WrapperTrackerStore):
+        table = store._side_table()
+        if table is not None:
+            found.append(table)
+        store = store._wrapped
+    return found
 
 
 def check_wrapped(store: object, wrapper: str, *, carries_outbox: bool = False) -> None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         StoredConversation,
         StoredRow,
     )
+    from tracker_store_async.side_database import SideTable
     from tracker_store_async.store import TrackerStore
 
 ROWS_PER_TURN = 128
@@ -118,6 +119,9 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         self._keys = ConversationKeys(self._key_ring, self._data_keys)
 
     # -- lifecycle ---------------------------------------------------------------------
+
+    def _side_table(self) -> SideTable | None:
+        return None if self._data_keys is None else self._data_keys.side_table()
 
     async def _open(self) -> None:
         await self._key_ring.open()

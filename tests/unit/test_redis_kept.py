@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -220,6 +221,25 @@ async def test_nobody_connects_after_the_store_was_closed(redis_server: Any) -> 
                 await waiting
         assert commands._kept is not None
         assert not commands._kept._idle
+
+
+async def test_work_that_gets_no_connection_is_not_left_behind(
+    redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(redis_server, max_connections=1) as store:
+        commands = store._opened.commands
+
+        async def away() -> None:
+            raise ConnectionRefusedError
+
+        async def work() -> None:
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(commands._kept, "spare", away)
+        waiting = work()
+        with pytest.raises(ConnectionRefusedError):
+            await commands._whole(waiting)
+        assert inspect.getcoroutinestate(waiting) == inspect.CORO_CLOSED
 
 
 @pytest.mark.parametrize("cancels", [1, 2])

@@ -354,8 +354,12 @@ class Commands:
 
     async def _whole(self, work: Coroutine[Any, Any, Any]) -> Any:
         async def spared() -> Any:
-            if self._kept is not None:
-                await self._kept.spare()
+            try:
+                if self._kept is not None:
+                    await self._kept.spare()
+            except BaseException:
+                work.close()
+                raise
             return await work
 
         bounded = self._deadlines.bound(self._in_turn(spared(), work))

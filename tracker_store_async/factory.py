@@ -255,7 +255,9 @@ def _check_outbox(
 def _need_driver(config: Section, name: str, where: str) -> None:
     driver = config.required_driver()
     if driver is not None and importlib.util.find_spec(driver.module) is None:
-        raise registry.missing_extra(where, name, driver.module, driver.extra)
+        raise registry.missing_extra(
+            f"{where}: type {name}", driver.module, driver.extra
+        )
 
 
 def _builtin_class(

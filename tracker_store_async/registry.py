@@ -155,13 +155,27 @@ def load_third_party(
 
 
 def load_builtin(path: str, name: str, extra: str | None, where: str) -> Any:
-    """Return the object at `module:Class` of this package.
+    """Return the class of a built-in type, or of its configuration.
 
     Args:
-        path: Where it lives.
+        path: Where it lives, as `module:Class`.
         name: Its type, for errors.
         extra: The extra that installs what its module imports, or None.
         where: What errors begin with.
+
+    Raises:
+        MissingExtraError: Its module imports a package that is not installed.
+    """
+    return load_part(path, extra, f"{where}: type {name}")
+
+
+def load_part(path: str, extra: str | None, what: str) -> Any:
+    """Return the object at `module:name` of this package.
+
+    Args:
+        path: Where it lives.
+        extra: The extra that installs what its module imports, or None.
+        what: What wants it, for errors.
 
     Raises:
         MissingExtraError: Its module imports a package that is not installed.
@@ -173,14 +187,13 @@ def load_builtin(path: str, name: str, extra: str | None, where: str) -> Any:
         missing = (error.name or "").partition(".")[0]
         if extra is None or missing == PACKAGE:
             raise
-        raise missing_extra(where, name, missing, extra) from error
+        raise missing_extra(what, missing, extra) from error
 
 
-def missing_extra(where: str, name: str, module: str, extra: str) -> MissingExtraError:
-    """Return the error that says how to install a driver."""
+def missing_extra(what: str, module: str, extra: str) -> MissingExtraError:
+    """Return the error that says how to install what something needs."""
     return MissingExtraError(
-        f"{where}: type {name} needs the package '{module}': "
-        f"pip install '{DISTRIBUTION}[{extra}]'"
+        f"{what} needs the package '{module}': pip install '{DISTRIBUTION}[{extra}]'"
     )
 
 

@@ -221,9 +221,8 @@ def sealing(config: EncryptionConfig) -> Callable[[TrackerStore], TrackerStore]:
     from tracker_store_async import registry
 
     where = "tracker_store.encryption"
-    wrapper = registry.load_builtin(
+    wrapper = registry.load_part(
         "tracker_store_async.wrappers.encrypted:EncryptedTrackerStore",
-        "encryption",
         "encryption",
         where,
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +15,7 @@ from rich.cells import cell_len
 
 import tracker_store_async
 from tests import golden
-from tests.unit.command import error_of, output_of, run, save
+from tests.unit.command import environment, error_of, output_of, run, save
 from tracker_store_async import (
     DialogueStateTracker,
     Domain,
@@ -462,6 +465,45 @@ def test_an_error_is_one_clear_line(
     (chats / "d" / "nlu.yml").write_text("nlu: []")
     (chats / "text.db").write_text("this is no database at all" * 100)
     assert message in error_of(*arguments, cwd=chats, code=code)
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [
+        ("encryption new-key", "cryptography", "encryption"),
+        ("encryption reseal --endpoints sealed.yml", "cryptography", "encryption"),
+        ("serve --db chats.db", "starlette", "ops"),
+        ("keys --endpoints sealed.yml", "cryptography", "encryption"),
+    ],
+)
+def test_a_missing_extra_is_told_in_one_sentence(
+    chats: Path, command: str, module: str, extra: str
+) -> None:
+    (chats / "sealed.yml").write_text(
+        "tracker_store: {type: sql, db: chats.db, encryption: {keys_env: KEYS}}"
+    )
+    hidden = f"import sys; sys.modules[{module!r}] = None"  # as if not installed
+    result = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            f"{hidden}; from tracker_store_async.cli import main; main()",
+            *command.split(),
+        ],
+        cwd=chats,
+        env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    what = f"tracker-store {command.split()[0]}"
+    if command.startswith("keys"):
+        what = "tracker_store.encryption"
+    assert result.stderr == (
+        f"error: {what} needs the package '{module}': "
+        f"pip install 'tracker-store-async[{extra}]'\n"
+    )
 
 
 def test_an_error_shows_no_password(tmp_path: Path) -> None:

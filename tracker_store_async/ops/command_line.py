@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -13,6 +13,10 @@ from tracker_store_async.auditing import acting_as
 from tracker_store_async.errors import ConfigurationError, EncryptionKeyError
 from tracker_store_async.inspection.invocation import Db, Endpoints, Url, command, run
 from tracker_store_async.inspection.targets import find_target
+from tracker_store_async.registry import PACKAGE, load_part
+
+if TYPE_CHECKING:
+    from tracker_store_async.ops.resealing import Resealed
 
 encryption_app = typer.Typer(
     help="Make and rotate the keys of encryption at rest.",
@@ -142,8 +146,7 @@ def print_head(file: TrailFile = None, endpoints: Endpoints = None) -> None:
 @encryption_app.command("new-key")
 def new_key() -> None:
     """Print a new master key: 32 random bytes in base64. Keep it secret."""
-    from tracker_store_async.encryption.keyring import generate_key
-
+    generate_key = _with_cryptography("encryption.keyring:generate_key")
     typer.echo(generate_key())
 
 
@@ -155,13 +158,14 @@ def reseal(endpoints: Endpoints = None) -> None:
     others may read and save meanwhile.
     """
     from tracker_store_async.factory import create_tracker_store
-    from tracker_store_async.ops.resealing import Resealed, reseal_all
 
+    reseal_all = _with_cryptography("ops.resealing:reseal_all")
     target = find_target(None, None, endpoints)
 
     async def work() -> Resealed:
         async with create_tracker_store(target.config) as store:
-            return await reseal_all(store)
+            done: Resealed = await reseal_all(store)
+            return done
 
     done = run(work(), "reseal")
     typer.echo(f"{done.resealed} of {done.conversations} conversations resealed")
@@ -171,3 +175,8 @@ def reseal(endpoints: Endpoints = None) -> None:
             "or was erased, or a state that is damaged, the first: "
             f"{done.unreadable[0]!r}"
         )
+
+
+def _with_cryptography(path: str) -> Any:
+    """Return what a command needs and only the extra `encryption` can import."""
+    return load_part(f"{PACKAGE}.{path}", "encryption", "tracker-store encryption")

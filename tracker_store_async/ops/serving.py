@@ -132,4 +132,4 @@ def for_loopback(app: ASGIApp) -> ASGIApp:
 
 
 def _missing(module: str) -> MissingExtraError:
-    return missing_extra(WHERE, "serve", module, "ops")
+    return missing_extra(WHERE, module.partition(".")[0], "ops")

@@ -402,7 +402,8 @@ def test_a_database_in_memory_needs_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["show alice", "keys", "list", "check", "schema status"]
+    "command",
+    ["show alice", "keys", "list", "check", "schema status", "schema upgrade --sql"],
 )
 def test_looking_creates_nothing(tmp_path: Path, command: str) -> None:
     for option in (["--db", "no.db"], ["--url", "sqlite:///no.db"]):
@@ -411,6 +412,12 @@ def test_looking_creates_nothing(tmp_path: Path, command: str) -> None:
         "tracker_store: {type: sql, db: no.db, create_tables: true, auto_upgrade: true}"
     )
     run(*command.split(), cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["endpoints.yml"]
+    (tmp_path / "endpoints.yml").write_text(
+        "tracker_store: {type: sql, db: no.db, retry: true, cache: true}"
+    )
+    result = run(*command.split(), cwd=tmp_path)
+    assert "there are no tables yet" not in result.stderr  # there is no file either
     assert [path.name for path in tmp_path.iterdir()] == ["endpoints.yml"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -510,6 +511,7 @@ async def test_failures_have_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_command_says_how_it_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sqlite3.connect(tmp_path / "x.db").close()
     served: list[Any] = []
     monkeypatch.setattr(
         "uvicorn.Server.run", lambda server, sockets: served.append(server)

@@ -336,6 +336,33 @@ def test_the_command_serves_and_ends(tmp_path: Path) -> None:
             assert "tracker_store_operation_duration_seconds" in metrics.text
 
 
+def test_the_command_serves_no_file_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
+    named = error_of("serve", "--db", "no.db", "--port", "0", cwd=tmp_path, code=1)
+    assert named == "there is no SQLite file 'no.db'"
+    endpoints = tmp_path / "endpoints.yml"
+    endpoints.write_text("tracker_store: {type: sql, db: no.db, retry: true}")
+    configured = error_of("serve", "--port", "0", cwd=tmp_path, code=1)
+    assert configured == (
+        "nothing is stored in endpoints.yml (sql): its SQLite file does not exist yet"
+    )
+    assert list(tmp_path.iterdir()) == [endpoints]
+
+
+def test_a_file_that_goes_while_it_is_served_is_not_made_anew(tmp_path: Path) -> None:
+    db = tmp_path / "chats.db"
+    sqlite3.connect(db).close()
+    with serving(tmp_path, "--db", "chats.db") as url:
+        db.unlink()
+        ready = httpx.get(f"{url}/health/ready")
+        assert ready.status_code == 503
+        assert "there is no such file" in json.dumps(ready.json())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_refuses_to_be_open_to_all(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "x.db").close()
     arguments = ("serve", "--db", "x.db", "--host", "0.0.0.0")
     assert "TRACKER_STORE_TOKEN" in error_of(*arguments, cwd=tmp_path, code=2)

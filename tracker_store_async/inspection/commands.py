@@ -100,6 +100,41 @@ def _check_file(target: Target) -> None:
     raise NotFoundError(f"there is no SQLite file {name}")
 
 
+def existing_store(
+    target: Target, domain: Domain | None = None, **overrides: Any
+) -> TrackerStore:
+    """Return the store to look at; where it is a SQLite file, that is there.
+
+    Args:
+        target: The store.
+        domain: Its domain, or None.
+        overrides: Keys of an SQL store that are set for this command alone.
+
+    Raises:
+        NotFoundError: There is no such file.
+        StoreUnavailableError: There is no folder that it could be in.
+    """
+    store = reading_store(target, domain, **overrides)
+    check_it_exists(store, target)
+    return store
+
+
+def check_it_exists(store: TrackerStore, target: Target) -> None:
+    """Check that a store that is a SQLite file is there, whoever names the file.
+
+    Raises:
+        NotFoundError: There is no such file.
+        StoreUnavailableError: There is no folder that it could be in.
+    """
+    _check_file(target)
+    connector = getattr(innermost(store), "_connector", None)
+    if connector is not None and connector.is_absent():
+        connector.check_folder()
+        raise NotFoundError(
+            f"nothing is stored in {target.label}: its SQLite file does not exist yet"
+        )
+
+
 @asynccontextmanager
 async def opened(
     target: Target, domain: Domain | None = None, **overrides: Any
@@ -115,22 +150,15 @@ async def opened(
         NotFoundError: There is no such store.
         TrackerStoreError: It cannot be used.
     """
-    _check_file(target)
-    store = reading_store(target, domain, **overrides)
+    store = existing_store(target, domain, **overrides)
     if hasattr(store, "schema_state"):
         state = await cast("SQLTrackerStore", store).schema_state()
         if state.startswith(NOT_CREATED):
-            lacking = "there are no tables yet"
-            if _has_no_file(store):
-                lacking = "its SQLite file does not exist yet"
-            raise NotFoundError(f"nothing is stored in {target.label}: {lacking}")
+            raise NotFoundError(
+                f"nothing is stored in {target.label}: there are no tables yet"
+            )
     async with store:
         yield store
-
-
-def _has_no_file(store: TrackerStore) -> bool:
-    connector = getattr(innermost(store), "_connector", None)
-    return connector is not None and connector.is_absent()
 
 
 def _may_create_tables(target: Target) -> bool:

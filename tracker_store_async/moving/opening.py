@@ -66,12 +66,12 @@ def as_source(store: TrackerStore) -> TrackerStore:
     Raises:
         ConfigurationError: It is open already.
     """
-    inner = innermost(store)
-    if inner._loop is not None:
+    backend = innermost(store)
+    if backend._loop is not None:
         raise ConfigurationError("as_source() is for a store that is not open yet")
-    inner._creates_layout = False
-    if hasattr(inner, "_reads_rasa_layout"):
-        inner._reads_rasa_layout = True
+    backend._creates_layout = False
+    if hasattr(backend, "_reads_rasa_layout"):
+        backend._reads_rasa_layout = True
     return store
 
 
@@ -98,10 +98,12 @@ async def opened_source(config: EndpointConfig) -> AsyncIterator[TrackerStore]:
         ConfigurationError: It names a SQLite file that does not exist.
     """
     store = source_store(config)
-    inner = innermost(store)
-    connector = getattr(inner, "_connector", None)
+    backend = innermost(store)
+    connector = getattr(backend, "_connector", None)
     if connector is not None and connector.is_absent():
-        raise ConfigurationError(f"there is nothing to read: {inner!r} does not exist")
+        raise ConfigurationError(
+            f"there is nothing to read: {backend!r} does not exist"
+        )
     async with store:
         yield store
 

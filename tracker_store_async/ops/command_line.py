@@ -65,14 +65,14 @@ def serve(
     is told by the app mounted there: see docs/operating.md and docs/inspector.md.
     """
     from tracker_store_async import redaction
-    from tracker_store_async.inspection.commands import reading_store
+    from tracker_store_async.inspection.commands import existing_store
     from tracker_store_async.ops import serving
     from tracker_store_async.ops.inspector.options import InspectorOptions
 
     if unmasked and mask_slot:
         raise ConfigurationError("give either --mask-slot or --unmasked")
     token = os.environ.get("TRACKER_STORE_TOKEN") or None
-    store = reading_store(find_target(db, url, endpoints))
+    store = existing_store(find_target(db, url, endpoints))
     if mask_slot:
         redaction.configure(slots=mask_slot)
     options = InspectorOptions(unmasked=unmasked, loopback_only=token is None)

@@ -60,6 +60,13 @@ def forwarded(name: str) -> Any:
     return property(read, write, doc=f"The wrapped store's `{name}`.")
 
 
+def innermost(store: TrackerStore) -> TrackerStore:
+    """Return the store within all wrappers: the backend."""
+    while isinstance(store, WrapperTrackerStore):
+        store = store._wrapped
+    return store
+
+
 class WrapperTrackerStore(TrackerStore):
     """Wraps a store and changes nothing.
 
@@ -237,13 +244,6 @@ class WrapperTrackerStore(TrackerStore):
     async def _health(self) -> Health:
         await self._wrapped._ensure_open()
         return await self._wrapped._health()
-
-
-def innermost(store: TrackerStore) -> TrackerStore:
-    """Return the store below all wrappers."""
-    while isinstance(store, WrapperTrackerStore):
-        store = store._wrapped
-    return store
 
 
 def side_tables(store: TrackerStore) -> list[SideTable]:

@@ -11,7 +11,11 @@ from tracker_store_async.backends.sql.layout import (
 )
 from tracker_store_async.backends.sql.migrations import statements
 from tracker_store_async.backends.sql.opening import ensure_layout
-from tracker_store_async.backends.sql.outbox import create_outbox, missing_tables
+from tracker_store_async.backends.sql.outbox import (
+    build_outbox,
+    create_outbox,
+    missing_tables,
+)
 from tracker_store_async.backends.sql.schema import build_tables, written
 from tracker_store_async.errors import SchemaError
 from tracker_store_async.settling import settled
@@ -104,7 +108,10 @@ class SchemaOfStore:
             )
         if layout.state is LayoutState.CURRENT and not self.outbox:
             return []
-        engine = await settled(self._connected_engine())
+        if self._connector.is_absent():  # to connect would create the file
+            engine = await self._connector.connect()
+        else:
+            engine = await settled(self._connected_engine())
         try:
             found: list[str] = []
             if layout.state is LayoutState.NONE:
@@ -119,6 +126,9 @@ class SchemaOfStore:
 
     async def _missing_of_outbox(self, engine: AsyncEngine) -> list[Table]:
         schema = self._connector.options.schema
+        if self._connector.is_absent():  # to connect would create the file
+            tables = build_outbox(engine.dialect, schema)
+            return [tables.messages, tables.lease]
         with self._translated:
             async with engine.connect() as connection:
                 return await missing_tables(connection, schema)

@@ -262,6 +262,10 @@ class SQLTrackerStore(SchemaOfStore, TrackerStore, SerializedTrackerAsText):
 
     async def _open_whole(self) -> None:
         self._deadlines = Deadlines(self._deadlines.seconds)  # of this loop
+        if not self._creates_layout and self._connector.is_absent():
+            raise StoreUnavailableError(  # connecting would create it
+                f"{self._connector.where} cannot be reached: there is no such file"
+            )
         engine = await self._connected_engine()
         try:
             with self._translated:

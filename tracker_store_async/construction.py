@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.redaction import get_logger
-from tracker_store_async.settings import suggest
+from tracker_store_async.settings import Section, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +28,7 @@ def call_with_settings(
     *,
     where: str,
     strict: bool,
+    base: type[Section],
 ) -> Any:
     """Return `function(**settings, **given)`.
 
@@ -39,6 +40,7 @@ def call_with_settings(
         where: What errors begin with, such as `tracker_store`.
         strict: Whether a key that is not accepted is an error; else it is logged and
             left out.
+        base: The keys of every store, or broker, for the hint at a nearer one.
 
     Raises:
         ConfigurationError: A key is not accepted, or one that is needed is missing.
@@ -56,7 +58,8 @@ def call_with_settings(
             raise ConfigurationError(f"{where}: {name} does not accept '{key}'")
     unknown = [] if takes_any else [key for key in arguments if key not in accepted]
     if unknown:
-        _report_unknown(unknown, accepted - given.keys(), where, name, strict=strict)
+        valid = {*(accepted - given.keys()), *base.other_keys}
+        _report_unknown(unknown, valid, where, name, strict=strict)
     missing = sorted(needed - arguments.keys())
     if missing:
         raise ConfigurationError(f"{where}: {name} needs the key '{missing[0]}'")

@@ -255,9 +255,8 @@ def _check_outbox(
 def _need_driver(config: Section, name: str, where: str) -> None:
     driver = config.required_driver()
     if driver is not None and importlib.util.find_spec(driver.module) is None:
-        raise registry.missing_extra(
-            f"{where}: type {name}", driver.module, driver.extra
-        )
+        what = f"{where}: type {name}"
+        raise registry.missing_extra(what, driver.module, driver.extra)
 
 
 def _builtin_class(
@@ -294,7 +293,7 @@ def _build_third_party_store(
     keys = {key: value for key, value in settings.items() if key not in ("host", "url")}
     with _naming(found, TRACKER_STORE):
         store = call_with_settings(
-            found, keys, given, where=TRACKER_STORE, strict=strict
+            found, keys, given, where=TRACKER_STORE, strict=strict, base=StoreConfig
         )
     _refuse_coroutine(store, found, TRACKER_STORE)
     return store if is_tracker_store(store) else _wrap(store, found, wrapper_options)
@@ -383,8 +382,9 @@ def _build_broker(
         if from_endpoint_config is not None:
             broker = from_endpoint_config(config)
         else:
+            where, keys = EVENT_BROKER, settings
             broker = call_with_settings(
-                found, settings, {}, where=EVENT_BROKER, strict=strict
+                found, keys, {}, where=where, strict=strict, base=BrokerConfig
             )
     _refuse_coroutine(broker, found, EVENT_BROKER)
     # Method names prove nothing: those of Rasa's brokers are the same.

@@ -82,6 +82,12 @@ class Section(BaseModel):
     aliases: ClassVar[Mapping[str, str]] = {}
     """Other names of keys: the name in the file to the name of the field."""
 
+    documented_names: ClassVar[Mapping[str, str]] = {}
+    """Of fields that are called otherwise in the file: the field to that name."""
+
+    other_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of the same section that are taken out of it before, and valid as well."""
+
     hints: ClassVar[Mapping[str, str]] = {}
     """Names that others have for keys, and that only an error knows."""
 
@@ -112,6 +118,16 @@ class Section(BaseModel):
                 yield name, value
 
 
+_KEYS_OF_EVERY_STORE = (
+    "strict",
+    "retry",
+    "fail_safe",
+    "cache",
+    "encryption",
+    "audit",
+)
+
+
 class StoreConfig(Section):
     """The keys that every tracker store has.
 
@@ -122,6 +138,8 @@ class StoreConfig(Section):
         on_conflict: What a save does about another writer's events.
         on_publish_error: What a save does when the broker fails.
     """
+
+    other_keys: ClassVar = _KEYS_OF_EVERY_STORE
 
     max_event_history: Count | None = None
     record_exp: Seconds | None = None
@@ -171,7 +189,10 @@ def parse_settings(
     valid = {*model.model_fields, *model.shorthands}
     unknown = [key for key in written if key not in valid]
     if unknown:
-        _report_unknown(model, unknown, where, type_name, strict=strict)
+        message = _told_unknown(model, unknown, where, type_name)
+        if strict:
+            raise ConfigurationError(message)
+        logger.warning("%s (left out, because of strict: false)", message)
     known = {key: given[name] for key, name in written.items() if key not in unknown}
     try:
         return model.model_validate(known)
@@ -199,17 +220,14 @@ def _resolve_aliases(
     return written
 
 
-def _report_unknown(
-    model: type[Section],
-    unknown: list[str],
-    where: str,
-    type_name: str,
-    *,
-    strict: bool,
-) -> None:
-    valid = sorted({*model.model_fields, *model.shorthands})
+def _told_unknown(
+    model: type[Section], unknown: list[str], where: str, type_name: str
+) -> str:
+    """Return what is said of unknown keys: the nearest one, or all that there are."""
+    fields = {model.documented_names.get(name, name) for name in model.model_fields}
+    valid = sorted({*fields, *model.shorthands, *model.other_keys})
     words = [*valid, *model.aliases]
-    message = "; ".join(
+    return "; ".join(
         f"{where}: unknown key '{key}' for type {type_name}; "
         + suggest(
             model.hints.get(key, key),
@@ -218,9 +236,6 @@ def _report_unknown(
         )
         for key in unknown
     )
-    if strict:
-        raise ConfigurationError(message)
-    logger.warning("%s (left out, because of strict: false)", message)
 
 
 def _problem(details: ErrorDetails, written: Mapping[str, str], where: str) -> str:

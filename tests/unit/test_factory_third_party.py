@@ -266,7 +266,11 @@ class TestRasaLike:
 class TestErrors:
     def test_typo_in_a_key(self):
         assert problem(type="other_stores.ours.NoHost", pathh="x") == (
-            "tracker_store: unknown key 'pathh' for NoHost; valid keys: none"
+            "tracker_store: unknown key 'pathh' for NoHost; "
+            "valid keys: audit, cache, encryption, fail_safe, retry, strict"
+        )
+        assert problem(type="other_stores.ours.NoHost", retrys=True) == (
+            "tracker_store: unknown key 'retrys' for NoHost; did you mean 'retry'?"
         )
         assert problem(type="made", sizes="x") == (
             "tracker_store: unknown key 'sizes' for make_store; did you mean 'size'?"

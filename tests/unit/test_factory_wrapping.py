@@ -164,3 +164,40 @@ def test_what_cannot_be_cached_says_so() -> None:
 def test_a_wrong_key_of_the_cache_is_named(key: str) -> None:
     with pytest.raises(errors.ConfigurationError, match=f"cache.*{key}"):
         create_tracker_store({"type": "in_memory", "cache": {key: 0}})
+
+
+@pytest.mark.parametrize("kind", ["in_memory", "sql"])
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("retrys", "retry"),
+        ("rtery", "retry"),
+        ("failsafe", "fail_safe"),
+        ("fail-safe", "fail_safe"),
+        ("caches", "cache"),
+        ("encrypt", "encryption"),
+        ("ecnryption", "encryption"),
+        ("audits", "audit"),
+        ("stict", "strict"),
+    ],
+)
+def test_a_misspelt_key_of_every_store_is_named(
+    kind: str, written: str, meant: str
+) -> None:
+    with pytest.raises(errors.ConfigurationError) as raised:
+        create_tracker_store({"type": kind, written: True})
+    assert str(raised.value) == (
+        f"tracker_store: unknown key '{written}' for type {kind}; "
+        f"did you mean '{meant}'?"
+    )
+
+
+def test_all_valid_keys_are_listed_by_their_documented_names() -> None:
+    with pytest.raises(errors.ConfigurationError) as raised:
+        create_tracker_store({"type": "sql", "zzz": True})
+    listed = str(raised.value).partition("valid keys: ")[2].split(", ")
+    every = {"strict", "retry", "fail_safe", "cache", "encryption", "audit"}
+    assert every < set(listed)
+    assert "schema" in listed
+    assert "schema_name" not in listed
+    assert listed == sorted(listed)

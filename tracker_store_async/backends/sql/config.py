@@ -108,6 +108,8 @@ class SQLConfig(StoreConfig):
         "ssl_cafile": "ssl_ca_certs",
     }
 
+    documented_names: ClassVar = {"schema_name": "schema"}
+
     hints: ClassVar = {
         "drivername": "dialect",
         "driver": "dialect",
@@ -173,7 +175,7 @@ class SQLConfig(StoreConfig):
                 continue
             for key in keys & self.model_fields_set:
                 if getattr(self, key) not in (None, False):
-                    written = "schema" if key == "schema_name" else key
+                    written = self.documented_names.get(key, key)
                     raise ValueError(
                         f"'{written}' does not apply to dialect {self.dialect}"
                     )

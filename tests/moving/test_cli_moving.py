@@ -89,9 +89,21 @@ def test_migrate_says_what_is_not_the_same(source: Path, tmp_path: Path) -> None
 
 
 def test_a_source_is_not_made(tmp_path: Path) -> None:
-    error = error_of("migrate", "--from", "no.db", "--to", "b.db", cwd=tmp_path, code=2)
-    assert "no.db" in error
+    for words in (
+        "migrate --from no.db --to b.db",
+        "migrate --from no.db --to b.db --delete-missing --dry-run",
+        "backup --from no.db b.jsonl.gz",
+        "transcript bob --from no.db",
+    ):
+        error = error_of(*words.split(), cwd=tmp_path, code=1)
+        assert error == "there is no SQLite file 'no.db'"
     assert list(tmp_path.iterdir()) == []
+    name = endpoints(tmp_path / "a.yml", "no.db", "  retry: true\n")
+    error = error_of("transcript", "bob", "--from", name, cwd=tmp_path, code=1)
+    assert (
+        error == "nothing is stored in a.yml (sql): its SQLite file does not exist yet"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["a.yml"]
     make(tmp_path / "a.db", a=1)
     error = error_of("migrate", "--from", "a.db", "--to", "a.db", cwd=tmp_path, code=2)
     assert "the same store" in error

@@ -29,12 +29,14 @@ from tracker_store_async import (
 )
 from tracker_store_async.auditing import acting_as
 from tracker_store_async.config import EndpointConfig
+from tracker_store_async.inspection.commands import NotFoundError
+from tracker_store_async.inspection.targets import Target
 from tracker_store_async.keeping import anonymise, prune
 from tracker_store_async.keeping.pruning import Retention
 from tracker_store_async.keeping.rules import rules_from
 from tracker_store_async.moving import backup, migrate
+from tracker_store_async.moving.commands import opened_source
 from tracker_store_async.moving.opening import (
-    opened_source,
     source_store,
     target_store,
 )
@@ -190,8 +192,9 @@ async def test_a_file_that_is_not_there_is_missed_through_wrappers(
     tmp_path: Path,
 ) -> None:
     section = {"type": "sql", "db": str(tmp_path / "typo"), "audit": {"sink": "logger"}}
-    with pytest.raises(errors.ConfigurationError, match="does not exist"):
-        async with opened_source(EndpointConfig(**section)):
+    source = Target(EndpointConfig(**section), "e.yml", "")
+    with pytest.raises(NotFoundError, match="its SQLite file does not exist"):
+        async with opened_source(source):
             pass
     assert list(tmp_path.iterdir()) == []
 

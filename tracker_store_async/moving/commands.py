@@ -18,16 +18,16 @@ from tracker_store_async.config import EVENT_BROKER, read_endpoint_config
 from tracker_store_async.errors import (
     ConfigurationError,
     InvalidInputError,
-    TrackerStoreError,
 )
 from tracker_store_async.factory import create_event_broker
+from tracker_store_async.inspection.commands import NotFoundError, check_it_exists
 from tracker_store_async.inspection.targets import Target, find_target
 from tracker_store_async.inspection.terminal import one_line, printable
 from tracker_store_async.moving.backup import Selection, backup, selected
 from tracker_store_async.moving.exporting import export_events
 from tracker_store_async.moving.migration import migrate
 from tracker_store_async.moving.mirroring import missing_in
-from tracker_store_async.moving.opening import opened_source, target_store
+from tracker_store_async.moving.opening import source_store, target_store
 from tracker_store_async.moving.progress import shown_progress
 from tracker_store_async.moving.restoring import restore
 from tracker_store_async.moving.state import write_atomically
@@ -48,10 +48,6 @@ OVERLAP_SECONDS = 60.0
 """How far back a backup of what was added since the last one looks beyond that."""
 
 
-class NotFoundError(TrackerStoreError):
-    """What the command line names does not exist."""
-
-
 def named_store(name: str) -> Target:
     """Return the store that an option such as `--from` names.
 
@@ -66,6 +62,20 @@ def named_store(name: str) -> Target:
     if name.lower().endswith((".yml", ".yaml")):
         return find_target(endpoints=Path(name))
     return find_target(db=name)
+
+
+@asynccontextmanager
+async def opened_source(source: Target) -> AsyncIterator[TrackerStore]:
+    """Open a store to read from.
+
+    Raises:
+        NotFoundError: It is a SQLite file that does not exist.
+        TrackerStoreError: It cannot be used.
+    """
+    store = source_store(source.config)
+    check_it_exists(store, source)
+    async with store:
+        yield store
 
 
 def moment_of(text: str) -> float:
@@ -110,7 +120,7 @@ async def migrate_stores(
         ConfigurationError: The two are one store.
     """
     _check_they_are_two(source, target)
-    async with opened_source(source.config) as ours:
+    async with opened_source(source) as ours:
         theirs = target_store(target.config)
         if state_path is None:
             state_path = _state_path("migrate", repr(ours), repr(theirs))
@@ -171,13 +181,14 @@ async def list_missing(console: Console, source: Target, target: Target) -> None
     """Say what `--delete-missing` would erase in the target, and change nothing.
 
     Raises:
-        ConfigurationError: One of them is not there, or the source has nothing.
+        NotFoundError: One of them is not there.
+        ConfigurationError: The source has nothing.
     """
     _check_they_are_two(source, target)
     count = 0
     async with (
-        opened_source(source.config) as ours,
-        opened_source(target.config) as theirs,
+        opened_source(source) as ours,
+        opened_source(target) as theirs,
     ):
         async for summary in missing_in(ours, theirs):
             count += 1
@@ -278,7 +289,7 @@ async def back_up(
 ) -> None:
     """Write a backup, and say what is in it."""
     began = time.time()
-    async with opened_source(source.config) as store:
+    async with opened_source(source) as store:
         if since_last is not None:
             selection = _since(since_last, store, selection)
         with _told_how_to_continue(console):
@@ -384,7 +395,7 @@ async def export_store(
             "export to"
         )
     selection, destination = Selection(conversation_ids), destination_of(section)
-    async with opened_source(source.config) as store:
+    async with opened_source(source) as store:
         if state_path is None:
             job = json.dumps([conversation_ids, bounds], sort_keys=True)
             state_path = _state_path("export", repr(store), destination, job)
@@ -424,7 +435,7 @@ async def write_transcript(
         NotFoundError: There is no such conversation.
     """
     is_there = False
-    async with opened_source(source.config) as store:
+    async with opened_source(source) as store:
         async for piece in transcript(store, sender_id, format_name, complete=complete):
             is_there = True
             sys.stdout.write(piece)

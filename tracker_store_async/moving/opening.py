@@ -7,7 +7,6 @@ cannot be written must be seen.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.config import TRACKER_STORE, EndpointConfig
@@ -17,7 +16,6 @@ from tracker_store_async.factory import create_tracker_store
 from tracker_store_async.wrappers.base import innermost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tracker_store_async.store import TrackerStore
@@ -85,27 +83,6 @@ def target_store(config: EndpointConfig) -> TrackerStore:
         ConfigurationError: It is wrong.
     """
     return _build(config.as_dict())
-
-
-@asynccontextmanager
-async def opened_source(config: EndpointConfig) -> AsyncIterator[TrackerStore]:
-    """Open a store to read from.
-
-    Args:
-        config: Its section.
-
-    Raises:
-        ConfigurationError: It names a SQLite file that does not exist.
-    """
-    store = source_store(config)
-    backend = innermost(store)
-    connector = getattr(backend, "_connector", None)
-    if connector is not None and connector.is_absent():
-        raise ConfigurationError(
-            f"there is nothing to read: {backend!r} does not exist"
-        )
-    async with store:
-        yield store
 
 
 def _is_sql(settings: dict[str, Any]) -> bool:

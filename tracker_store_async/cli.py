@@ -46,6 +46,7 @@ app = typer.Typer(
     \b
     The store is --db FILE, --url URL or --endpoints FILE. Without one of them
     it is the URL in {URL_VARIABLE}, or else ./{DEFAULT_ENDPOINTS}.
+    `audit` and `encryption reseal` want an endpoints file.
 
     \b
     Exit codes:
@@ -317,7 +318,9 @@ def _explain(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(f"{_text(error)}\n")
         return WRONG_USAGE
-    return _fail(error, WRONG_USAGE, " (tracker-store --help shows how)")
+    context = getattr(error, "ctx", None)
+    command = "tracker-store" if context is None else context.command_path
+    return _fail(error, WRONG_USAGE, f" ({command} --help shows how)")
 
 
 def _fail(error: Exception, code: int, hint: str = "") -> int:

@@ -8,17 +8,28 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from tracker_store_async.errors import InvalidInputError
-from tracker_store_async.inspection.invocation import FAILED, run
-from tracker_store_async.inspection.targets import find_target
+from tracker_store_async.errors import ConfigurationError, InvalidInputError
+from tracker_store_async.inspection.invocation import (
+    FAILED,
+    Db,
+    Endpoints,
+    Url,
+    run,
+)
+from tracker_store_async.inspection.targets import (
+    DEFAULT_ENDPOINTS,
+    Target,
+    find_target,
+)
 from tracker_store_async.inspection.terminal import make_console
 
 From: TypeAlias = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--from",
         metavar="STORE",
-        help="Where from: an endpoints.yml, a URL or a SQLite file. It is only read.",
+        help="Where from: an endpoints.yml, a URL or a SQLite file; the same as one of "
+        "--endpoints, --url and --db. It is only read.",
     ),
 ]
 To: TypeAlias = Annotated[
@@ -52,8 +63,11 @@ class Format(StrEnum):
 
 
 def migrate(
-    source: From,
     target: To,
+    source: From = None,
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
     concurrency: Annotated[
         int,
         typer.Option(
@@ -93,7 +107,7 @@ def migrate(
     while the source is still written to: it brings the rest. What the target has
     and is not the same is reported (exit code 1) and never overwritten, unless
     --delete-missing is given: then what was erased in the source, or begun anew
-    there, is erased in the target too.
+    there, is erased in the target too. The source is --from, or as with any command.
 
     \b
     Examples:
@@ -106,17 +120,18 @@ def migrate(
         named_store,
     )
 
+    ours = _store("--from", source, db, url, endpoints)
+    theirs = named_store(target)
     if problem := _wrong_deletion(delete_missing, dry_run, yes, only_verify):
         raise InvalidInputError(problem)
     if dry_run:
-        ours, theirs = named_store(source), named_store(target)
         run(list_missing(make_console(), ours, theirs), "export")
         return
     is_complete = run(
         migrate_stores(
             make_console(),
-            named_store(source),
-            named_store(target),
+            ours,
+            theirs,
             concurrency=concurrency,
             check=verify,
             only_check=only_verify,
@@ -147,7 +162,10 @@ def backup(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A new .jsonl.gz or .jsonl.zst.")
     ],
-    source: From,
+    source: From = None,
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
     conversations: Conversations = None,
     from_time: Annotated[
         str | None,
@@ -177,40 +195,56 @@ def backup(
       tracker-store backup --from endpoints.yml --since-last last.state tue.jsonl.gz
     """
     from tracker_store_async.moving.backup import Selection
-    from tracker_store_async.moving.commands import back_up, moment_of, named_store
+    from tracker_store_async.moving.commands import back_up, moment_of
 
     selection = Selection(
         _ids(conversations),
         None if from_time is None else moment_of(from_time),
         None if to_time is None else moment_of(to_time),
     )
-    store = named_store(source)
+    store = _store("--from", source, db, url, endpoints)
     run(back_up(make_console(), store, file, selection, since_last), "export")
 
 
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")],
-    target: To,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="STORE",
+            help="Where to: an endpoints.yml, a URL or a SQLite file; the same as one "
+            "of --endpoints, --url and --db.",
+        ),
+    ] = None,
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
 ) -> None:
     """Bring the conversations of a backup into a store, exactly.
 
     The whole file is checked first, and a damaged one refused before anything is
     written. What the store has already is treated as `migrate` does.
     """
-    from tracker_store_async.moving.commands import named_store, restore_file
+    from tracker_store_async.moving.commands import restore_file
 
-    restoring = restore_file(make_console(), file, named_store(target))
+    store = _store("--to", target, db, url, endpoints)
+    restoring = restore_file(make_console(), file, store)
     is_complete = run(restoring, "restore")
     raise typer.Exit(0 if is_complete else FAILED)
 
 
 def export(
+    db: Db = None,
+    url: Url = None,
     endpoints: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "--endpoints", metavar="FILE", help="Names the event broker and store."
+            "--endpoints",
+            metavar="FILE",
+            help="Names the event broker, and the store where nothing else does.",
         ),
-    ] = Path("endpoints.yml"),
+    ] = None,
     minimum_timestamp: Annotated[
         float | None,
         typer.Option("--minimum-timestamp", help="Only events then or later."),
@@ -242,11 +276,13 @@ def export(
     """
     from tracker_store_async.moving.commands import export_store
 
+    # of the store: with --db and --url the file is for the broker alone
+    section = endpoints if db is None and url is None else None
     run(
         export_store(
             make_console(),
-            find_target(endpoints=endpoints),
-            endpoints,
+            find_target(db, url, section),
+            endpoints or Path(DEFAULT_ENDPOINTS),
             conversation_ids=_ids(conversation_ids),
             state_path=state,
             minimum_timestamp=minimum_timestamp,
@@ -266,9 +302,13 @@ def transcript(
         typer.Option(
             "--from",
             metavar="STORE",
-            help="An endpoints.yml, a URL or a SQLite file.",
+            help="An endpoints.yml, a URL or a SQLite file; the same as one of "
+            "--endpoints, --url and --db.",
         ),
     ] = None,
+    db: Db = None,
+    url: Url = None,
+    endpoints: Endpoints = None,
     format_name: Annotated[
         Format, typer.Option("--format", help="How it is written.")
     ] = Format.TEXT,
@@ -281,14 +321,29 @@ def transcript(
 
     \b
     Examples:
-      tracker-store transcript alice --from conversations.db
+      tracker-store transcript alice --db conversations.db
       tracker-store transcript alice --format html > alice.html
     """
-    from tracker_store_async.moving.commands import named_store, write_transcript
+    from tracker_store_async.moving.commands import write_transcript
 
-    store = find_target() if source is None else named_store(source)
+    store = _store("--from", source, db, url, endpoints)
     writing = write_transcript(store, sender_id, format_name.value, complete=verbose)
     run(writing, "export")
+
+
+def _store(
+    option: str, name: str | None, db: str | None, url: str | None, file: Path | None
+) -> Target:
+    """Return the store that an option such as `--from` names, or that others name."""
+    from tracker_store_async.moving.commands import named_store
+
+    if name is None:
+        return find_target(db, url, file)
+    if any(each is not None for each in (db, url, file)):
+        raise ConfigurationError(
+            f"give only one of {option}, --db, --url and --endpoints"
+        )
+    return named_store(name)
 
 
 def _ids(text: str | None) -> list[str] | None:

@@ -179,6 +179,45 @@ def test_transcript(source: Path, tmp_path: Path) -> None:
     assert "no conversation 'eve'" in error
 
 
+@pytest.mark.parametrize("given", ["--db", "--url", "--endpoints", "variable", "file"])
+def test_the_store_is_named_as_everywhere(
+    source: Path, tmp_path: Path, given: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    words = {"--db": "a.db", "--url": url, "--endpoints": "a.yml"}.get(given)
+    options = [] if words is None else [given, words]
+    env = {"TRACKER_STORE_URL": url} if given == "variable" else None
+    broker = "event_broker:\n  type: recording\n"
+    endpoints(tmp_path / "a.yml", "a.db", broker)
+    endpoints(
+        tmp_path / "endpoints.yml", "a.db" if given == "file" else "no.db", broker
+    )
+
+    def first_line(*arguments: str) -> str:
+        result = run(*arguments, *options, cwd=tmp_path, env=env)
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout.splitlines()[0]
+
+    assert first_line("transcript", "bob") == "Conversation bob"
+    assert "2 conversations" in first_line("backup", "b.jsonl.gz")
+    assert "2 copied" in first_line("migrate", "--to", "b.db")
+    assert everything(tmp_path / "b.db") == everything(source)
+    assert "2 there already" in first_line("restore", "b.jsonl.gz")
+    assert "27 events of 2 conversations" in first_line("export")
+
+
+def test_the_store_is_named_once(source: Path, tmp_path: Path) -> None:
+    for words in (
+        "transcript bob --from a.db --db a.db",
+        "backup b.jsonl.gz --from a.db --url sqlite:///a.db",
+        "restore b.jsonl.gz --to b.db --endpoints a.yml",
+    ):
+        error = error_of(*words.split(), cwd=tmp_path, code=2)
+        assert error.startswith("give only one of --")
+    error = error_of("transcript", "bob", cwd=tmp_path, code=2)
+    assert error.startswith("no store is named: use --db FILE")
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_it_can_be_stopped_at_any_moment(stop: int, tmp_path: Path) -> None:
     make(tmp_path / "a.db", **{f"c{n:04}": 20 for n in range(1500)})

@@ -461,7 +461,16 @@ def test_looking_touches_no_journal(chats: Path, command: str) -> None:
             "directory 'd' holds no domain",
         ),
         (["lists"], 2, "No such command 'lists'"),
-        (["keys", "--bogus"], 2, "--bogus"),
+        (["keys", "--bogus"], 2, "(tracker-store keys --help shows how)"),
+        (["audit", "head", "--x"], 2, "(tracker-store audit head --help shows how)"),
+        (["--bogus"], 2, "(tracker-store --help shows how)"),
+        (
+            ["audit", "verify"],
+            2,
+            "nothing is named: use --file FILE or --endpoints FILE (there is no "
+            "endpoints.yml here)",
+        ),
+        (["audit", "head"], 2, "use --file FILE or --endpoints FILE (there"),
     ],
 )
 def test_an_error_is_one_clear_line(

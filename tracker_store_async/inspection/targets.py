@@ -93,6 +93,24 @@ def find_target(
     )
 
 
+def find_section(endpoints: Path | None, instead: str = "") -> Target:
+    """Return the store of an endpoints file, for what only such a file can say.
+
+    Args:
+        endpoints: Its path; None takes `endpoints.yml` in the current directory.
+        instead: Another option that would do, for the error, such as `--file FILE or `.
+
+    Raises:
+        ConfigurationError: There is no such file, or it is wrong.
+    """
+    if endpoints is None and not Path(DEFAULT_ENDPOINTS).exists():
+        raise ConfigurationError(
+            f"nothing is named: use {instead}--endpoints FILE (there is no "
+            f"{DEFAULT_ENDPOINTS} here)"
+        )
+    return _endpoints_target(endpoints or Path(DEFAULT_ENDPOINTS))
+
+
 def _file_target(db: str) -> Target:
     if "://" in db:
         raise ConfigurationError("--db takes the path of a SQLite file: use --url")

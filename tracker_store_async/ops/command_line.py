@@ -12,7 +12,7 @@ import typer
 from tracker_store_async.auditing import acting_as
 from tracker_store_async.errors import ConfigurationError, EncryptionKeyError
 from tracker_store_async.inspection.invocation import Db, Endpoints, Url, command, run
-from tracker_store_async.inspection.targets import find_target
+from tracker_store_async.inspection.targets import find_section, find_target
 from tracker_store_async.registry import PACKAGE, load_part
 
 if TYPE_CHECKING:
@@ -154,13 +154,13 @@ def new_key() -> None:
 def reseal(endpoints: Endpoints = None) -> None:
     """Wrap the data key of every conversation with the active master key.
 
-    Do it after every process has the new key. It can be run again at any time, and
-    others may read and save meanwhile.
+    The keys are those of the endpoints file. Do it after every process has the new
+    key. It can be run again at any time, and others may read and save meanwhile.
     """
     from tracker_store_async.factory import create_tracker_store
 
     reseal_all = _with_cryptography("ops.resealing:reseal_all")
-    target = find_target(None, None, endpoints)
+    target = find_section(endpoints)
 
     async def work() -> Resealed:
         async with create_tracker_store(target.config) as store:

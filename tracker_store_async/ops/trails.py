@@ -16,7 +16,7 @@ from tracker_store_async.auditing.chain import (
 from tracker_store_async.auditing.sinks import FileSink, read_file
 from tracker_store_async.auditing.sql import SQLSink
 from tracker_store_async.errors import ConfigurationError
-from tracker_store_async.inspection.targets import find_target
+from tracker_store_async.inspection.targets import find_section
 from tracker_store_async.wrapping import make_sink, take_wrapping
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def find_trail(file: Path | None, endpoints: Path | None) -> Sink:
         if endpoints is not None:
             raise ConfigurationError("give only one of --file and --endpoints")
         return FileSink(str(file), Chain(os.environ.get(KEY_VARIABLE) or None))
-    settings = find_target(None, None, endpoints).config.as_dict()
+    settings = find_section(endpoints, "--file FILE or ").config.as_dict()
     wrapping = take_wrapping(settings, (), where="tracker_store", strict=True)
     if wrapping.audit is None:
         raise ConfigurationError("this store has no audit trail: it has no key `audit`")

@@ -85,6 +85,18 @@ def test_looking_does_not_create_a_database(url: str, tmp_path: Path) -> None:
         assert "has no such database" in text
 
 
+@pytest.mark.parametrize("command", ["schema upgrade", "schema upgrade --sql"])
+def test_a_schema_that_is_not_there_is_told(
+    url: str, tmp_path: Path, command: str
+) -> None:
+    config = {"type": "sql", "url": url, "schema": "nosuch"}
+    (tmp_path / "endpoints.yml").write_text(json.dumps({"tracker_store": config}))
+    assert error_of(*command.split(), cwd=tmp_path, code=1) == (
+        "the schema 'nosuch' does not exist: create it with CREATE SCHEMA, or check "
+        "`schema` and the environment variable POSTGRESQL_SCHEMA"
+    )
+
+
 def test_a_database_is_created_and_shown(
     url: str, tmp_path: Path, count_tables: Callable[[], int]
 ) -> None:

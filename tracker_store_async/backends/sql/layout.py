@@ -83,6 +83,14 @@ class Layout:
 RASA = Layout(LayoutState.RASA)
 
 
+def no_schema(layout: Layout) -> errors.SchemaError:
+    """Return the error that says what to do where the schema itself is missing."""
+    return errors.SchemaError(
+        f"the schema {layout.detail!r} does not exist: create it with CREATE "
+        "SCHEMA, or check `schema` and the environment variable POSTGRESQL_SCHEMA"
+    )
+
+
 async def layout_of(connection: AsyncConnection, tables: Tables) -> Layout:
     """Return what layout the database holds; it changes nothing.
 
@@ -220,10 +228,7 @@ def check_layout(layout: Layout, *, create_tables: bool, auto_upgrade: bool) -> 
             f"library knows {LAYOUT_VERSION}: update tracker_store_async"
         )
     if state is LayoutState.NO_SCHEMA:
-        raise errors.SchemaError(
-            f"the schema {layout.detail!r} does not exist: create it with CREATE "
-            "SCHEMA, or check `schema` and the environment variable POSTGRESQL_SCHEMA"
-        )
+        raise no_schema(layout)
     if state is LayoutState.FOREIGN:
         raise errors.SchemaError(
             f"the database holds other tables by our names ({layout.detail}): use "

@@ -8,6 +8,7 @@ from tracker_store_async.backends.sql.layout import (
     Layout,
     LayoutState,
     layout_of,
+    no_schema,
 )
 from tracker_store_async.backends.sql.migrations import statements
 from tracker_store_async.backends.sql.opening import ensure_layout
@@ -101,6 +102,8 @@ class SchemaOfStore:
             StoreUnavailableError: The database cannot be reached.
         """
         layout = await settled(self._layout())
+        if layout.state is LayoutState.NO_SCHEMA:
+            raise no_schema(layout)
         if layout.state not in (LayoutState.CURRENT, LayoutState.NONE):
             raise SchemaError(
                 f"the database holds {layout}: its upgrade looks at the rows as it "

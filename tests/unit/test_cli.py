@@ -271,6 +271,21 @@ def test_a_sqlite_file_without_a_folder_cannot_be_created(
     assert "not created" in output_of("check", cwd=tmp_path)[-1]
 
 
+def test_check_finds_that_a_journal_has_no_folder(chats: Path) -> None:
+    def configure(section: str) -> None:
+        (chats / "endpoints.yml").write_text(f"tracker_store: {section}")
+
+    journal = "fail_safe: {journal: no/folder/j.db}"
+    configure(f"{{type: sql, db: chats.db, cache: true, {journal}}}")
+    assert error_of("check", cwd=chats, code=2) == (
+        "journal: the directory 'no/folder' does not exist: create it"
+    )
+    configure("{type: sql, db: chats.db, fail_safe: {journal: j.db}}")
+    assert any("current" in line for line in output_of("check", cwd=chats))
+    assert not list(chats.glob("j.db*"))
+    assert not (chats / "no").exists()
+
+
 class Detailed(InMemoryTrackerStore):
     """A store that tells more about itself, in long words."""
 

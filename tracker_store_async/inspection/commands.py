@@ -30,7 +30,11 @@ from tracker_store_async.inspection.listing import summary_json, write_table
 from tracker_store_async.inspection.terminal import duration, json_text, printable
 from tracker_store_async.inspection.timeline import write_conversation
 from tracker_store_async.tracker import EventVerbosity
-from tracker_store_async.wrappers.base import innermost, side_tables
+from tracker_store_async.wrappers.base import (
+    WrapperTrackerStore,
+    innermost,
+    side_tables,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -311,6 +315,7 @@ async def check_store(console: Console, target: Target) -> bool:
     """
     _check_file(target)
     store = reading_store(target)
+    _check_journal(target)
     rows = {"store": target.label, "package": f"tracker_store_async {__version__}"}
     rows["package"] += f", Python {platform.python_version()}"
     usable = True
@@ -329,6 +334,17 @@ async def check_store(console: Console, target: Target) -> bool:
             rows["driver"] += f", SQLAlchemy {importlib.metadata.version('sqlalchemy')}"
     _print_rows(console, rows)
     return usable
+
+
+def _check_journal(target: Target) -> None:
+    """Check where a fail-safe would keep an outage: `reading_store` has none."""
+    from tracker_store_async.wrappers.failsafe import FailSafeTrackerStore
+
+    store = create_tracker_store(target.config)
+    while isinstance(store, WrapperTrackerStore):
+        if isinstance(store, FailSafeTrackerStore):
+            store.check_journal()
+        store = store._wrapped
 
 
 def _judge(state: str, target: Target) -> tuple[str, bool]:

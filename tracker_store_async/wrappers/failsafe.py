@@ -23,6 +23,7 @@ from tracker_store_async.wrappers.failsafe_backlog import Backlog
 from tracker_store_async.wrappers.failsafe_breaker import CircuitBreaker
 from tracker_store_async.wrappers.failsafe_journal import (
     JournalFile,
+    check_directory,
     claim_files,
     store_in,
 )
@@ -430,6 +431,15 @@ class FailSafeTrackerStore(WrapperTrackerStore):
         for fallback in self._fallbacks:
             await fallback.open()
             await self._backlog.load(fallback)
+
+    def check_journal(self) -> None:
+        """Check that the journal can have its place; nothing is created or opened.
+
+        Raises:
+            ConfigurationError: There is no such directory.
+        """
+        if self._journal is not None:
+            check_directory(self._journal)
 
     async def _claim_files(self, journal: str) -> None:
         self._files = await asyncio.to_thread(claim_files, journal)

@@ -52,6 +52,19 @@ def store_in(
     return store if wrap is None else wrap(store)
 
 
+def check_directory(path: str) -> None:
+    """Check that there is a directory for a journal; nothing is created.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    parent = Path(path).parent
+    if not parent.is_dir():
+        raise ConfigurationError(
+            f"journal: the directory {str(parent)!r} does not exist: create it"
+        )
+
+
 def claim_files(path: str) -> list[JournalFile]:
     """Take the first file that is free, and every other one that a process has left.
 
@@ -69,11 +82,8 @@ def claim_files(path: str) -> list[JournalFile]:
         ConfigurationError: There is no such directory, or too many processes.
         StoreUnavailableError: The file cannot be made.
     """
+    check_directory(path)
     first = Path(path)
-    if not first.parent.is_dir():
-        raise ConfigurationError(
-            f"journal: the directory {str(first.parent)!r} does not exist: create it"
-        )
     claimed: list[JournalFile] = []
     try:
         for candidate in _candidates(first):

@@ -203,12 +203,17 @@ def test_a_store_of_ones_own_can_be_checked(
     monkeypatch.syspath_prepend(str(tmp_path))
     lines = output_of("check", cwd=tmp_path)
     assert lines[0].split() == ["store", "endpoints.yml", "(endless.EndlessStore)"]
+    assert not any(line.startswith("layout") for line in lines)  # nobody knows
     [first] = output_of("list", "--limit", "1", "--json", cwd=tmp_path)
     assert json.loads(first)["sender_id"] == "c0"
     sys.modules.pop("endless")
 
 
 # -- looking changes nothing, on any server --------------------------------------------
+
+
+def layout_in(lines: list[str]) -> str:
+    return dict(line.split(maxsplit=1) for line in lines)["layout"]
 
 
 def test_looking_at_redis_writes_no_key(tmp_path: Path, redis_server: Any) -> None:
@@ -218,9 +223,15 @@ def test_looking_at_redis_writes_no_key(tmp_path: Path, redis_server: Any) -> No
         f" port: {redis_server.port}, key_prefix: {prefix}}}"
     )
     assert output_of("keys", cwd=tmp_path) == []
-    assert "redis" in "".join(output_of("check", cwd=tmp_path))
+    lines = output_of("check", cwd=tmp_path)
+    assert "redis" in "".join(lines)
+    assert layout_in(lines) == "not created: the first use of the store creates it"
     with redis_server.client() as client:
         assert list(client.scan_iter(match=f"*{prefix}*")) == []
+    output_of("schema", "upgrade", cwd=tmp_path)
+    assert layout_in(output_of("check", cwd=tmp_path)) == "current (2)"
+    with redis_server.client() as client:
+        client.delete(*client.scan_iter(match=f"*{prefix}*"))
 
 
 def test_looking_at_mongodb_creates_no_collection(
@@ -231,7 +242,9 @@ def test_looking_at_mongodb_creates_no_collection(
             f"tracker_store: {{type: mongod, url: '{mongo_server.url()}', db: {name}}}"
         )
         assert output_of("keys", cwd=tmp_path) == []
-        assert "mongo" in "".join(output_of("check", cwd=tmp_path))
+        lines = output_of("check", cwd=tmp_path)
+        assert "mongo" in "".join(lines)
+        assert layout_in(lines) == "not created: the first use of the store creates it"
         pymongo = pytest.importorskip("pymongo")
         with pymongo.MongoClient(mongo_server.url()) as client:
             assert client[name].list_collection_names() == []

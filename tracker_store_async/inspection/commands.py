@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from rich.text import Text
 
-from tracker_store_async import __version__
+from tracker_store_async import __version__, registry
 from tracker_store_async.config import EndpointConfig
 from tracker_store_async.domain import Domain
 from tracker_store_async.errors import (
@@ -329,6 +329,8 @@ async def check_store(console: Console, target: Target) -> bool:
             await store.health()  # the first one warms up what the second measures
             health = await store.health()
         usable = health.reachable
+        if "layout" not in rows and usable:
+            rows["layout"] = _layout_of(health, target)
         rows |= _health_rows(health)
         if hasattr(store, "schema_state"):
             rows["driver"] += f", SQLAlchemy {importlib.metadata.version('sqlalchemy')}"
@@ -358,6 +360,16 @@ def _judge(state: str, target: Target) -> tuple[str, bool]:
     if "upgrade" in state:
         return f"{state}: tracker-store schema upgrade {target.option}".rstrip(), False
     return state, False
+
+
+def _layout_of(health: Health, target: Target) -> str:
+    """Return what to say about a layout that is no SQL database's; may be nothing."""
+    if health.schema_version is not None:
+        return f"{CURRENT} ({health.schema_version})"
+    is_builtin = registry.find_builtin(str(target.config.type), registry.STORES)
+    if is_builtin is None or health.backend == "in_memory":
+        return ""
+    return _judge(NOT_CREATED, target)[0]
 
 
 def _health_rows(health: Health) -> dict[str, str]:

@@ -124,12 +124,16 @@ def test_a_hash_is_keyed_stable_and_not_hashed_again() -> None:
         ({"rules": [{"slots": "a", "action": "mask", "pattern": "x"}]}, "cannot have"),
         ({"rules": [{"text": "all", "pattern": "(", "action": "mask"}]}, "no pattern"),
         ({"secret": "me", "rules": [{}]}, "never the secret"),
-        ({"secret": {"env": "NO_SUCH"}, "rules": [{}]}, "16 bytes"),
+        ({"secret": {"env": "NO_SUCH"}, "rules": [{}]}, "'NO_SUCH' is not set: it"),
+        ({"secret": {"env": "SHORT"}, "rules": [{}]}, "16 bytes"),
         ({"secret": {"file": "/no/such"}, "rules": [{}]}, "cannot be read"),
         ({"rulez": [], "rules": [{}]}, "no key 'rulez'"),
     ],
 )
-def test_wrong_rules_are_refused(content: Any, says: str) -> None:
+def test_wrong_rules_are_refused(
+    content: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHORT", "fifteen letters")
     with pytest.raises(errors.ConfigurationError, match=says):
         rules_from(content)
 

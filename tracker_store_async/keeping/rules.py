@@ -126,7 +126,12 @@ def _secret(found: Any) -> bytes:
         )
     [(kind, name)] = found.items()
     if kind == "env":
-        content = os.environ.get(str(name), "").encode(errors="surrogateescape")
+        if not os.environ.get(str(name)):
+            raise ConfigurationError(
+                f"the environment variable {name!r} is not set: it has to hold the "
+                "`secret` of the rules"
+            )
+        content = os.environ[str(name)].encode(errors="surrogateescape")
     else:
         try:
             content = Path(str(name)).read_bytes().strip()

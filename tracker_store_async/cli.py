@@ -283,6 +283,16 @@ def upgrade(
 
     Stop what writes to the database, and make a backup, first. An upgrade that is cut
     off leaves the data readable and can be run again.
+
+    A SQLite file that --db or --url names has to be there already: it may be a typo.
+    A new one is created where --endpoints names an endpoints.yml with its `db`, or by
+    the first use of the store.
+
+    \b
+    Examples:
+      tracker-store schema upgrade --db rasa.db
+      tracker-store schema upgrade --endpoints endpoints.yml
+      tracker-store schema upgrade --sql --endpoints endpoints.yml > tables.sql
     """
     from tracker_store_async.inspection.commands import print_schema_sql, upgrade_schema
 

@@ -400,6 +400,15 @@ def test_a_file_that_is_only_configured_may_come_later(tmp_path: Path) -> None:
         assert text.endswith("(sql): its SQLite file does not exist yet")
 
 
+def test_the_help_says_how_a_new_file_is_created(tmp_path: Path) -> None:
+    told = " ".join(output_of("schema", "upgrade", "--help", cwd=tmp_path)).split()
+    assert "A new one is created where --endpoints names" in " ".join(told)
+    (tmp_path / "new.yml").write_text("tracker_store: {type: sql, db: new.db}")
+    lines = output_of("schema", "upgrade", "--endpoints", "new.yml", cwd=tmp_path)
+    assert lines[-1].split() == ["now", "current", "(1)"]
+    assert output_of("keys", "--db", "new.db", cwd=tmp_path) == []
+
+
 @pytest.mark.parametrize("command", LOOKING)
 @pytest.mark.parametrize("option", ["--db .", "--url sqlite:///."])
 def test_a_directory_is_no_file(tmp_path: Path, command: str, option: str) -> None:

@@ -104,6 +104,9 @@ def test_a_source_is_not_made(tmp_path: Path) -> None:
         error == "nothing is stored in a.yml (sql): its SQLite file does not exist yet"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["a.yml"]
+    (tmp_path / "no.db").touch()
+    error = error_of("transcript", "bob", "--from", "no.db", cwd=tmp_path, code=1)
+    assert error == "nothing is stored in no.db: there are no tables yet"
     make(tmp_path / "a.db", a=1)
     error = error_of("migrate", "--from", "a.db", "--to", "a.db", cwd=tmp_path, code=2)
     assert "the same store" in error

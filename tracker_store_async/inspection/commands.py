@@ -139,6 +139,21 @@ def check_it_exists(store: TrackerStore, target: Target) -> None:
         )
 
 
+async def check_it_has_tables(store: TrackerStore, target: Target) -> None:
+    """Check that an SQL store has its tables, before it is opened to look at them.
+
+    Raises:
+        NotFoundError: There are none.
+        TrackerStoreError: The store cannot be reached.
+    """
+    if hasattr(store, "schema_state"):
+        state = await cast("SQLTrackerStore", store).schema_state()
+        if state.startswith(NOT_CREATED):
+            raise NotFoundError(
+                f"nothing is stored in {target.label}: there are no tables yet"
+            )
+
+
 @asynccontextmanager
 async def opened(
     target: Target, domain: Domain | None = None, **overrides: Any
@@ -155,12 +170,7 @@ async def opened(
         TrackerStoreError: It cannot be used.
     """
     store = existing_store(target, domain, **overrides)
-    if hasattr(store, "schema_state"):
-        state = await cast("SQLTrackerStore", store).schema_state()
-        if state.startswith(NOT_CREATED):
-            raise NotFoundError(
-                f"nothing is stored in {target.label}: there are no tables yet"
-            )
+    await check_it_has_tables(store, target)
     async with store:
         yield store
 

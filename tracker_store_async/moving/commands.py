@@ -20,7 +20,11 @@ from tracker_store_async.errors import (
     InvalidInputError,
 )
 from tracker_store_async.factory import create_event_broker
-from tracker_store_async.inspection.commands import NotFoundError, check_it_exists
+from tracker_store_async.inspection.commands import (
+    NotFoundError,
+    check_it_exists,
+    check_it_has_tables,
+)
 from tracker_store_async.inspection.targets import Target, find_target
 from tracker_store_async.inspection.terminal import one_line, printable
 from tracker_store_async.moving.backup import Selection, backup, selected
@@ -69,11 +73,12 @@ async def opened_source(source: Target) -> AsyncIterator[TrackerStore]:
     """Open a store to read from.
 
     Raises:
-        NotFoundError: It is a SQLite file that does not exist.
+        NotFoundError: It is a SQLite file that does not exist, or has no tables.
         TrackerStoreError: It cannot be used.
     """
     store = source_store(source.config)
     check_it_exists(store, source)
+    await check_it_has_tables(store, source)
     async with store:
         yield store
 

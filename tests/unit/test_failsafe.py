@@ -1035,13 +1035,21 @@ async def test_a_page_is_not_read_from_what_is_remembered(
     assert len(page.rows) == 3
 
 
-async def test_a_login_that_is_refused_for_a_moment_is_tried_again(
-    primary: SwitchedStore, store: FailSafeTrackerStore
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        errors.StoreAccessError("the password is being changed"),
+        errors.ConcurrentSaveError("ada", 4, 4),  # others were faster each time
+    ],
+    ids=type,
+)
+async def test_a_replay_that_is_refused_for_a_moment_is_tried_again(
+    primary: SwitchedStore, store: FailSafeTrackerStore, refusal: Exception
 ) -> None:
     primary.is_down = True
     for name in ("ada", "bob"):
         await add(store, name, *turn("hello"))
-    primary.refuses = errors.StoreAccessError("the password is being changed")
+    primary.refuses = refusal
     primary.is_down = False
     async with asyncio.timeout(10):
         while store._breaker.is_open:

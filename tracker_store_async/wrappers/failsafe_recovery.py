@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
+from tracker_store_async.errors import (
+    ConcurrentSaveError,
+    StoreAccessError,
+    StoreUnavailableError,
+)
 from tracker_store_async.observation import noted, observed
 from tracker_store_async.wrappers.failsafe_breaker import pause_seconds
 from tracker_store_async.wrappers.failsafe_log import tell_left_over, tell_recovery
 
 if TYPE_CHECKING:
     from tracker_store_async.wrappers.failsafe import FailSafeTrackerStore
+
+PASSING = (StoreAccessError, ConcurrentSaveError)
+"""What may pass: a password is being changed, or others were faster each time."""
 
 REPLAYS_AT_ONCE = 8
 """Conversations that are replayed at a time once the primary is back: few, so that each
@@ -69,16 +76,15 @@ class Recovery:
             refused = await self.replay_all()
             if store._breaker.is_open or store._backlog.entries.keys() - refused.keys():
                 continue
-            # A password may be in the middle of its rotation: it is tried again.
-            is_locked_out = StoreAccessError in map(type, refused.values())
+            tries_again = any(isinstance(e, PASSING) for e in refused.values())
             if store._breaker.state == "half_open":
                 noted(store, "closed")
                 done = store._replayer.replayed
                 tell_recovery(store._breaker.close(), done, refused)
-            elif self.has_left_over and not is_locked_out:
+            elif self.has_left_over and not tries_again:
                 tell_left_over(store._replayer.replayed, refused)
-            self.has_left_over = is_locked_out
-            if not is_locked_out:
+            self.has_left_over = tries_again
+            if not tries_again:
                 return
             await asyncio.sleep(pause_seconds(attempt, *self.pauses))
             attempt += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -205,20 +204,6 @@ async def test_first_uses_at_once_on_one_loop_after_another(storage: Storage) ->
 
     on_another_loop(use())
     on_another_loop(use())
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_one_whose_loop_has_ended_can_be_closed(storage: Storage) -> None:
-    store = storage.store()
-    on_another_loop(add(store, SENDER, user("hi")))
-    await store.close()
-    with pytest.raises(errors.StoreClosedError):
-        await store.exists(SENDER)
-    await store.open()
-    assert said(await has(store)) == ["hi"]
-    await store.close()
-    gc.collect()  # what could not be told goodbye is warned of here
 
 
 async def test_it_is_not_closed_from_another_loop(store: TrackerStore) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+import subprocess
+import sys
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -240,6 +242,21 @@ async def test_work_that_gets_no_connection_is_not_left_behind(
         with pytest.raises(ConnectionRefusedError):
             await commands._whole(waiting)
         assert inspect.getcoroutinestate(waiting) == inspect.CORO_CLOSED
+
+
+def test_a_store_whose_loop_has_ended_can_be_closed(redis_server: Any) -> None:
+    script = f"""
+import asyncio
+from tracker_store_async import RedisTrackerStore
+store = RedisTrackerStore(host={redis_server.host!r}, port={redis_server.port})
+asyncio.run(store.exists("nobody"))
+asyncio.run(store.close())
+"""
+    # in another process: what cannot be told goodbye is warned of
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("cancels", [1, 2])

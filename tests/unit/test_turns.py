@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conformance.kit import SENDER, add, user
-from tracker_store_async import InMemoryTrackerStore
+from tests.conformance.kit import SENDER, add, has, said, user
+from tracker_store_async import InMemoryTrackerStore, SQLTrackerStore, errors
 from tracker_store_async import turns as turns_module
 from tracker_store_async.turns import Turns
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Clock:
@@ -162,3 +165,13 @@ async def test_what_a_loop_that_has_ended_left_waiting_holds_nobody_up() -> None
     async with asyncio.timeout(5):
         await add(store, SENDER, user())
     await store.close()
+
+
+async def test_a_store_whose_loop_has_ended_can_be_closed(tmp_path: Path) -> None:
+    store = SQLTrackerStore(dialect="sqlite", db=str(tmp_path / "conversations.db"))
+    await asyncio.to_thread(asyncio.run, add(store, SENDER, user("hi")))
+    await store.close()
+    with pytest.raises(errors.StoreClosedError):
+        await store.exists(SENDER)
+    async with store:
+        assert said(await has(store)) == ["hi"]

@@ -1063,6 +1063,25 @@ async def test_a_replay_that_is_refused_for_a_moment_is_tried_again(
     assert said(await primary.retrieve("bob")) == ["hello"]
 
 
+async def test_a_replay_that_loses_every_race_fails_no_save(
+    primary: SwitchedStore, store: FailSafeTrackerStore
+) -> None:
+    primary.is_down = True
+    await add(store, SENDER, *turn("during"))
+    primary.refuses = errors.ConcurrentSaveError(SENDER, 4, 4)
+    primary.is_down = False
+    async with asyncio.timeout(5):
+        while store._breaker.is_open:
+            await asyncio.sleep(0.01)
+    await add(store, SENDER, *turn("after"))
+    assert said(await has(store)) == ["during", "after"]
+    primary.refuses = None
+    await caught_up(store)
+    assert said(await has(primary)) == ["during", "after"]
+    assert isinstance(primary.event_broker, FailingBroker)
+    assert primary.event_broker.ids == await stored_ids(primary)
+
+
 async def test_an_answer_that_an_erasure_overtook_is_not_remembered(
     primary: SwitchedStore, store: FailSafeTrackerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tracker_store_async.errors import StoreUnavailableError
+from tracker_store_async.errors import ConcurrentSaveError, StoreUnavailableError
 from tracker_store_async.observation import noted
 from tracker_store_async.options import check_count, check_seconds
 from tracker_store_async.redaction import get_logger
@@ -379,6 +379,9 @@ class FailSafeTrackerStore(WrapperTrackerStore):
                 await self._replay(sender_id)
             except StoreUnavailableError as error:
                 self._note_outage(error)
+                return False
+            except ConcurrentSaveError:  # others were faster each time
+                self._recovery.soon()
                 return False
         return not self._breaker.is_open
 

@@ -249,7 +249,7 @@ def check(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
       tracker-store check --endpoints endpoints.yml
       tracker-store check --url postgresql://me@localhost/rasa && ./start.sh
     """
-    from tracker_store_async.inspection.commands import check_store
+    from tracker_store_async.inspection.layout_commands import check_store
 
     usable = run(check_store(make_console(), find_target(db, url, endpoints)))
     raise typer.Exit(0 if usable else FAILED)
@@ -261,7 +261,7 @@ def status(db: Db = None, url: Url = None, endpoints: Endpoints = None) -> None:
 
     The exit code is 1 if it cannot be used, such as Rasa's before its upgrade.
     """
-    from tracker_store_async.inspection.commands import show_schema
+    from tracker_store_async.inspection.layout_commands import show_schema
 
     usable = run(show_schema(make_console(), find_target(db, url, endpoints)))
     raise typer.Exit(0 if usable else FAILED)
@@ -294,7 +294,10 @@ def upgrade(
       tracker-store schema upgrade --endpoints endpoints.yml
       tracker-store schema upgrade --sql --endpoints endpoints.yml > tables.sql
     """
-    from tracker_store_async.inspection.commands import print_schema_sql, upgrade_schema
+    from tracker_store_async.inspection.layout_commands import (
+        print_schema_sql,
+        upgrade_schema,
+    )
 
     target = find_target(db, url, endpoints)
     if as_sql:

@@ -15,7 +15,7 @@ from tests.unit.command import run
 from tracker_store_async import InMemoryTrackerStore, errors
 from tracker_store_async.backends.sql import layout as sql_layout
 from tracker_store_async.backends.sql import migrations
-from tracker_store_async.inspection.commands import layout_state
+from tracker_store_async.inspection.layout_commands import layout_state
 from tracker_store_async.rows import Read
 from tracker_store_async.stored_layout import check_version
 

@@ -29,7 +29,7 @@ from tracker_store_async import (
 )
 from tracker_store_async.auditing import acting_as
 from tracker_store_async.config import EndpointConfig
-from tracker_store_async.inspection.commands import NotFoundError
+from tracker_store_async.inspection.opening import NotFoundError
 from tracker_store_async.inspection.targets import Target
 from tracker_store_async.keeping import anonymise, prune
 from tracker_store_async.keeping.pruning import Retention

@@ -47,6 +47,11 @@ def one_line(error: object) -> str:
     return printable(" ".join(str(error).split()))
 
 
+def print_line(text: str) -> None:
+    """Write a line to standard output as it is, for programs to read."""
+    sys.stdout.write(f"{text}\n")
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Let the command line decide how to end: rich would exit with 1."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.text import Text
 
 from tracker_store_async.errors import InvalidInputError
-from tracker_store_async.inspection.commands import NotFoundError, opened
+from tracker_store_async.inspection.opening import NotFoundError, opened
 from tracker_store_async.inspection.terminal import json_text, printable
 from tracker_store_async.keeping.anonymising import anonymise
 from tracker_store_async.keeping.deleting import delete_user

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from tracker_store_async.inspection.commands import opened
+from tracker_store_async.inspection.opening import opened
 from tracker_store_async.inspection.terminal import (
     date_and_time,
     duration,

@@ -20,7 +20,7 @@ from tracker_store_async.errors import (
     InvalidInputError,
 )
 from tracker_store_async.factory import create_event_broker
-from tracker_store_async.inspection.commands import (
+from tracker_store_async.inspection.opening import (
     NotFoundError,
     check_it_exists,
     check_it_has_tables,

@@ -7,17 +7,18 @@ cannot be written must be seen.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tracker_store_async.config import TRACKER_STORE, EndpointConfig
+from tracker_store_async.config import TRACKER_STORE
 from tracker_store_async.config import read_endpoint_config as read_section
 from tracker_store_async.errors import ConfigurationError
-from tracker_store_async.factory import create_tracker_store
+from tracker_store_async.inspection.opening import creates_nothing, without_fail_safe
 from tracker_store_async.wrappers.base import innermost
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tracker_store_async.config import EndpointConfig
     from tracker_store_async.store import TrackerStore
 
 
@@ -43,10 +44,8 @@ def source_store(config: EndpointConfig) -> TrackerStore:
         ConfigurationError: It is wrong.
     """
     settings = config.as_dict()
-    if _is_sql(settings):
-        settings |= {"create_tables": False, "auto_upgrade": False}
-        settings.pop("login_db", None)
-    return as_source(_build(settings))
+    creates_nothing(settings)
+    return as_source(without_fail_safe(settings))
 
 
 def as_source(store: TrackerStore) -> TrackerStore:
@@ -82,16 +81,4 @@ def target_store(config: EndpointConfig) -> TrackerStore:
     Raises:
         ConfigurationError: It is wrong.
     """
-    return _build(config.as_dict())
-
-
-def _is_sql(settings: dict[str, Any]) -> bool:
-    return str(settings.get("type")).strip().lower() == "sql"
-
-
-def _build(settings: dict[str, Any]) -> TrackerStore:
-    store = create_tracker_store(EndpointConfig(**settings))
-    if settings.get("fail_safe"):  # its keys are checked by now
-        others = {key: value for key, value in settings.items() if key != "fail_safe"}
-        store = create_tracker_store(EndpointConfig(**others))
-    return store
+    return without_fail_safe(config.as_dict())

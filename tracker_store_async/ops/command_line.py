@@ -65,7 +65,7 @@ def serve(
     is told by the app mounted there: see docs/operating.md and docs/inspector.md.
     """
     from tracker_store_async import redaction
-    from tracker_store_async.inspection.commands import existing_store
+    from tracker_store_async.inspection.opening import existing_store
     from tracker_store_async.ops import serving
     from tracker_store_async.ops.inspector.options import InspectorOptions
 

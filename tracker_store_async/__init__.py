@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from tracker_store_async.backends.sql import SQLTrackerStore as SQLTrackerStore
     from tracker_store_async.broker import EventBroker as EventBroker
     from tracker_store_async.broker import EventMessage as EventMessage
+    from tracker_store_async.broker_factory import (
+        create_event_broker as create_event_broker,
+    )
     from tracker_store_async.config import AvailableEndpoints as AvailableEndpoints
     from tracker_store_async.config import EndpointConfig as EndpointConfig
     from tracker_store_async.consuming import RepeatFilter as RepeatFilter
     from tracker_store_async.domain import Domain as Domain
-    from tracker_store_async.factory import create_event_broker as create_event_broker
     from tracker_store_async.factory import (
         create_tracker_store as create_tracker_store,
     )
@@ -91,7 +93,7 @@ _MODULES = {
     "SerializedTrackerRepresentation": "serialization",
     "SyncTrackerStore": "sync",
     "TrackerStore": "store",
-    "create_event_broker": "factory",
+    "create_event_broker": "broker_factory",
     "create_tracker_store": "factory",
     "load_tracker_store": "factory",
 }

@@ -1,7 +1,8 @@
 """`endpoints.yml`, Rasa's file, as objects: `EndpointConfig` and `AvailableEndpoints`.
 
 Names and attributes are Rasa's (`rasa/utils/endpoints.py`, `rasa/core/utils.py`). What
-a section means for a store or a broker is decided in `settings.py` and `factory.py`.
+a section means for a store or a broker is decided in `settings.py`, `factory.py` and
+`broker_factory.py`.
 """
 
 from __future__ import annotations

@@ -1,52 +1,50 @@
-"""From configuration to tracker stores and event brokers.
+"""From a `tracker_store` section to the store, with the broker of the same file.
 
-Rasa's rules (`rasa/core/tracker_store.py`, `rasa/core/brokers/broker.py`) with one
-difference: what cannot be understood is an error, and never an in-memory store.
-Nothing here connects to anything.
+Rasa's rules (`rasa/core/tracker_store.py`) with one difference: what cannot be
+understood is an error, and never an in-memory store. Nothing here connects to anything.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, cast
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, Literal
 
 from tracker_store_async import registry, secrets_manager
-from tracker_store_async.broker import EventBroker
-from tracker_store_async.brokers.broker_config import BrokerConfig
+from tracker_store_async.broker_factory import create_event_broker
 from tracker_store_async.config import (
     EVENT_BROKER,
     TRACKER_STORE,
     EndpointConfig,
     read_endpoint_config,
-    section_config,
 )
 from tracker_store_async.construction import call_with_settings, parameter_names
 from tracker_store_async.domain import Domain
-from tracker_store_async.errors import ConfigurationError, TrackerStoreError
+from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.redaction import get_logger
 from tracker_store_async.relay import publish_seconds_of
 from tracker_store_async.secrets_manager import SecretLogin, take_login
-from tracker_store_async.settings import (
-    Count,
-    Section,
-    StoreConfig,
-    parse_settings,
+from tracker_store_async.sections import (
+    as_config,
+    builtin_class,
+    name_of,
+    naming,
+    need_driver,
+    refuse_abstract,
+    refuse_coroutine,
+    split_settings,
+    type_name_of,
 )
+from tracker_store_async.settings import Count, StoreConfig, parse_settings
 from tracker_store_async.store import TrackerStore, is_tracker_store
 from tracker_store_async.wrapping import take_wrapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-logger = get_logger(__name__)
+    from tracker_store_async.broker import EventBroker
 
-DEFAULT_BROKER_TYPE = "pika"
-"""What Rasa takes an event broker without a type for."""
+logger = get_logger(__name__)
 
 
 def load_tracker_store(
@@ -101,9 +99,9 @@ def create_tracker_store(
     """
     if endpoint_config is None:
         endpoint_config = EndpointConfig(type="in_memory")
-    config = _as_config(endpoint_config, TRACKER_STORE)
-    type_name = _type_name(config, TRACKER_STORE)
-    settings, strict = _settings(config, TRACKER_STORE)
+    config = as_config(endpoint_config, TRACKER_STORE)
+    type_name = type_name_of(config, TRACKER_STORE)
+    settings, strict = split_settings(config, TRACKER_STORE)
     builtin = registry.find_builtin(type_name, registry.STORES)
     create_inner = _inheriting(settings)
     login = take_login(settings, TRACKER_STORE)
@@ -130,70 +128,6 @@ def create_tracker_store(
     return wrapping.apply(store, create_inner)
 
 
-def create_event_broker(
-    endpoint_config: EndpointConfig | Mapping[str, Any] | None,
-) -> EventBroker | None:
-    """Return the broker that an `event_broker` section describes, or None for None.
-
-    Args:
-        endpoint_config: The section, also as a plain mapping. `type` is a built-in
-            type, the name of an entry point, or the dotted path of a subclass of
-            `EventBroker`. If that has a `from_endpoint_config`, it is called with the
-            section (it must not be async), else the class with the section's keys.
-
-    Raises:
-        UnknownStoreTypeError: The type is unknown or cannot be imported.
-        MissingExtraError: The driver is not installed; the text says how to.
-        ConfigurationError: The broker cannot be made from this section.
-    """
-    if endpoint_config is None:
-        return None
-    config = _as_config(endpoint_config, EVENT_BROKER)
-    if config.type is None:
-        config = EndpointConfig(**{**config.as_dict(), "type": DEFAULT_BROKER_TYPE})
-    type_name = _type_name(config, EVENT_BROKER)
-    builtin = registry.find_builtin(type_name, registry.BROKERS)
-    if builtin is not None:
-        return _build_builtin_broker(*builtin, config)
-    found = registry.load_third_party(
-        type_name, registry.BROKERS, registry.BROKER_ENTRY_POINTS, EVENT_BROKER
-    )
-    return _build_broker(found, type_name, config)
-
-
-# -- sections --------------------------------------------------------------------------
-
-
-def _as_config(
-    section: EndpointConfig | Mapping[str, Any], where: str
-) -> EndpointConfig:
-    if isinstance(section, EndpointConfig):
-        return section
-    return section_config(where, section)
-
-
-def _type_name(config: EndpointConfig, where: str) -> str:
-    if config.type is None:
-        raise ConfigurationError(
-            f"{where}: has no 'type'; write 'type: in_memory' to keep conversations in "
-            f"memory, or one of {', '.join(registry.STORES)}"
-        )
-    if not isinstance(config.type, str) or not config.type.strip():
-        raise ConfigurationError(f"{where}.type: must be text")
-    return config.type.strip()
-
-
-def _settings(config: EndpointConfig, where: str) -> tuple[dict[str, Any], bool]:
-    """Return the keys but `type`, and whether unknown ones are errors."""
-    settings = config.as_dict()
-    settings.pop("type", None)
-    strict = settings.pop("strict", True)
-    try:
-        return settings, TypeAdapter(bool).validate_python(strict)
-    except ValidationError:
-        raise ConfigurationError(f"{where}.strict: must be true or false") from None
-
-
 # -- stores ----------------------------------------------------------------------------
 
 
@@ -213,11 +147,11 @@ def _build_builtin_store(
     config: StoreConfig = parse_settings(
         model, settings, where=TRACKER_STORE, type_name=name, strict=strict
     )
-    _need_driver(config, name, TRACKER_STORE)
-    store_class = _builtin_class(name, registration, registry.STORES, TRACKER_STORE)
+    need_driver(config, name, TRACKER_STORE)
+    store_class = builtin_class(name, registration, registry.STORES, TRACKER_STORE)
     arguments = config.store_kwargs()
     if login is not None:
-        _need_driver(login.config, login.config.type, secrets_manager.SECTION)
+        need_driver(login.config, login.config.type, secrets_manager.SECTION)
         arguments |= login.arguments()
     store: TrackerStore = store_class(
         domain=domain, event_broker=event_broker, **arguments
@@ -252,27 +186,6 @@ def _check_outbox(
         )
 
 
-def _need_driver(config: Section, name: str, where: str) -> None:
-    driver = config.required_driver()
-    if driver is not None and importlib.util.find_spec(driver.module) is None:
-        what = f"{where}: type {name}"
-        raise registry.missing_extra(what, driver.module, driver.extra)
-
-
-def _builtin_class(
-    name: str,
-    registration: registry.Registration,
-    registrations: Mapping[str, registry.Registration],
-    where: str,
-) -> Any:
-    if registration.target is None:
-        built = ", ".join(key for key, entry in registrations.items() if entry.target)
-        raise ConfigurationError(
-            f"{where}: type {name} is not part of this version yet; it has: {built}"
-        )
-    return registry.load_builtin(registration.target, name, registration.extra, where)
-
-
 def _build_third_party_store(
     found: Callable[..., Any],
     settings: dict[str, Any],
@@ -281,7 +194,7 @@ def _build_third_party_store(
     *,
     strict: bool,
 ) -> TrackerStore:
-    _refuse_abstract(found, TRACKER_STORE)
+    refuse_abstract(found, TRACKER_STORE)
     wrapper_options: dict[str, Any] = {}
     # A function gets its keys as they are: only what it returns tells its kind.
     if inspect.isclass(found) and TrackerStore in found.__mro__:
@@ -291,11 +204,11 @@ def _build_third_party_store(
         domain = domain or Domain.empty()  # Rasa's stores are always given one
     given = {"host": _host(settings), "domain": domain, "event_broker": event_broker}
     keys = {key: value for key, value in settings.items() if key not in ("host", "url")}
-    with _naming(found, TRACKER_STORE):
+    with naming(found, TRACKER_STORE):
         store = call_with_settings(
             found, keys, given, where=TRACKER_STORE, strict=strict, base=StoreConfig
         )
-    _refuse_coroutine(store, found, TRACKER_STORE)
+    refuse_coroutine(store, found, TRACKER_STORE)
     return store if is_tracker_store(store) else _wrap(store, found, wrapper_options)
 
 
@@ -306,7 +219,7 @@ def _wrap(store: Any, found: Any, options: Mapping[str, Any]) -> TrackerStore:
         return AwaitableTrackerStore(store, **options)
     except ConfigurationError as error:
         raise ConfigurationError(
-            f"{TRACKER_STORE}: {_name(found)} returns no store: {error}"
+            f"{TRACKER_STORE}: {name_of(found)} returns no store: {error}"
         ) from error
 
 
@@ -344,115 +257,3 @@ def _host(settings: Mapping[str, Any]) -> Any:
             f"{TRACKER_STORE}: 'url' and 'host' mean the same; keep one"
         )
     return settings.get("host", settings.get("url"))
-
-
-# -- brokers ---------------------------------------------------------------------------
-
-
-def _build_builtin_broker(
-    name: str, registration: registry.Registration, config: EndpointConfig
-) -> EventBroker:
-    settings, strict = _settings(config, EVENT_BROKER)
-    if registration.target is None or registration.config is None:
-        found = _builtin_class(name, registration, registry.BROKERS, EVENT_BROKER)
-        return _build_broker(found, name, config)
-    model = registry.load_builtin(registration.config, name, None, EVENT_BROKER)
-    keys: Section = parse_settings(
-        model, settings, where=EVENT_BROKER, type_name=name, strict=strict
-    )
-    _need_driver(keys, name, EVENT_BROKER)
-    found = _builtin_class(name, registration, registry.BROKERS, EVENT_BROKER)
-    arguments = keys.constructor_kwargs()
-    on_publish_error = arguments.pop("on_publish_error", None)
-    broker: EventBroker = found(**arguments)
-    if on_publish_error is not None:
-        broker.on_publish_error = on_publish_error
-    return broker
-
-
-def _build_broker(
-    found: Callable[..., Any], type_name: str, config: EndpointConfig
-) -> EventBroker:
-    """Return somebody else's broker; the keys of every broker are seen to here."""
-    _refuse_abstract(found, EVENT_BROKER)
-    settings, strict = _settings(config, EVENT_BROKER)
-    common = _take_common_keys(found, settings, type_name)
-    from_endpoint_config = getattr(found, "from_endpoint_config", None)
-    with _naming(found, EVENT_BROKER):
-        if from_endpoint_config is not None:
-            broker = from_endpoint_config(config)
-        else:
-            where, keys = EVENT_BROKER, settings
-            broker = call_with_settings(
-                found, keys, {}, where=where, strict=strict, base=BrokerConfig
-            )
-    _refuse_coroutine(broker, found, EVENT_BROKER)
-    # Method names prove nothing: those of Rasa's brokers are the same.
-    if EventBroker not in type(broker).__mro__:
-        raise ConfigurationError(
-            f"{EVENT_BROKER}: {_name(found)} must be a subclass of "
-            "tracker_store_async.EventBroker, with an async publish(message)"
-        )
-    if common.on_publish_error is not None:
-        broker.on_publish_error = common.on_publish_error
-    given = "timeout_seconds" in common.model_fields_set
-    has_own = "timeout_seconds" in parameter_names(found)
-    if not has_own and (given or not hasattr(broker, "timeout_seconds")):
-        broker.timeout_seconds = common.timeout_seconds
-    return cast(EventBroker, broker)
-
-
-def _take_common_keys(
-    found: Callable[..., Any], settings: dict[str, Any], type_name: str
-) -> BrokerConfig:
-    """Take the keys that every broker has; those with a parameter stay as well."""
-    names = BrokerConfig.model_fields.keys() & settings.keys()
-    given = {name: settings.pop(name) for name in names}
-    common = parse_settings(
-        BrokerConfig, given, where=EVENT_BROKER, type_name=type_name
-    )
-    for name in common.model_fields_set & parameter_names(found):
-        settings[name] = getattr(common, name)
-    return common
-
-
-# -- checks ----------------------------------------------------------------------------
-
-
-def _name(found: Any) -> str:
-    named = found if hasattr(found, "__qualname__") else type(found)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-@contextmanager
-def _naming(found: Any, where: str) -> Iterator[None]:
-    """Say whose class or function raised, but not its words: they may hold anything.
-
-    Raises:
-        ConfigurationError: It raised something that is not an error of ours.
-    """
-    try:
-        yield
-    except TrackerStoreError:
-        raise
-    except Exception as error:
-        raise ConfigurationError(
-            f"{where}: {_name(found)} cannot be made: it raises {type(error).__name__}"
-        ) from error
-
-
-def _refuse_abstract(found: Any, where: str) -> None:
-    if inspect.isabstract(found):
-        lacking = ", ".join(sorted(found.__abstractmethods__))
-        raise ConfigurationError(
-            f"{where}: {_name(found)} does not implement {lacking}"
-        )
-
-
-def _refuse_coroutine(made: Any, found: Any, where: str) -> None:
-    if inspect.iscoroutine(made):
-        made.close()  # else Python warns that it was never awaited
-        raise ConfigurationError(
-            f"{where}: {_name(found)} is made by an async function, and configuration "
-            "is read without a loop; await it yourself and hand over what it returns"
-        )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tracker_store_async.broker import EventMessage
+from tracker_store_async.broker_factory import create_event_broker
 from tracker_store_async.errors import ConfigurationError
-from tracker_store_async.factory import create_event_broker, create_tracker_store
+from tracker_store_async.factory import create_tracker_store
 
 pytest.importorskip("aio_pika")
 pytest.importorskip("aiokafka")

@@ -6,6 +6,7 @@ import textwrap
 import pytest
 
 from tracker_store_async.broker import EventBroker, EventMessage
+from tracker_store_async.broker_factory import create_event_broker
 from tracker_store_async.broker_handle import BrokerHandle
 from tracker_store_async.brokers.recording import RecordingBroker
 from tracker_store_async.config import EndpointConfig
@@ -14,7 +15,6 @@ from tracker_store_async.errors import (
     ConfigurationError,
     UnknownStoreTypeError,
 )
-from tracker_store_async.factory import create_event_broker
 
 BROKERS = """
     import asyncio

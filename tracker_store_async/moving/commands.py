@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from tracker_store_async.broker_factory import create_event_broker
 from tracker_store_async.config import EVENT_BROKER, read_endpoint_config
 from tracker_store_async.errors import (
     ConfigurationError,
     InvalidInputError,
 )
-from tracker_store_async.factory import create_event_broker
 from tracker_store_async.inspection.opening import (
     NotFoundError,
     check_it_exists,

@@ -98,8 +98,9 @@ def _build_broker(
             broker = from_endpoint_config(config)
         else:
             where, keys = EVENT_BROKER, settings
+            others = [*BrokerConfig.model_fields, *BrokerConfig.other_keys]
             broker = call_with_settings(
-                found, keys, {}, where=where, strict=strict, base=BrokerConfig
+                found, keys, {}, where=where, strict=strict, others=others
             )
     refuse_coroutine(broker, found, EVENT_BROKER)
     # Method names prove nothing: those of Rasa's brokers are the same.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.redaction import get_logger
-from tracker_store_async.settings import Section, suggest
+from tracker_store_async.settings import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 logger = get_logger(__name__)
 
@@ -28,7 +28,7 @@ def call_with_settings(
     *,
     where: str,
     strict: bool,
-    base: type[Section],
+    others: Iterable[str],
 ) -> Any:
     """Return `function(**settings, **given)`.
 
@@ -40,7 +40,7 @@ def call_with_settings(
         where: What errors begin with, such as `tracker_store`.
         strict: Whether a key that is not accepted is an error; else it is logged and
             left out.
-        base: The keys of every store, or broker, for the hint at a nearer one.
+        others: Keys of the section that are taken out of it before, and valid as well.
 
     Raises:
         ConfigurationError: A key is not accepted, or one that is needed is missing.
@@ -58,7 +58,7 @@ def call_with_settings(
             raise ConfigurationError(f"{where}: {name} does not accept '{key}'")
     unknown = [] if takes_any else [key for key in arguments if key not in accepted]
     if unknown:
-        valid = {*(accepted - given.keys()), *base.other_keys}
+        valid = {*(accepted - given.keys()), *others}
         _report_unknown(unknown, valid, where, name, strict=strict)
     missing = sorted(needed - arguments.keys())
     if missing:

@@ -205,8 +205,9 @@ def _build_third_party_store(
     given = {"host": _host(settings), "domain": domain, "event_broker": event_broker}
     keys = {key: value for key, value in settings.items() if key not in ("host", "url")}
     with naming(found, TRACKER_STORE):
+        where, others = TRACKER_STORE, StoreConfig.other_keys
         store = call_with_settings(
-            found, keys, given, where=TRACKER_STORE, strict=strict, base=StoreConfig
+            found, keys, given, where=where, strict=strict, others=others
         )
     refuse_coroutine(store, found, TRACKER_STORE)
     return store if is_tracker_store(store) else _wrap(store, found, wrapper_options)

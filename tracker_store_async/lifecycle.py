@@ -162,11 +162,16 @@ class Lifecycle(Protocol):
             if relay is not None:
                 await relay.stop()
         finally:
-            closed = None
+            closed, problem = None, None
             while self._publisher is not closed:  # another one may be set meanwhile
                 closed = self._publisher
                 if closed is not None:
-                    await closed.close(closes_broker=self.owns_broker)
+                    try:
+                        await closed.close(closes_broker=self.owns_broker)
+                    except Exception as error:  # noqa: BLE001  that other one as well
+                        problem = problem or error
+            if problem is not None:
+                raise problem
 
     async def _with_publishing(self, health: Health) -> Health:
         """Return health with what it says of events that are to be published."""

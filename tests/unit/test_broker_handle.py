@@ -242,6 +242,22 @@ async def test_a_broker_that_is_set_later_is_opened_too(policy: str) -> None:
     assert (second.opened, second.closed) == (1, 1)
 
 
+async def test_a_broker_that_is_set_as_another_fails_to_close_is_closed_too() -> None:
+    second = Opening()
+
+    class Failing(Opening):
+        async def close(self) -> None:
+            store.event_broker = second
+            raise OSError
+
+    second.gate.set()
+    store = store_with(Failing())
+    await store.open()
+    with pytest.raises(OSError):
+        await store.close()
+    assert second.closed == 1
+
+
 # -- bounded in time -------------------------------------------------------------------
 
 

@@ -260,6 +260,7 @@ def test_unknown_type(config, words):
     [
         ({"type": "recording", "topic": "x"}, "unknown key 'topic'"),
         ({"type": "other_brokers.Plain", "topik": "x"}, "did you mean 'topic'?"),
+        ({"type": "other_brokers.Plain", "timeout": 5}, "'timeout_seconds'?"),
         ({"type": "other_brokers.RasaLike"}, "must be a subclass of"),
         ({"type": "other_brokers.HalfDone"}, "does not implement publish"),
         ({"type": 7}, "event_broker.type: must be text"),

@@ -74,6 +74,8 @@ class ConversationHistory(ConversationState):
         # What is known of the events that are not held: the channel of the latest user
         # message among them, and the state after all of them and some that are held.
         self._earlier_input_channel: str | None = None
+        # Loops of earlier sessions, and those whose events are not held any more.
+        self._earlier_loop_names: frozenset[str] = frozenset()
         self._known_state: Mapping[str, Any] | None = None
         self._dropped_since_known = 0
         super().__init__(slots)
@@ -89,7 +91,7 @@ class ConversationHistory(ConversationState):
         excess = 0 if limit is None else len(self.events) + len(events) - limit
         if excess > 0:
             for event in [*self.events, *events][:excess]:
-                self._note_input_channel(event)
+                self._note_dropped(event)
             self.remember_state()
             self.is_truncated = True
         self.events.extend(events)
@@ -110,16 +112,19 @@ class ConversationHistory(ConversationState):
             self.remember_state()
         self._dropped_since_known += 1
         self.is_truncated = True
-        self._note_input_channel(event)
+        self._note_dropped(event)
 
     def remember_state(self) -> None:
         """Keep the state as it is now, for the time when events have been dropped."""
         self._known_state = isolated(self.state_snapshot())
         self._dropped_since_known = 0
 
-    def _note_input_channel(self, dropped: Event) -> None:
-        if kind_of(dropped) == "user":
+    def _note_dropped(self, dropped: Event) -> None:
+        kind = kind_of(dropped)
+        if kind == "user":
             self._earlier_input_channel = cast("UserUttered", dropped).input_channel
+        elif kind == "loop":  # a state that was loaded does not tell earlier sessions'
+            self._earlier_loop_names |= loop_names_in((dropped,))
 
     def get_latest_input_channel(self) -> str | None:
         """Return the channel that the latest user message came through, or None."""
@@ -146,7 +151,7 @@ class ConversationHistory(ConversationState):
         """Return the events that nothing later has taken back."""
         loop_names = loop_names_in(self.events)
         if self.is_truncated:
-            loop_names |= self._loop_names
+            loop_names |= self._loop_names | self._earlier_loop_names
         return applied_events(self.events, loop_names)
 
     def get_last_event_for(
@@ -199,6 +204,26 @@ class ConversationHistory(ConversationState):
     def _reset(self) -> None:
         super()._reset()
         self.state_needs_reload = False
+
+    def _begin_session(self) -> None:
+        if self._loop_names:
+            self._earlier_loop_names |= self._loop_names
+        super()._begin_session()
+
+    def _note_loops(self, events: Sequence[Event]) -> None:
+        """Note the loops of a whole history, of which a part was not applied."""
+        if not types_in(events, "loop"):
+            return
+        starts = types_in(events, "session")
+        places = (place for place, each in enumerate(events) if type(each) in starts)
+        start = max(places, default=0) if starts else 0
+        self._loop_names |= loop_names_in(events[start:])
+        self._earlier_loop_names |= loop_names_in(events[:start])
+
+    @property
+    def has_earlier_loops(self) -> bool:
+        """Whether loops count that no event which is held has activated."""
+        return bool(self._earlier_loop_names)
 
     def replay_events(self) -> None:
         """Apply again what counts; the events that revert others do this.
@@ -265,5 +290,6 @@ class ConversationHistory(ConversationState):
         self.is_truncated = other.is_truncated
         self.state_needs_reload = other.state_needs_reload
         self._earlier_input_channel = other._earlier_input_channel
+        self._earlier_loop_names = other._earlier_loop_names
         self._known_state = other._known_state
         self._dropped_since_known = other._dropped_since_known

@@ -325,7 +325,9 @@ class TrackerLoader:
         cursor.user_id = stored.user_id
         cursor.session_start = stored.session_start
         cursor.whole = whole
-        cursor.base = stored.first_position if whole else stored.session_start
+        # A window may begin within the session, and has the state of all of it.
+        first = stored.first_position if whole else stored.session_start
+        cursor.base = min(first, stored.session_start)
         return cursor
 
     def _place_by_state(

@@ -13,7 +13,6 @@ import random
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracker_store_async import errors
-from tracker_store_async.events import UserUttered
 from tracker_store_async.observation import noted, observed
 from tracker_store_async.overlap import (
     adds_entities,
@@ -29,9 +28,11 @@ from tracker_store_async.save_turn import SaveTurn
 from tracker_store_async.serialization import check_tracker
 from tracker_store_async.unsaved import (
     Batch,
+    as_uttered,
     encode_batch,
     encoded_rows,
     names_user,
+    needs_reload,
     session_start_after,
     slot_values,
 )
@@ -133,7 +134,7 @@ class Saver:
         store, cursor = self._store, tracker._log
         if (
             cursor.version is None
-            or tracker.state_needs_reload
+            or needs_reload(tracker)
             or not cursor.speaks_of(store, tracker.sender_id)
         ):
             await self.prepare(tracker, rebase=rebase)
@@ -257,7 +258,7 @@ class Saver:
             return
         if cursor.version is None:
             await self._reconcile(tracker, rebase=rebase)
-        while tracker.state_needs_reload:
+        while needs_reload(tracker):
             await self._catch_up(tracker, rebase=rebase)
             if tracker.state_needs_reload:
                 cursor = tracker._log
@@ -431,18 +432,7 @@ class Saver:
             fresh.remember_state()  # it was loaded without a bound, and gets one below
         pending = list(cursor.pending)
         for entry in pending:
-            if isinstance(entry.event, UserUttered):
-                entry.event = as_uttered(entry.event)
+            entry.event = as_uttered(entry.event)
             fresh.update(entry.event)
         fresh._log.pending = pending
         tracker.adopt(fresh, max_event_history=history)
-
-
-def as_uttered(message: UserUttered) -> UserUttered:
-    """Return a message as it will be stored, without what later events made of it."""
-    other = message.model_copy()
-    stored = message.parse_data.get("entities")
-    if message.entities is not stored:
-        other.entities = list(stored or [])
-    other.leave_undecided()
-    return other

@@ -10,7 +10,8 @@ events still knows what was set before them. It holds:
   only flagged, so that it stays the same object.
 - `latest_message`: the event, and beside it what later events changed on it; null if
   there is none. `latest_bot_utterance`: the event, or null.
-- `loop_names`: the loops activated so far; an action of that name counts as a loop.
+- `loop_names`: the loops activated since the session began; an action of that name
+  counts as a loop.
 """
 
 from __future__ import annotations

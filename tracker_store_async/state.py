@@ -85,6 +85,11 @@ class ConversationState:
         self.latest_bot_utterance: BotUttered | None = BotUttered.empty()
         self.active_loop: TrackerActiveLoop | None = None
 
+    def _begin_session(self) -> None:
+        """Go back to the initial state, as a new session does."""
+        self._loop_names = set()
+        self._reset()
+
     def state_attributes(self) -> dict[str, Any]:
         """Return the attributes that are the state, by name; nothing is copied."""
         return {name: getattr(self, name) for name in _ATTRIBUTES}

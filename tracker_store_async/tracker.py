@@ -19,7 +19,6 @@ from collections import deque
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Self
 
-from tracker_store_async.applied import loop_names_in
 from tracker_store_async.cursor import LogCursor
 from tracker_store_async.dialogue import Dialogue
 from tracker_store_async.errors import InvalidInputError
@@ -114,6 +113,7 @@ class DialogueStateTracker(ConversationHistory):
             "is_truncated": False,
             "state_needs_reload": False,
             "_earlier_input_channel": None,
+            "_earlier_loop_names": frozenset(),
             "_known_state": None,
             "_dropped_since_known": 0,
             "sender_id": sender_id,
@@ -276,7 +276,7 @@ class DialogueStateTracker(ConversationHistory):
                 event.apply_to(self)
             return
         replay(self, loaded)
-        self._loop_names.update(loop_names_in(loaded))
+        self._note_loops(loaded)
         self._hold_many(loaded)
 
     def hold_stored(

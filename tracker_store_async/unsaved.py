@@ -7,14 +7,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tracker_store_async import errors
-from tracker_store_async.applied import kind_of
+from tracker_store_async.applied import kind_of, loop_names_in
 from tracker_store_async.cursor import (
     SESSION_START,
     identify_all,
     is_session_action,
 )
 from tracker_store_async.encoded_events import EncodedEvents
-from tracker_store_async.events import SlotSet
+from tracker_store_async.events import SlotSet, UserUttered
 from tracker_store_async.events.codec import all_fields_of
 from tracker_store_async.events.json_values import (
     JSON_ATOMS,
@@ -22,6 +22,7 @@ from tracker_store_async.events.json_values import (
     isolated,
 )
 from tracker_store_async.serialization import (
+    decode_rows,
     encode_row,
     encode_snapshot,
     row_of,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tracker_store_async.cursor import LogCursor, PendingEvent
-    from tracker_store_async.events import UserUttered
+    from tracker_store_async.events import Event
     from tracker_store_async.rows import NewRow
     from tracker_store_async.tracker import DialogueStateTracker
 
@@ -210,7 +211,8 @@ def session_state(
     """Return the state that a replay of the latest session alone would give.
 
     `session_started` resets the state, so a tracker that holds earlier sessions too has
-    the same one; only what reverts events, or looks for a message, can reach across.
+    the same one, but where events were reverted and a loop of an earlier session counts
+    (Rasa's rule), and but for the channel.
 
     Args:
         tracker: The tracker.
@@ -226,11 +228,84 @@ def session_state(
     state = tracker.state_snapshot(texts)
     if cursor.base == session_start:
         return state
-    first_held = (cursor.version or 0) + len(cursor.pending) - len(tracker.events)
-    if cursor.has_reverts and first_held <= session_start:
-        session = list(islice(tracker.events, session_start - first_held, None))
+    if cursor.has_reverts and _counts_earlier_loops(tracker, session_start):
         replayed = type(tracker)(tracker.sender_id, None)
-        replayed.load_events(session)
+        replayed.load_events(_session_events(tracker, session_start))
         return replayed.state_snapshot()
     state["latest_input_channel"] = cursor.channel_after(cursor.pending)
     return state
+
+
+def needs_reload(tracker: DialogueStateTracker) -> bool:
+    """Whether only the stored events tell the state that a save has to keep.
+
+    Args:
+        tracker: The tracker. If so, it is told, and to begin with the latest session.
+    """
+    if not tracker.state_needs_reload and _lacks_session(tracker):
+        tracker.state_needs_reload = True
+        tracker._log.whole = False
+    return tracker.state_needs_reload
+
+
+def _lacks_session(tracker: DialogueStateTracker) -> bool:
+    """Whether a session has to be replayed that is neither held nor pending."""
+    cursor = tracker._log
+    if not (cursor.has_reverts and tracker.is_truncated):
+        return False  # as nearly always: no more is asked of a save
+    start = latest_session(cursor, cursor.pending)[0]
+    # The event that a session begins with may be missing: it changes nothing.
+    known = min(_first_held(tracker), (cursor.version or 0) - 1)
+    return cursor.base != start < known and _counts_earlier_loops(tracker, start)
+
+
+def _counts_earlier_loops(tracker: DialogueStateTracker, session_start: int) -> bool:
+    """Whether loops of earlier sessions count in what the tracker made of this one.
+
+    As in Rasa, where a loop is activated decides of all events that a tracker holds: a
+    replay of the latest session alone knows of its own loops.
+    """
+    if tracker.has_earlier_loops:
+        return True
+    earlier = max(0, session_start - _first_held(tracker))
+    return bool(loop_names_in(list(islice(tracker.events, earlier))))
+
+
+def _first_held(tracker: DialogueStateTracker) -> int:
+    """Return the position of the first event that a tracker holds."""
+    cursor = tracker._log
+    return (cursor.version or 0) + len(cursor.pending) - len(tracker.events)
+
+
+def _session_events(tracker: DialogueStateTracker, session_start: int) -> list[Event]:
+    """Return the events of a session that are held, or else those that are pending.
+
+    They are as they were stored: with loops of earlier sessions, a tracker's messages
+    may have been changed otherwise.
+
+    Args:
+        tracker: The tracker.
+        session_start: Position where the session starts.
+    """
+    cursor, events = tracker._log, tracker.events
+    first_held = _first_held(tracker)
+    if first_held <= session_start:
+        first, rows = getattr(events, "stored", (session_start, ()))
+        data = [(None, row) for row in rows[max(0, session_start - first) :]]
+        session = decode_rows(tracker.sender_id, session_start, data)
+        later = islice(events, session_start - first_held + len(session), None)
+        return session + [as_uttered(event) for event in later]
+    begin = max(0, session_start - (cursor.version or 0))
+    return [as_uttered(entry.event) for entry in cursor.pending[begin:]]
+
+
+def as_uttered(event: Event) -> Event:
+    """Return an event as it will be stored, without what later ones made of it."""
+    if not isinstance(event, UserUttered):
+        return event
+    other = event.model_copy()
+    stored = event.parse_data.get("entities")
+    if event.entities is not stored:
+        other.entities = list(stored or [])
+    other.leave_undecided()
+    return other

@@ -331,3 +331,42 @@ async def test_a_rewound_window_is_right_once_a_copy_of_it_is_saved(
     await store.save(tracker)
     assert state(tracker) == state(copy) == state(replayed([*events, rewind]))
     assert await stored_dicts(store) == dicts([*events, rewind])
+
+
+@pytest.mark.parametrize("size", [1, 5, 100])
+async def test_a_loop_of_an_earlier_session_is_no_loop_of_this_one(
+    store: TrackerStore, size: int
+) -> None:
+    """In Rasa a loop counts in what a tracker holds: the latest session alone."""
+    old = [*new_session(), action("form"), ActiveLoop("form", timestamp=stamp())]
+    await add(store, SENDER, *old)
+    tracker = await window(store, size)
+    undo = ActionReverted(timestamp=stamp())
+    new = [*new_session(), action("form"), action("form"), undo]
+    update(tracker, new)
+    await store.save(tracker)
+    for _ in range(2):
+        assert state(await window(store, 1)) == state(replayed(new))
+        assert state(await has(store)) == state(replayed(new))
+        assert (await has(store)).latest_action_name == "form"
+        more = [slot("a", number) for number in range(3)]
+        update(tracker, more)  # the window moves on
+        await store.save(tracker)
+        new += more
+
+
+async def test_a_window_that_only_the_stored_session_completes(
+    store: TrackerStore,
+) -> None:
+    await add(store, SENDER, ActiveLoop("form", timestamp=stamp()))
+    tracker = await window(store, 5)
+    new = new_session()
+    update(tracker, new)
+    await store.save(tracker)
+    undo = ActionReverted(timestamp=stamp())
+    more = [action("form"), action("form"), undo, slot("a", 1), slot("b", 2)]
+    update(tracker, more)
+    await store.save(tracker)
+    expected = state(replayed([*new, *more]))
+    assert state(await window(store, 1)) == state(await has(store)) == expected
+    assert state(tracker) == expected

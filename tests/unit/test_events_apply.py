@@ -73,7 +73,7 @@ BOT = BotUttered("hello")
         (AgentUttered("hello"), []),
         (SlotSet("a", 1), [("_set_slot", "a", 1)]),
         (AllSlotsReset(), [("_reset_slots",)]),
-        (SessionStarted(), [("_reset",)]),
+        (SessionStarted(), [("_begin_session",)]),
         (
             Restarted(),
             [("_reset",), ("trigger_followup_action", "action_session_start")],

@@ -22,7 +22,7 @@ class SessionStarted(Event):
 
     def apply_to(self, tracker: TrackerState) -> None:
         """Forget the state of the session before."""
-        tracker._reset()
+        tracker._begin_session()
 
 
 class Restarted(Event):

@@ -288,10 +288,7 @@ _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 def is_session_action(event: Event) -> bool:
     """Whether the event is the `action_session_start` action."""
-    return (
-        event.type_name == "action"
-        and getattr(event, "action_name", None) == "action_session_start"
-    )
+    return event.type_name == "action" and event.stored_name == "action_session_start"
 
 
 def is_session_start(event: Event) -> bool:

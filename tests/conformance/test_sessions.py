@@ -25,7 +25,7 @@ from tests.conformance.kit import (
     update,
     user,
 )
-from tracker_store_async.events import SessionStarted
+from tracker_store_async.events import SessionStarted, event_from_dict
 from tracker_store_async.rows import Read
 
 if TYPE_CHECKING:
@@ -170,3 +170,24 @@ async def test_a_full_tracker_that_starts_a_session(store: TrackerStore) -> None
     assert said(await has(store)) == ["new", "newer"]
     window = await store.get_or_create_tracker(SENDER, max_event_history=1)
     assert state(window) == state(await has(store))
+
+
+@pytest.mark.parametrize("metadata", ["odd", [], 5])
+async def test_a_session_starts_whatever_its_rows_hold_besides(
+    store: TrackerStore, metadata: object
+) -> None:
+    """Rasa takes them for what their type says, too."""
+    rows = [{**event.as_dict(), "metadata": metadata} for event in new_session()]
+    latest = [*map(event_from_dict, rows), user("new"), slot("b", 2)]
+    await add(store, SENDER, *turn("old"), slot("a", 1), *latest)
+    assert await session_start(store) == 5
+    found = await has(store)
+    assert held(found) == dicts(latest)
+    assert held(found)[:2] == rows
+    assert (found.get_slot("a"), found.get_slot("b")) == (None, 2)
+    window = await store.get_or_create_tracker(SENDER, max_event_history=1)
+    full = await has_full(store)
+    assert state(window) == state(found) == state(full) == state(replayed(latest))
+    full.update(slot("c", 3))
+    await store.save(full)
+    assert state(await has(store)) == state(full)

@@ -58,6 +58,7 @@ def slot(value: Any) -> Row:
 
 LISTEN, F, G = action("action_listen"), action("f"), action("g")
 SESSION = [action("action_session_start"), {"event": "session_started"}]
+ODD_SESSION = [{**row, "metadata": "odd"} for row in SESSION]
 UNDO, REWIND = {"event": "undo"}, {"event": "rewind"}
 REJECTED = {"event": "action_execution_rejected", "name": "f"}
 EVENTS: list[list[Row]] = [
@@ -66,7 +67,7 @@ EVENTS: list[list[Row]] = [
     *([loop("f"), F], [loop("f")], [loop("g")], [loop(None)], [REJECTED]),
     [{"event": "loop_interrupted", "is_interrupted": True}],
     *([UNDO], [UNDO], [REWIND], [UNDO, UNDO]),
-    *([{"event": "restart"}], SESSION, SESSION, SESSION[1:]),
+    *([{"event": "restart"}], SESSION, SESSION, SESSION[1:], ODD_SESSION),
     [LISTEN, message("4"), {"event": "entities", "entities": [ENTITY]}],
     [{"event": "user_featurization", "use_text_for_featurization": True}],
 ]
@@ -248,6 +249,7 @@ TWICE = [F], [F], [UNDO]
 @example([[[F], [F], SESSION, [F]], ("by hand, up to the middle", 1), ("warm", 1)], 1)
 @example([[*OF_EARLIER, [UNDO]], ("by hand", 5), [*TWICE]], None)
 @example([[*OF_EARLIER], ("by hand, up to the middle", 5), [*TWICE, *SLOTS]], None)
+@example([[[slot(1)], ODD_SESSION, [slot([2])]], ("cold", 1), [[UNDO]]], None)
 @settings(max_examples=300, deadline=None)
 def test_what_is_kept_is_what_a_replay_gives(
     steps: list[Any], window: int | None

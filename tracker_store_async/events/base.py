@@ -97,6 +97,8 @@ class Event(BaseModel):
     # the fields of the JSON, in Rasa's order, and the attributes that they hold
     _written: ClassVar[tuple[tuple[str, str], ...]] = ()
     _loads_as: ClassVar[type[Event] | None] = None  # another class, for old names
+    # whether metadata that is no object is one of the other fields, or else a misfit
+    _keeps_odd_metadata: ClassVar[bool] = False
     # whether `_written` alone says what the JSON holds: no method is another one
     _is_as_written: ClassVar[bool] = False
 
@@ -329,7 +331,9 @@ def _builder(cls: type[Event]) -> Callable[[dict[str, Any]], Event]:
         if metadata is None:
             metadata = {}
         elif type(metadata) is not dict:
-            raise MisfitError("the metadata is not an object")
+            if not target._keeps_odd_metadata:
+                raise MisfitError("the metadata is not an object")
+            row["metadata"], metadata = metadata, {}
         attributes["timestamp"] = row.pop("timestamp", None) or time.time()
         attributes["metadata"] = metadata
         event = _new(target)

@@ -11,9 +11,13 @@ if TYPE_CHECKING:
 
 
 class SessionStarted(Event):
-    """A new session of the conversation begins here."""
+    """A new session of the conversation begins here.
+
+    So it does at every row of this type, whatever its metadata is.
+    """
 
     type_name: ClassVar[str] = "session_started"
+    _keeps_odd_metadata: ClassVar[bool] = True
 
     def __init__(
         self, timestamp: float | None = None, metadata: dict[str, Any] | None = None

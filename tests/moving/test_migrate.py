@@ -239,6 +239,27 @@ async def test_a_run_that_was_cut_off_does_not_list_from_the_start(
     assert await contents(target) == await contents(source)
 
 
+async def test_what_could_not_be_copied_is_told_by_the_run_that_goes_on(
+    tmp_path: Path,
+) -> None:
+    """Else the last run says that all is well, and the source is put away."""
+    source, target, state = InMemoryTrackerStore(), CutStore(), tmp_path / "s"
+    await fill(source, {f"c{n:02}": 2 for n in range(40)})
+    await target.open()
+    other = append("c03", 0, 2, 0)
+    assert other.origin is not None
+    other = replace(other, origin=replace(other.origin, created_at=1.0))
+    assert await target._append(other)
+    target.appends_left = 20
+    with pytest.raises(CutError):
+        await migrate(source, target, concurrency=1, state_path=state)
+    assert json.loads(state.read_text())["progress"]["cursor"] == "c02"
+    report = await migrate(source, target, concurrency=1, state_path=state)
+    assert [problem.sender_id for problem in report.problems] == ["c03"]
+    assert not state.exists()
+    assert len(list(await target.keys())) == 40
+
+
 async def test_a_state_of_another_move_is_refused(tmp_path: Path) -> None:
     state = tmp_path / "state.json"
     source = await memory(a=1)
@@ -447,3 +468,8 @@ def test_a_cursor_moves_only_when_everything_before_it_is_done() -> None:
     moved = [frontier.finish(batch(number)) for number in (1, 2, 0, 4, 3)]
     assert moved == [False, False, True, False, True]
     assert frontier.cursor == "c4"
+    frontier.hold(batch(6))
+    frontier.hold(batch(9))
+    moved = [frontier.finish(batch(number)) for number in (6, 7, 8, 9, 5)]
+    assert moved == [False, False, False, False, True]
+    assert frontier.cursor == "c5"

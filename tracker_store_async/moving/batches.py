@@ -47,10 +47,18 @@ class Frontier:
     def __init__(self) -> None:
         self._next = 0
         self._done: dict[int, str] = {}
+        self._held: int | None = None
         self.cursor: str | None = None
+
+    def hold(self, batch: Batch) -> None:
+        """Note that something of a batch is not done: the cursor never passes it."""
+        if self._held is None or batch.number < self._held:
+            self._held = batch.number
 
     def finish(self, batch: Batch) -> bool:
         """Note that a batch is done; return whether the cursor has moved."""
+        if self._held is not None and batch.number >= self._held:
+            return False
         self._done[batch.number] = batch.cursor
         before = self._next
         while self._next in self._done:

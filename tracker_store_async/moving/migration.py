@@ -177,7 +177,9 @@ class _Migration:
         with suppress(*OF_ONE_CONVERSATION):
             left = await self._move_together(batch.summaries)
         for summary in left:
-            await self._move_alone(summary)
+            if not await self.move_alone(summary):
+                # Who goes on after a run that was cut off is told of it again.
+                self._frontier.hold(batch)
         self.report.conversations += len(batch.summaries)
         self._progress.advance(len(batch.summaries), 0)
         if self._frontier.finish(batch):
@@ -263,27 +265,30 @@ class _Migration:
 
     # -- long ones, and those of which the target has something ------------------------
 
-    async def _move_alone(self, summary: ConversationSummary) -> None:
+    async def move_alone(self, summary: ConversationSummary) -> bool:
+        """Move one conversation; return whether nothing stood against it."""
         sender_id = summary.sender_id
-        for attempt in range(ATTEMPTS):
+        for _ in range(ATTEMPTS):
             pages = pages_of(self._source, sender_id, self._page_events)
             try:
                 done = await copy_conversation(
                     self._target, sender_id, pages, replaces=self.replaces
                 )
             except SourceChangedError as error:
-                if attempt == ATTEMPTS - 1:
-                    self._note_problem(Conflict(sender_id, None, str(error)))
+                problem = Conflict(sender_id, None, str(error))
                 continue
             except ConflictError as error:
-                self._note_problem(error.conflict)
+                problem = error.conflict
             except OF_ONE_CONVERSATION as error:
-                self._note_problem(Conflict(sender_id, None, str(error)))
+                problem = Conflict(sender_id, None, str(error))
             else:
                 if done is not None:
                     self.report.deleted += done.replaced
                     self._note(done.events, began=done.began)
-            return
+                return True
+            break
+        self.report.add_problem(problem)
+        return False
 
     def _note(self, events: int, *, began: bool) -> None:
         if began:
@@ -293,9 +298,6 @@ class _Migration:
         else:
             self.report.unchanged += 1
         self._count(events)
-
-    def _note_problem(self, problem: Conflict) -> None:
-        self.report.add_problem(problem)
 
     def _count(self, events: int) -> None:
         self.report.events += events

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,11 +12,13 @@ from tests.moving.test_cli_moving import endpoints, everything, make
 from tests.unit.command import error_of, output_of
 from tracker_store_async import InMemoryTrackerStore, errors
 from tracker_store_async.moving import migrate, missing_in
+from tracker_store_async.moving.state import StateFile
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from tracker_store_async.rows import Read, StoredConversation
+    from tracker_store_async.rows import Append, Read, StoredConversation
 
 SIZES = {"alice": 1, "bob": 57, "carol": 24, "dave": 3}
 
@@ -45,10 +47,7 @@ async def test_one_that_was_begun_again_is_copied_anew() -> None:
     source, target = await memory(**SIZES), InMemoryTrackerStore()
     await migrate(source, target)
     await source.delete("bob")
-    again = append("bob", 0, 2, 0)
-    assert again.origin is not None
-    origin = replace(again.origin, created_at=BEGAN + 9, updated_at=BEGAN + 10)
-    assert await source._append(replace(again, origin=origin))
+    assert await source._append(begun_again("bob"))
     report = await migrate(source, target)
     assert [each.sender_id for each in report.problems] == ["bob"]
     assert await names(source, target) == {"bob"}
@@ -70,6 +69,50 @@ async def test_what_somebody_adds_to_meanwhile_stays() -> None:
     report = await migrate(source, target, delete_missing=True)
     assert report.deleted == 0
     assert (await contents(target))["bob"][0] == 59
+
+
+def begun_again(sender_id: str) -> Append:
+    again = append(sender_id, 0, 2, 0)
+    assert again.origin is not None
+    origin = replace(again.origin, created_at=BEGAN + 9, updated_at=BEGAN + 10)
+    return replace(again, origin=origin)
+
+
+async def test_one_begun_again_behind_the_cursor_is_not_just_erased(
+    tmp_path: Path,
+) -> None:
+    """A run that goes on passes over what was done: its copies are out of date."""
+    source, target = await memory(**SIZES), InMemoryTrackerStore()
+    state = tmp_path / "s"
+    await migrate(source, target)
+    job = {"kind": "migrate", "from": repr(source), "to": repr(target)}
+    StateFile(state, job).note({"cursor": "carol"})
+    await source.delete("bob")
+    assert await source._append(begun_again("bob"))
+    report = await migrate(source, target, state_path=state, delete_missing=True)
+    assert report.is_complete
+    assert await contents(target) == await contents(source)
+    assert (report.deleted, report.copied) == (1, 1)
+
+
+async def test_neither_is_one_begun_again_while_the_others_are_copied() -> None:
+    class Late(InMemoryTrackerStore):
+        times = 1
+
+        async def _read_many(self, reads: Sequence[Read]) -> Any:
+            if any(read.sender_id == "dave" for read in reads) and self.times:
+                self.times = 0
+                found = await super()._read_many(reads)
+                await self._delete("bob", None, BEGAN)
+                assert await self._append(begun_again("bob"))
+                return found
+            return await super()._read_many(reads)
+
+    source, target = Late(), InMemoryTrackerStore()
+    await fill(source, SIZES)
+    report = await migrate(source, target, delete_missing=True)
+    assert report.is_complete
+    assert await contents(target) == await contents(source)
 
 
 async def test_a_source_without_conversations_erases_nothing() -> None:

@@ -25,8 +25,7 @@ from tracker_store_async.moving.copying import (
     copy_conversation,
     new_rows,
 )
-from tracker_store_async.moving.mirroring import check_has_some
-from tracker_store_async.moving.mirroring import delete_missing as erase_missing
+from tracker_store_async.moving.mirroring import check_has_some, erased_in
 from tracker_store_async.moving.pages import (
     PAGE_EVENTS,
     SourceChangedError,
@@ -124,7 +123,10 @@ async def migrate(
     await migration.run(concurrency)
     report = migration.report
     if delete_missing:
-        report.deleted += await erase_missing(source, target)
+        async for erased in erased_in(source, target):
+            report.deleted += 1
+            # Where the source has begun it again, or rewritten it, since it was passed.
+            await migration.move_alone(erased)
     if check:
         await verify_into(
             report, source, target, page_events=page_events, progress=progress

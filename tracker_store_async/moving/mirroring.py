@@ -70,10 +70,10 @@ async def missing_in(
         progress.advance(len(batch.summaries), 0)
 
 
-async def delete_missing(
-    source: TrackerStore, target: TrackerStore, *, progress: Progress | None = None
-) -> int:
-    """Erase in the target what the source has not; return how many conversations.
+async def erased_in(
+    source: TrackerStore, target: TrackerStore
+) -> AsyncIterator[ConversationSummary]:
+    """Erase in the target what the source has not, and yield what was erased.
 
     What somebody adds to in the target meanwhile is left alone. It may be cut off
     anywhere and be run again.
@@ -81,18 +81,15 @@ async def delete_missing(
     Args:
         source: Is only read.
         target: Where from.
-        progress: Is told how many conversations of the target were looked at.
 
     Raises:
         ConfigurationError: The source has no conversation at all.
         StoreUnavailableError: A storage cannot be reached.
     """
-    count = 0
-    async for summary in missing_in(source, target, progress=progress):
-        count += await target._delete(
-            summary.sender_id, None, target._now(), summary.version
-        )
-    return count
+    async for summary in missing_in(source, target):
+        name, version = summary.sender_id, summary.version
+        if await target._delete(name, None, target._now(), version):
+            yield summary
 
 
 async def _headers(

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +190,49 @@ async def test_nothing_is_overwritten(gz: Path, tmp_path: Path) -> None:
         await backup(source, tmp_path / "none" / "a.jsonl.gz")
 
 
+async def test_two_at_once_do_not_write_into_each_other(
+    gz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both would say that all is well, and the file would be of use to nobody."""
+    monkeypatch.setattr(backup_writer, "MEMBER_BYTES", 2000)
+    second: list[BaseException] = []
+
+    class Busy(InMemoryTrackerStore):
+        async def _read_many(self, reads: Any) -> Any:
+            if not second:
+                with pytest.raises(errors.ConfigurationError) as caught:
+                    await backup(await memory(other=3), gz)
+                second.append(caught.value)
+            return await super()._read_many(reads)
+
+    source, target = Busy(), InMemoryTrackerStore()
+    await fill(source, {f"c{n:03}": 3 for n in range(160)})
+    await backup(source, gz)
+    assert "another backup is being written" in str(second[0])
+    await restore(gz, target)
+    assert await contents(target) == await contents(source)
+    assert list(gz.parent.iterdir()) == [gz]
+
+
+async def test_one_that_is_finished_just_then_is_not_overwritten(
+    gz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = backup_writer.BackupWriter(gz, {})
+    first.write([b"{}\n"])
+    lock = backup_writer._lock
+
+    def finish_then_lock(file: Any) -> None:
+        monkeypatch.setattr(backup_writer, "_lock", lock)
+        first.finish()
+        lock(file)
+
+    monkeypatch.setattr(backup_writer, "_lock", finish_then_lock)
+    with pytest.raises(errors.ConfigurationError, match="already"):
+        backup_writer.BackupWriter(gz, {})
+    assert lines_of(gz)[0] == {}
+    assert list(gz.parent.iterdir()) == [gz]
+
+
 async def test_selections(tmp_path: Path) -> None:
     source = await memory(a=3, b=5, c=7)  # updated at BEGAN plus their size and a half
     cases: list[tuple[dict[str, Any], list[str]]] = [
@@ -251,13 +295,16 @@ async def test_a_backup_that_was_cut_off_goes_on(
     monkeypatch.setattr(backup_writer, "MEMBER_BYTES", 2000)
     source = SlowStore()
     await fill(source, {f"c{n:03}": 3 for n in range(260)} | {"long": 500})
+    before, after = time.time(), 0.0
     for reads in (1, 2, 1):
         source.reads_left = reads
         with pytest.raises(asyncio.CancelledError):
             await backup(source, path, page_events=100)
         assert not path.exists()
-    source.reads_left = 3
-    await backup(source, path, page_events=100)  # it would take six from the start
+        after = after or time.time()
+    source.reads_left = 3  # it would take six from the start
+    written = await backup(source, path, page_events=100)
+    assert before <= written.began_at <= after, "what came since may be missing"
     target = InMemoryTrackerStore()
     assert (await restore(path, target)).copied == 261
     assert await contents(target) == await contents(source)

@@ -6,11 +6,13 @@ import asyncio
 import json
 import signal
 import time
-from typing import TYPE_CHECKING
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.moving.kit import contents, fill
+from tests.moving.kit import BEGAN, contents, fill
 from tests.unit.command import (
     TIMEOUT_SECONDS,
     command_line,
@@ -22,12 +24,12 @@ from tests.unit.command import (
 )
 from tracker_store_async import SQLTrackerStore
 from tracker_store_async.inspection.terminal import make_console
-from tracker_store_async.moving.commands import moment_of
+from tracker_store_async.moving import backup_writer
+from tracker_store_async.moving.commands import back_up, moment_of, named_store
 from tracker_store_async.moving.progress import Lines, shown_progress
 
-if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import Any
+backup_module = import_module("tracker_store_async.moving.backup")
+"""The package has a function of this name."""
 
 
 def make(path: Path, **sizes: int) -> None:
@@ -141,6 +143,38 @@ def test_a_backup_of_what_was_added_since_the_last_one(
     make(tmp_path / "b.db", a=1)
     words = ("backup", "--from", "b.db", "--since-last", "last.state", "3.jsonl.gz")
     assert "another store" in error_of(*words, cwd=tmp_path, code=2)
+
+
+def test_the_next_one_has_what_one_that_was_cut_off_has_passed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began when its first run did, and not when the last one went on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(backup_module, "BATCH_CONVERSATIONS", 1)
+    monkeypatch.setattr(backup_writer, "MEMBER_BYTES", 1)
+    write, written = backup_module._Backup._write_batch, []
+
+    async def cut_off(self: Any, batch: Any) -> Any:
+        written.append(batch)
+        if len(written) == 2:
+            raise asyncio.CancelledError
+        return await write(self, batch)
+
+    monkeypatch.setattr(backup_module._Backup, "_write_batch", cut_off)
+    since, console = Path("last.state"), make_console()
+
+    def back_up_to(path: str, before: float | None = None) -> float:
+        selection = backup_module.Selection(updated_before=before)
+        target = named_store("a.db")
+        asyncio.run(back_up(console, target, Path(path), selection, since))
+        return float(json.loads(since.read_text())["started_at"])
+
+    with pytest.raises(asyncio.CancelledError):
+        back_up_to("1.jsonl.gz")
+    passed = time.time()
+    assert back_up_to("1.jsonl.gz") <= passed
+    assert len(written) == 3, "it has begun anew"
+    assert back_up_to("2.jsonl.gz", BEGAN + 600) == BEGAN + 600
 
 
 def test_selections_of_a_backup(source: Path, tmp_path: Path) -> None:

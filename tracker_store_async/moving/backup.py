@@ -129,7 +129,8 @@ async def backup(
         progress: Is told how far it is.
 
     Raises:
-        ConfigurationError: The file exists, or its name does not say how to compress.
+        ConfigurationError: The file exists, another backup is being written to it, or
+            its name does not say how to compress.
         MissingExtraError: `.zst` without the package for it.
         StoreUnavailableError: The storage cannot be reached; call it again.
     """
@@ -150,6 +151,7 @@ async def backup(
         size_bytes,
         checksum,
         time.perf_counter() - started,
+        writer.began_at,
     )
 
 

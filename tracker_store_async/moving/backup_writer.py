@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -27,6 +28,11 @@ from tracker_store_async.moving.state import sync_directory, write_atomically
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+try:
+    import fcntl
+except ImportError:  # not on Windows: there nobody keeps another backup out
+    fcntl = None  # type: ignore[assignment]
+
 MEMBER_BYTES = 8 * 1024 * 1024
 """Size, before compression, from which a member of the file is complete."""
 
@@ -42,23 +48,22 @@ class BackupWriter:
         cursor: Where a run that was cut off had got to, or None.
         conversations: Conversations in the file so far.
         events: Events in it.
+        began_at: When the first run began, in seconds since the epoch: what was updated
+            before then is in it as it was then, or later.
 
     Raises:
-        ConfigurationError: The file is there already, or its name does not say how it
-            is compressed.
+        ConfigurationError: The file is there already, another backup is being written
+            to it, or its name does not say how it is compressed.
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
         self._compression = compression_of(path)
-        if path.exists():
-            raise ConfigurationError(
-                f"there is a file {str(path)!r} already: name another one"
-            )
+        self._path = path
+        self._refuse_to_overwrite()
         if not path.parent.is_dir():
             raise ConfigurationError(
                 f"the directory {str(path.parent)!r} does not exist: create it"
             )
-        self._path = path
         self._part = path.with_name(f"{path.name}.part")
         self._note = path.with_name(f"{path.name}.part.state")
         self._job = dict(job)
@@ -68,25 +73,62 @@ class BackupWriter:
         self.cursor: str | None = None
         self.conversations = 0
         self.events = 0
-        self._file: IO[bytes] = self._open()
+        self.began_at = time.time()
+        self._file = self._locked()
+        try:
+            self._refuse_to_overwrite()  # one that has just been finished
+        except ConfigurationError:
+            self.close(keep=False)
+            raise
+        try:
+            self._go_on()
+        except BaseException:
+            self._file.close()
+            raise
 
-    def _open(self) -> IO[bytes]:
+    def _refuse_to_overwrite(self) -> None:
+        if self._path.exists():
+            raise ConfigurationError(
+                f"there is a file {str(self._path)!r} already: name another one"
+            )
+
+    def _locked(self) -> IO[bytes]:
+        """Open what is written so far, for us alone until it is closed."""
+        while True:
+            file = self._part.open("ab")
+            try:
+                _lock(file)
+            except BlockingIOError:
+                file.close()
+                raise ConfigurationError(
+                    f"another backup is being written to {str(self._path)!r}: wait for "
+                    "it, or name another file"
+                ) from None
+            # Whoever had the lock may have moved it to its place, or removed it.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), self._part.stat()):
+                    return file
+            file.close()
+
+    def _go_on(self) -> None:
+        """Go on behind what an earlier run has noted, or begin."""
         noted = self._noted()
+        self._file.truncate(0 if noted is None else noted["size_bytes"])
+        self._file.seek(0, os.SEEK_END)
         if noted is None:
-            return self._part.open("wb")
-        os.truncate(self._part, noted["size_bytes"])
+            return
         with reading(self._part) as file:
             while piece := file.read(1 << 20):
                 self._hash.update(piece)
-        self.cursor = noted["cursor"]
+        self.cursor, self.began_at = noted["cursor"], noted["began_at"]
         self.conversations, self.events = noted["conversations"], noted["events"]
-        return self._part.open("ab")
 
     def _noted(self) -> dict[str, Any] | None:
         try:
             noted = json.loads(self._note.read_text(encoding="utf-8"))
             is_usable = (
                 noted["job"] == self._job
+                and isinstance(noted["began_at"], float)
                 and self._part.stat().st_size >= noted["size_bytes"] > 0
             )
         except (OSError, ValueError, LookupError, TypeError):
@@ -123,6 +165,7 @@ class BackupWriter:
         os.fsync(self._file.fileno())
         noted = {
             "job": self._job,
+            "began_at": self.began_at,
             "cursor": self.cursor,
             "size_bytes": self._file.tell(),
             "conversations": self.conversations,
@@ -162,8 +205,10 @@ class BackupWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         size_bytes = self._file.tell()
+        if os.name == "nt":  # Windows moves no open file
+            self._file.close()
+        self._part.replace(self._path)  # while nobody else can have the lock
         self._file.close()
-        self._part.replace(self._path)
         sync_directory(self._path.parent)
         self._note.unlink(missing_ok=True)
         return checksum, size_bytes
@@ -176,8 +221,25 @@ class BackupWriter:
         """
         if self._file.closed:
             return
-        self._file.close()
+        if os.name == "nt":
+            self._file.close()
         if not keep or not self._note.exists():
             for file in (self._part, self._note):
                 with suppress(OSError):
                     Path(file).unlink()
+        self._file.close()
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Keep others out, where the system and the file system can.
+
+    Raises:
+        BlockingIOError: Somebody has it.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # such as on NFS without locks
+            return

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import sys
-import time
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -293,7 +293,6 @@ async def back_up(
     since_last: Path | None,
 ) -> None:
     """Write a backup, and say what is in it."""
-    began = time.time()
     async with opened_source(source) as store:
         if since_last is not None:
             selection = _since(since_last, store, selection)
@@ -308,6 +307,9 @@ async def back_up(
                     progress=progress,
                 )
         if since_last is not None:
+            # What is later than what was asked for is not in it either.
+            before = selection.updated_before
+            began = min(report.began_at, math.inf if before is None else before)
             noted = {"since_last": 1, "from": repr(store), "started_at": began}
             write_atomically(since_last, f"{json.dumps(noted)}\n".encode())
     line = (

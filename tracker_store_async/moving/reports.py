@@ -81,6 +81,8 @@ class BackupReport:
         size_bytes: Its size.
         checksum: SHA-256 of everything in it, before compression.
         seconds: How long it took.
+        began_at: When it was begun (s since the epoch), by the first run where one was
+            cut off: what was updated since may not be in it.
     """
 
     path: str
@@ -89,6 +91,7 @@ class BackupReport:
     size_bytes: int = 0
     checksum: str = ""
     seconds: float = 0.0
+    began_at: float = 0.0
 
 
 @dataclass(slots=True)

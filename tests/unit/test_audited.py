@@ -8,6 +8,7 @@ import json
 import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,18 @@ class Faulty(InMemoryTrackerStore):
         if self.is_away:
             raise errors.StoreUnavailableError("away")
         return await super()._append(append)
+
+
+class StuckSink(ListSink):
+    """Does not answer for a while."""
+
+    is_stuck = False
+
+    async def write(self, records: Sequence[dict[str, Any]]) -> None:
+        """Keep them, or wait."""
+        while self.is_stuck:
+            await asyncio.sleep(0.01)
+        await super().write(records)
 
 
 @pytest.fixture
@@ -542,3 +555,65 @@ def test_the_command_says_where_there_is_no_trail(tmp_path: Path) -> None:
     assert "no audit trail" in error_of("audit", "verify", cwd=tmp_path, code=2)
     missing = error_of("audit", "verify", "--file", "none", cwd=tmp_path, code=2)
     assert "cannot be read" in missing
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "closed"])
+def test_a_loop_that_ends_while_a_record_is_written_ends_the_trail_for_nobody(
+    ends: str,
+) -> None:
+    """Whoever opened the store again waited for the writer of the loop before."""
+    sink = StuckSink()
+    store = AuditedTrackerStore(InMemoryTrackerStore(), sink)
+    loop = asyncio.new_event_loop()
+
+    async def stuck() -> None:
+        await store.open()
+        sink.is_stuck = True
+        reading = asyncio.create_task(store.retrieve(SENDER))
+        await asyncio.sleep(0.05)
+        store._note({"actor": "a", "action": "b", "sender_id": "c", "id": "d"}, "e")
+        if ends == "cancelled":
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+
+    async def again() -> None:
+        sink.is_stuck = False
+        async with asyncio.timeout(5):
+            await store.close()
+            await store.open()
+            await store.retrieve(SENDER)
+            await store.close()
+
+    loop.run_until_complete(stuck())
+    if ends == "cancelled":
+        loop.run_until_complete(again())
+        loop.close()
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loop.close()
+            asyncio.run(again())
+    assert sink.told[0] == ("a", "b", "c")
+    assert sink.told[-1] == ("unknown", "read", SENDER)
+
+
+async def test_nobody_waits_for_a_writer_that_was_cancelled() -> None:
+    sink = StuckSink()
+    store = AuditedTrackerStore(InMemoryTrackerStore(), sink)
+    await store.open()
+    sink.is_stuck = True
+    readings = [asyncio.create_task(store.retrieve(SENDER))]
+    await asyncio.sleep(0.05)
+    readings.append(asyncio.create_task(store.retrieve(SENDER)))
+    await asyncio.sleep(0.05)
+    assert store._trail._writer is not None
+    store._trail._writer.cancel()
+    done, _ = await asyncio.wait(readings, timeout=5)
+    assert all(reading.cancelled() for reading in done)
+    assert len(done) == 2
+    sink.is_stuck = False
+    async with asyncio.timeout(5):
+        await store.retrieve(SENDER)
+        await store.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tracker_store_async.auditing.sinks import tell_head
 from tracker_store_async.redaction import REDACTOR, fields, get_logger
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tracker_store_async.auditing.sinks import Sink
 
 logger = get_logger(__name__)
+
+_Waiting: TypeAlias = "tuple[dict[str, Any], asyncio.Future[None] | None]"
+"""A record, and what its caller waits for, if it does."""
 
 
 class Trail:
@@ -27,7 +30,7 @@ class Trail:
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.error: str | None = None
-        self._waiting: list[tuple[dict[str, Any], asyncio.Future[None] | None]] = []
+        self._waiting: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -37,8 +40,13 @@ class Trail:
 
     async def close(self) -> None:
         """Write what waits, and close the sink."""
-        if self._writer is not None:
-            await asyncio.wait({self._writer})
+        writer = self._writer
+        if writer is not None and writer.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait({writer})
+        elif writer is not None:  # its loop has ended, and it with it
+            self._abandon([])
+        if self._waiting:
+            await self._write_all()
         tell_head(self.sink)
         await self.sink.close()
 
@@ -69,6 +77,9 @@ class Trail:
                 await self.sink.write([record for record, _ in batch])
             except Exception as caught:  # noqa: BLE001 - its callers raise it
                 error = caught
+            except BaseException:  # cancelled, as everything is when a loop ends
+                self._abandon(batch)
+                raise
             self.error = None if error is None else REDACTOR.error(error)
             for _, done in batch:
                 if done is None and error is not None:
@@ -83,3 +94,12 @@ class Trail:
                     else:
                         done.set_exception(error)
         self._writer = None
+
+    def _abandon(self, batch: list[_Waiting]) -> None:
+        """Let nobody wait for a writer that has ended; keep what is only noted."""
+        left = [*batch, *self._waiting]
+        self._waiting = [(record, None) for record, done in left if done is None]
+        self._writer = None
+        for _, done in left:
+            if done is not None and not done.get_loop().is_closed():
+                done.cancel()

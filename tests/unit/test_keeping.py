@@ -106,6 +106,12 @@ def test_a_hash_is_keyed_stable_and_not_hashed_again() -> None:
     assert change("hello") == once == change(once)
     assert change("hellp") != once != Hash(b"another key of 16")("hello")
     assert KEY not in repr(change)
+    # a text that some front end has cut in the middle of an emoji
+    assert change("hello \ud83d") == change("hello \ud83d") != change("hello \ud83e")
+
+
+def user_becomes(**change: Any) -> dict[str, Any]:
+    return {"rules": [{"user_id": True, **change}]}
 
 
 @pytest.mark.parametrize(
@@ -128,6 +134,13 @@ def test_a_hash_is_keyed_stable_and_not_hashed_again() -> None:
         ({"secret": {"env": "SHORT"}, "rules": [{}]}, "16 bytes"),
         ({"secret": {"file": "/no/such"}, "rules": [{}]}, "cannot be read"),
         ({"rulez": [], "rules": [{}]}, "no key 'rulez'"),
+        (user_becomes(action="replace", **{"with": ""}), "rule 1: a user id must not"),
+        (
+            user_becomes(action="replace", **{"with": "a\0"}),
+            "rule 1: .* user id .* NUL",
+        ),
+        (user_becomes(action="replace", **{"with": "a" * 256}), "rule 1: .* 255"),
+        (user_becomes(action="mask", mark="\0"), "rule 1: .* user id .* NUL"),
     ],
 )
 def test_wrong_rules_are_refused(

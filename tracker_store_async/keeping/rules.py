@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.errors import ConfigurationError, InvalidSenderIdError
 from tracker_store_async.keeping.values import Hash, Mask, Replace
+from tracker_store_async.serialization import check_sender_id
 
 Target = Literal["slots", "entities", "text", "metadata", "user_id"]
 
@@ -164,13 +165,26 @@ def _rule(found: Any, number: int, secret: bytes | None) -> Rule:
     everywhere = found.get("everywhere", True)
     if not isinstance(everywhere, bool):
         raise ConfigurationError(f"{where}: everywhere is true or false")
+    change = _change(action, found, where, secret)
+    if target == "user_id":
+        _check_user_id(change, where)
     return Rule(
         target,  # type: ignore[arg-type]
         _names(target, found[target], where),
-        _change(action, found, where, secret),
+        change,
         _pattern(found.get("pattern"), where),
         everywhere,
     )
+
+
+def _check_user_id(change: Mask | Hash | Replace, where: str) -> None:
+    """Refuse what no conversation could be saved with any more."""
+    text = getattr(change, "text", getattr(change, "mark", "hmac"))
+    try:
+        check_sender_id(text)
+    except InvalidSenderIdError as error:
+        what = str(error).replace("sender id", "user id")
+        raise ConfigurationError(f"{where}: {what}") from None
 
 
 def _names(target: str, value: Any, where: str) -> frozenset[str]:

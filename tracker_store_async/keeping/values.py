@@ -57,7 +57,8 @@ class Hash:
         """Return `hmac:` and 32 hexadecimal digits."""
         if HASHED.fullmatch(text):
             return text
-        return f"hmac:{hmac.new(self.key, text.encode(), sha256).hexdigest()[:32]}"
+        data = text.encode(errors="surrogatepass")  # half an emoji is text, too
+        return f"hmac:{hmac.new(self.key, data, sha256).hexdigest()[:32]}"
 
     def __repr__(self) -> str:
         """Leave the secret out."""

@@ -145,6 +145,22 @@ async def test_it_goes_on_where_it_failed(
     assert not state.exists()
 
 
+async def test_one_that_was_begun_again_meanwhile_is_sent_from_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states, "SAVE_SECONDS", 0.0)
+    store = await stored(a=3, b=450)
+    broker, state = Broker(203), tmp_path / "state"
+    with pytest.raises(errors.PublishError):
+        await export_events(store, broker, state_path=state)
+    await store.delete("b")
+    rows = [derived_row(f"new-{n}", json.dumps(said(float(n)))) for n in range(5)]
+    assert await store._append(Append("b", 0, rows, 0, "{}", BEGAN + 1))
+    await export_events(store, broker, state_path=state)
+    sent = [each.message_id for each in broker.messages]
+    assert sent[-5:] == [f"new-{n}" for n in range(5)]
+
+
 async def test_it_goes_on_at_the_same_destination_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

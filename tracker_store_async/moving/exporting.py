@@ -155,16 +155,23 @@ class _Export:
         self.report.missing = sorted(each for each in missing if each > before)
 
     async def _send_one(self, sender_id: str, cursor: str | None) -> None:
-        start = 0
-        if self._remembered.get("sender_id") == sender_id:
-            start = self._remembered["position"]
+        remembered = self._remembered
+        is_remembered = remembered.get("sender_id") == sender_id
         async for page in pages_of(self._store, sender_id, PAGE_EVENTS):
+            # One that was begun again since is another log.
+            is_same = is_remembered and remembered.get("log") == page.created_at
+            start = remembered["position"] if is_same else 0
             messages = self._messages(sender_id, page, start)
             if messages:
                 await self._publish(sender_id, messages)
             position = page.first_position + len(page.rows)
             self._state.note(
-                {"cursor": cursor, "sender_id": sender_id, "position": position}
+                {
+                    "cursor": cursor,
+                    "sender_id": sender_id,
+                    "log": page.created_at,
+                    "position": position,
+                }
             )
 
     def _messages(

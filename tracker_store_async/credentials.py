@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from tracker_store_async.errors import (
     StoreUnavailableError,
     TrackerStoreError,
 )
+from tracker_store_async.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ async def ask(source: Callable[[], Any], what: str) -> Any:
     try:
         if inspect.iscoroutinefunction(source):
             return await source()
-        answer = await asyncio.to_thread(source)
+        answer = await in_thread(source)
         return await answer if inspect.isawaitable(answer) else answer
     except Exception as error:  # noqa: BLE001 - any failure of somebody else's code
         ours = _failure(source, error, what)

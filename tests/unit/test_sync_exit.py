@@ -123,6 +123,39 @@ def test_save_in_an_exit_handler():
     assert_clean(result, "3", "store closed")
 
 
+KEPT = """
+from pathlib import Path
+from tracker_store_async.auditing.chain import Chain
+from tracker_store_async.auditing.sinks import FileSink
+from tracker_store_async.brokers.file import FileEventBroker
+from tracker_store_async.wrappers.audited import AuditedTrackerStore
+"""
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "AuditedTrackerStore(Telling(), FileSink('kept', Chain()))",
+        "Telling(event_broker=FileEventBroker('kept'))",
+    ],
+)
+def test_what_is_written_in_threads_is_written_in_an_exit_handler(
+    made, tmp_path, monkeypatch
+):
+    """Python gives no work to threads by then: the save was refused."""
+    monkeypatch.chdir(tmp_path)
+    result = run(
+        f"{KEPT}store = SyncTrackerStore({made}); say(store)\n"
+        "def bye():\n"
+        "    before = len(Path('kept').read_text())\n"
+        "    say(store, 'bye')\n"
+        "    print(len(Path('kept').read_text()) > before)\n"
+        "atexit.register(bye)\n"
+    )
+    assert_clean(result, "True", "store closed")
+    assert "Error" not in result.stderr
+
+
 def test_first_use_in_an_exit_handler():
     """Some Pythons start no thread then: an error, and in any case no hang."""
     result = run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import glob
 import json
 import logging
@@ -17,6 +16,7 @@ from uuid import uuid4
 from tracker_store_async.auditing.chain import Chain, Head, dumped, head_of
 from tracker_store_async.errors import AuditError, ConfigurationError
 from tracker_store_async.redaction import fields, get_logger
+from tracker_store_async.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,11 +102,11 @@ class FileSink(Sink):
 
     async def open(self) -> None:
         """Make the file where there is none, and look at its end."""
-        await asyncio.to_thread(self._write, ())
+        await in_thread(self._write, ())
 
     async def write(self, records: Sequence[dict[str, Any]]) -> None:
         """Append records, in a thread, under a lock, through to the disk."""
-        await asyncio.to_thread(self._write, records)
+        await in_thread(self._write, records)
 
     def _write(self, records: Sequence[dict[str, Any]]) -> None:
         try:

@@ -12,6 +12,7 @@ from tracker_store_async import errors
 from tracker_store_async.broker import EventBroker
 from tracker_store_async.brokers.envelope import encode_body, headers_of
 from tracker_store_async.brokers.grouping import GroupWriter
+from tracker_store_async.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +111,7 @@ class FileEventBroker(EventBroker):
             ) from error
 
     async def _write(self, lines: list[bytes]) -> None:
-        await asyncio.to_thread(append_whole, self.path, b"".join(lines), self.fsync)
+        await in_thread(append_whole, self.path, b"".join(lines), self.fsync)
 
     async def close(self) -> None:
         """Wait for a write that is under way."""

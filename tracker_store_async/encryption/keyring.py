@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import inspect
@@ -17,6 +16,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tracker_store_async.errors import ConfigurationError, EncryptionKeyError
+from tracker_store_async.threads import in_thread
 
 Keys: TypeAlias = Mapping[str, str]
 """Key id to key: 32 bytes in base64, or `fernet:` and a Fernet key."""
@@ -165,7 +165,7 @@ class KeyRing:
             if inspect.iscoroutinefunction(source):
                 found = await source()
             else:
-                found = await asyncio.to_thread(source)
+                found = await in_thread(source)
                 if inspect.isawaitable(found):
                     found = await found
         except ConfigurationError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tracker_store_async.errors import ConfigurationError
 from tracker_store_async.settings import mask_url
+from tracker_store_async.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,7 +142,7 @@ async def close_client(driver: str, client: Any) -> None:
     if driver == "pymongo":
         await client.close()
     else:
-        await asyncio.to_thread(client.close)
+        await in_thread(client.close)
 
 
 def check_login(

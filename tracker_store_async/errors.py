@@ -23,6 +23,7 @@
     ├── StoreAccessError                      credentials or rights were refused
     ├── AuditError                            the audit trail cannot be written
     ├── EncryptionKeyError                    a key is missing, wrong or was erased
+    │   └── ErasedKeyError                    that of one conversation was erased
     ├── StoreDataError                        the server refused what was sent
     ├── SchemaError                           the stored layout is not the one needed
     │   ├── SchemaUpgradeRequiredError        older, or Rasa's own: upgrade it first
@@ -203,6 +204,10 @@ class AuditError(TrackerStoreError):
 
 class EncryptionKeyError(TrackerStoreError):
     """The key that opens a conversation is not configured, is wrong, or was erased."""
+
+
+class ErasedKeyError(EncryptionKeyError):
+    """The data key of one conversation was erased: nobody can read it any more."""
 
 
 class StoreDataError(TrackerStoreError):

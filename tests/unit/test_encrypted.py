@@ -255,6 +255,42 @@ async def test_erasing_the_data_key_forgets_copies_too(
     connection.close()
 
 
+@pytest.mark.parametrize("does", ["retrieve", "retrieve_full", "save"])
+async def test_who_meets_a_deletion_finds_nothing_and_no_erased_key(
+    does: str, memory: MemoryStorage, tmp_path: Path
+) -> None:
+    """The key goes first, and the conversation a moment later."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}"
+    store = sealed_by(memory, data_keys=url)
+    tracker = await add(store, SENDER, *turn("x"))
+    other = sealed_by(memory, data_keys=url)
+    await other.open()
+    if does == "save":
+        tracker = await has(other, SENDER)
+        other._keys.clear()
+    backend: Any = store._wrapped
+    delete, is_key_gone = backend._delete, asyncio.Event()
+
+    async def slow(*arguments: Any) -> bool:
+        is_key_gone.set()
+        await asyncio.sleep(0.03)
+        return bool(await delete(*arguments))
+
+    backend._delete = slow
+    deleting = asyncio.create_task(store.delete(SENDER))
+    await is_key_gone.wait()
+    if does == "retrieve":
+        assert await other.retrieve(SENDER) is None
+    elif does == "retrieve_full":
+        assert await other.retrieve_full_tracker(SENDER) is None
+    else:
+        tracker.update(slot("a", "new"))
+        await other.save(tracker)
+        assert (await has(other, SENDER)).get_slot("a") == "new"
+    assert await deleting
+    await memory.close()
+
+
 async def test_data_keys_in_a_database_are_resealed(
     memory: MemoryStorage, tmp_path: Path
 ) -> None:

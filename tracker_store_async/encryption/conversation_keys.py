@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,15 +14,49 @@ from tracker_store_async.encryption.sealing import (
     new_secret,
     read_envelope,
 )
-from tracker_store_async.errors import EncryptionKeyError
+from tracker_store_async.errors import EncryptionKeyError, ErasedKeyError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tracker_store_async.encryption.data_keys import SQLDataKeys
     from tracker_store_async.encryption.keyring import KeyRing
     from tracker_store_async.rows import StoredConversation
 
 MAX_REMEMBERED_KEYS = 10_000
 """Most data keys that stay in memory, of some 500 bytes each."""
+
+DELETION_PAUSES_SECONDS = (0.01, 0.05, 0.2)
+"""Pauses before each further look at a conversation whose key was erased."""
+
+
+async def read_with_key(
+    read: Callable[[], Awaitable[StoredConversation | None]],
+    key_of: Callable[[StoredConversation], Awaitable[DataKey | None]],
+) -> tuple[StoredConversation, DataKey | None] | None:
+    """Return what is stored and its key, once nobody is just erasing the two.
+
+    A deletion erases the key first and the conversation then.
+
+    Args:
+        read: Reads what is stored.
+        key_of: Returns the key of that.
+
+    Raises:
+        EncryptionKeyError: The key cannot be had, or was erased some time ago.
+    """
+    pauses = iter(DELETION_PAUSES_SECONDS)
+    while True:
+        stored = await read()
+        if stored is None:
+            return None
+        try:
+            return stored, await key_of(stored)
+        except ErasedKeyError:
+            pause_seconds = next(pauses, None)
+            if pause_seconds is None:
+                raise
+        await asyncio.sleep(pause_seconds)
 
 
 class HeldKey(NamedTuple):
@@ -98,7 +133,7 @@ class ConversationKeys:
                 )
             wrapped = await self._stored.get(wrapped) or ""
             if not wrapped:
-                raise EncryptionKeyError(
+                raise ErasedKeyError(
                     f"the data key of conversation {sender_id!r} was erased: nobody "
                     "can read it any more; delete() removes the rest"
                 )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from tracker_store_async.encryption.conversation_keys import ConversationKeys, HeldKey
+from tracker_store_async.encryption.conversation_keys import (
+    ConversationKeys,
+    HeldKey,
+    read_with_key,
+)
 from tracker_store_async.encryption.data_keys import SQLDataKeys
 from tracker_store_async.encryption.keyring import KeyRing
 from tracker_store_async.encryption.log_rows import (
     COLUMNS,
-    does_not_open,
     open_rows,
     open_state,
     seal_rows,
@@ -225,10 +229,10 @@ class EncryptedTrackerStore(WrapperTrackerStore):
             return await self._keys.new(sender_id), append.created_at, True
         held = self._keys.held(sender_id)
         if held is None or append.created_at not in (None, held.created_at):
-            header = await super()._read(Read(sender_id, append.now, last=0))
-            if header is None:
+            found = await self._read_sealed(Read(sender_id, append.now, last=0))
+            if found is None:
                 return None
-            key = await self._key_of(sender_id, header)
+            header, key = found
             if key is None:  # it was plain so far
                 return await self._keys.new(sender_id), header.created_at, True
             held = HeldKey(header.created_at, key)
@@ -249,10 +253,10 @@ class EncryptedTrackerStore(WrapperTrackerStore):
 
     async def _rewrite(self, rewrite: Rewrite) -> bool:
         sender_id = rewrite.sender_id
-        header = await super()._read(Read(sender_id, rewrite.now, last=0))
-        if header is None or header.created_at != rewrite.created_at:
+        found = await self._read_sealed(Read(sender_id, rewrite.now, last=0))
+        if found is None or found[0].created_at != rewrite.created_at:
             return False
-        key, changed = await self._key_of(sender_id, header), rewrite.changed
+        (header, key), changed = found, rewrite.changed
         if not changed and key is None:
             return await super()._rewrite(rewrite)
         was_plain = key is None
@@ -285,17 +289,34 @@ class EncryptedTrackerStore(WrapperTrackerStore):
 
     async def _read(self, read: Read) -> StoredConversation | None:
         # The columns that are kept say little or nothing: who copies derives them.
-        stored = await super()._read(replace(read, columns=False, ids=True))
+        read = replace(read, columns=False, ids=True)
+        if read.last == 0:
+            return await self._read_header(read)
+        found = await self._read_sealed(read)
+        return None if found is None else await self._opened(read.sender_id, *found)
+
+    async def _read_header(self, read: Read) -> StoredConversation | None:
+        """Return a header; one that does not open is there, and can be deleted."""
+        stored = await super()._read(read)
         if stored is None:
             return None
-        sender_id = read.sender_id
         try:
-            key = await self._key_of(sender_id, stored)
+            key = await self._key_of(read.sender_id, stored)
         except (EncryptionKeyError, CorruptEventError):
-            if read.last == 0:  # there is one, and it can be deleted
-                stored.snapshot = None
-                return stored
-            raise
+            stored.snapshot = None
+            return stored
+        return await self._opened(read.sender_id, stored, key)
+
+    async def _read_sealed(
+        self, read: Read
+    ) -> tuple[StoredConversation, DataKey | None] | None:
+        """Return what is stored and its key, or None if there is nothing."""
+        key_of = partial(self._key_of, read.sender_id)
+        return await read_with_key(partial(super()._read, read), key_of)
+
+    async def _opened(
+        self, sender_id: str, stored: StoredConversation, key: DataKey | None
+    ) -> StoredConversation:
         envelope = read_envelope(stored.snapshot)
         if key is not None and envelope is not None:
             stored.snapshot = open_state(key, envelope, sender_id, stored)
@@ -375,16 +396,14 @@ class EncryptedTrackerStore(WrapperTrackerStore):
         await self._ensure_open()
         active = self._key_ring.active
         while True:
-            stored = await super()._read(Read(sender_id, self._now(), last=0))
-            if stored is None:
+            read = partial(super()._read, Read(sender_id, self._now(), last=0))
+            found = await read_with_key(read, partial(self._keys.of, sender_id))
+            if found is None:
                 return False
-            try:
-                envelope = read_envelope(stored.snapshot)
-            except DoesNotOpenError:
-                raise does_not_open(sender_id, stored.version) from None
-            if envelope is None:
+            stored, key = found
+            envelope = read_envelope(stored.snapshot)
+            if key is None or envelope is None:
                 return False
-            key = await self._keys.unwrap(sender_id, envelope)
             if envelope.reference[0] == "data_key_id":
                 assert self._data_keys is not None  # noqa: S101 - `_unwrapped` has used it
                 wrapped = active.wrap(key.secret, sender_id)

@@ -304,6 +304,24 @@ async def test_what_cannot_be_read_is_reported_and_the_rest_is_moved() -> None:
     assert list(await target.keys()) == ["a", "c"]
 
 
+async def test_one_whose_key_was_erased_keeps_back_no_other() -> None:
+    """As each that was erased since, where a backup of the database came back."""
+
+    class Forgotten(InMemoryTrackerStore):
+        async def _read(self, read: Read) -> StoredConversation | None:
+            if read.sender_id == "b" and read.last != 0:
+                raise errors.ErasedKeyError("the key of b was erased")
+            return await super()._read(read)
+
+    source, target = Forgotten(), InMemoryTrackerStore()
+    await fill(source, {"a": 2, "b": 3, "c": 4})
+    report = await migrate(source, target)
+    assert [problem.sender_id for problem in report.problems] == ["b"]
+    assert list(await target.keys()) == ["a", "c"]
+    report = await verify(source, target)
+    assert [problem.sender_id for problem in report.problems] == ["b"]
+
+
 async def test_one_store_is_no_move() -> None:
     store = await memory(a=1)
     with pytest.raises(errors.ConfigurationError, match="the same store"):

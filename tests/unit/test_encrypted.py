@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,16 @@ pytest.importorskip("cryptography")
 from cryptography.fernet import Fernet
 
 from tests.conformance.backends import MemoryStorage, SQLiteStorage
-from tests.conformance.kit import SENDER, add, has, has_full, said, slot, turn
+from tests.conformance.kit import (
+    SENDER,
+    add,
+    has,
+    has_full,
+    new_session,
+    said,
+    slot,
+    turn,
+)
 from tracker_store_async import (
     AwaitableTrackerStore,
     FailSafeTrackerStore,
@@ -24,6 +34,9 @@ from tracker_store_async import (
     errors,
 )
 from tracker_store_async.encryption.keyring import generate_key, parse_keys
+from tracker_store_async.keeping.anonymising import anonymise
+from tracker_store_async.keeping.pruning import Retention, prune
+from tracker_store_async.keeping.rules import rules_from
 from tracker_store_async.ops.resealing import reseal_all
 from tracker_store_async.rows import Read
 from tracker_store_async.wrappers.encrypted import EncryptedTrackerStore
@@ -288,6 +301,33 @@ async def test_who_meets_a_deletion_finds_nothing_and_no_erased_key(
         await other.save(tracker)
         assert (await has(other, SENDER)).get_slot("a") == "new"
     assert await deleting
+    await memory.close()
+
+
+async def test_what_nobody_can_read_any_more_ends_no_retention_and_no_anonymising(
+    memory: MemoryStorage, tmp_path: Path
+) -> None:
+    """As where a backup of the database came back, of before a deletion."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}"
+    store = sealed_by(memory, data_keys=url)
+    for name in ("a", "b", "c"):
+        await add(store, name, *new_session(), *turn("one"))
+        await add(store, name, *new_session(), *turn("two"))
+    backup = memory._shared[0]["b"]
+    assert await store.delete("b")
+    memory._shared[0]["b"] = backup
+    memory._shared[1].insert(1, "b")
+    rules = rules_from({"rules": [{"text": "user", "action": "replace"}]})
+    done = {each.sender_id: each.events async for each in anonymise(store, rules)}
+    assert done == {"a": 4, "b": 0, "c": 4}  # of the user, and of the bot as well
+    sessions = Retention(keep_last_sessions=1)
+    cuts = [cut async for cut in prune(store, sessions)]
+    assert [cut and cut.sender_id for cut in cuts] == ["a", None, "c"]
+    assert list(await store.keys()) == ["a", "b", "c"]
+    later = time.time() + 100
+    old = [cut async for cut in prune(store, Retention(10.0), now=later)]
+    assert sorted(cut.sender_id for cut in old if cut) == ["a", "b", "c"]
+    assert list(await store.keys()) == []
     await memory.close()
 
 

@@ -12,7 +12,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.errors import ConcurrentSaveError, CorruptEventError
+from tracker_store_async.errors import (
+    ConcurrentSaveError,
+    CorruptEventError,
+    ErasedKeyError,
+)
 from tracker_store_async.events import encode_json
 from tracker_store_async.keeping.pages import each_conversation
 from tracker_store_async.keeping.scrubbing import Scrubber
@@ -111,7 +115,10 @@ async def anonymise_one(
     version = 0
     intended: Rewrite | None = None
     for _ in range(ATTEMPTS):
-        found = await store._read(Read(sender_id, store._now(), 0))
+        try:
+            found = await store._read(Read(sender_id, store._now(), 0))
+        except ErasedKeyError:
+            found = None  # there is nothing that anybody could read
         if found is None:
             return Anonymised(sender_id, 0, user_changed=False, cursor=cursor)
         version = found.version

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.errors import InvalidInputError
+from tracker_store_async.errors import ErasedKeyError, InvalidInputError
 from tracker_store_async.keeping.compacting import compact, plan_compaction
 from tracker_store_async.keeping.pages import each_conversation
 from tracker_store_async.rows import Read
@@ -160,9 +160,13 @@ async def plan_cut(
     goes_whole = is_old and not retention.keeps_some
     if not goes_whole and _may_stay(found, retention):
         return None
+    whole = Cut(sender_id, None, found.version, found.version, cursor)
     if goes_whole and found.session_start == 0:
-        return Cut(sender_id, None, found.version, found.version, cursor)
-    found = await store._read(Read(sender_id, store._now(), 0))
+        return whole
+    try:
+        found = await store._read(Read(sender_id, store._now(), 0))
+    except ErasedKeyError:  # nobody can say what is in it any more
+        return whole if goes_whole else None
     if found is None or (goes_whole and not found.updated_at < (cutoff or 0)):
         return None
     if goes_whole:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import (
     ConfigurationError,
+    ErasedKeyError,
     InvalidInputError,
     StoreDataError,
     TrackerDeserialisationError,
@@ -62,6 +63,7 @@ OF_ONE_CONVERSATION = (
     InvalidInputError,
     TrackerDeserialisationError,
     StoreDataError,
+    ErasedKeyError,
     SourceChangedError,
 )
 """Errors that speak of one conversation: the others can be moved all the same."""

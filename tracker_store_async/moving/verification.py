@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from tracker_store_async.errors import (
+    ErasedKeyError,
     InvalidInputError,
     StoreDataError,
     TrackerDeserialisationError,
@@ -42,6 +43,7 @@ UNREADABLE = (
     InvalidInputError,
     StoreDataError,
     TrackerDeserialisationError,
+    ErasedKeyError,
     SourceChangedError,
 )
 

@@ -161,6 +161,18 @@ async def test_one_that_was_begun_again_meanwhile_is_sent_from_its_beginning(
     assert sent[-5:] == [f"new-{n}" for n in range(5)]
 
 
+async def test_who_is_missing_is_told_by_the_run_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states, "SAVE_SECONDS", 0.0)
+    store, broker, state = await stored(b=2, d=2), Broker(3), tmp_path / "state"
+    ids = ["a", "b", "c", "d", "e"]
+    with pytest.raises(errors.PublishError):
+        await export_events(store, broker, conversation_ids=ids, state_path=state)
+    report = await export_events(store, broker, conversation_ids=ids, state_path=state)
+    assert report.missing == ["a", "c", "e"]
+
+
 async def test_it_goes_on_at_the_same_destination_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

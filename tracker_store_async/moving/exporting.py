@@ -151,8 +151,10 @@ class _Export:
             self._state.save()
         self._state.finish()
         before = self._remembered.get("cursor") or ""
-        missing = set(ids or ()) - seen
-        self.report.missing = sorted(each for each in missing if each > before)
+        for each in sorted(set(ids or ()) - seen):
+            # Who came before was sent, or was missing then and nobody was told.
+            if each > before or not await self._store.exists(each):
+                self.report.missing.append(each)
 
     async def _send_one(self, sender_id: str, cursor: str | None) -> None:
         remembered = self._remembered

@@ -234,8 +234,33 @@ async def test_a_run_that_was_cut_off_does_not_list_from_the_start(
     assert cursor == "c18"
     source.cursors.clear()
     report = await migrate(source, target, concurrency=1, state_path=state)
-    assert source.cursors == [cursor]
+    assert source.cursors == [cursor, None]  # the second for what was updated since
     assert report.conversations == 21
+    assert await contents(target) == await contents(source)
+
+
+async def test_a_run_that_goes_on_brings_what_was_added_behind_its_back(
+    tmp_path: Path,
+) -> None:
+    """It may be the last one, after which the writers are pointed to the target."""
+    source, target, state = InMemoryTrackerStore(), CutStore(), tmp_path / "s"
+    await fill(source, {f"c{n:02}": 2 for n in range(40)})
+    target.appends_left = 20
+    with pytest.raises(CutError):
+        await migrate(source, target, concurrency=1, state_path=state)
+    for name in ("c03", "c30"):
+        tracker = await source.retrieve(name)
+        assert tracker is not None
+        tracker.update(UserUttered("one more"))
+        await source.save(tracker)
+    await source.save(DialogueStateTracker.from_events("a new one", [UserUttered("x")]))
+    target.appends_left = 22
+    with pytest.raises(CutError):  # it is cut off once more, at the last of these
+        await migrate(source, target, concurrency=1, state_path=state)
+    assert len(list(await target.keys())) == 40
+    report = await migrate(source, target, concurrency=1, state_path=state)
+    assert report.is_complete
+    assert not state.exists()
     assert await contents(target) == await contents(source)
 
 

@@ -34,7 +34,7 @@ from tracker_store_async.moving.mirroring import missing_in
 from tracker_store_async.moving.opening import source_store, target_store
 from tracker_store_async.moving.progress import shown_progress
 from tracker_store_async.moving.restoring import restore
-from tracker_store_async.moving.state import write_atomically
+from tracker_store_async.moving.state import OVERLAP_SECONDS, write_atomically
 from tracker_store_async.moving.transcripts import transcript
 from tracker_store_async.moving.verification import verify
 from tracker_store_async.redaction import Redactor
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     from tracker_store_async.config import EndpointConfig
     from tracker_store_async.moving.reports import MoveReport, Progress
     from tracker_store_async.store import TrackerStore
-
-OVERLAP_SECONDS = 60.0
-"""How far back a backup of what was added since the last one looks beyond that."""
 
 
 def named_store(name: str) -> Target:
@@ -338,7 +335,6 @@ def _since(path: Path, store: TrackerStore, selection: Selection) -> Selection:
         raise ConfigurationError(
             f"{str(path)!r} is of a backup of another store: name another file"
         )
-    # A writer's clock may be behind, and what is there twice does no harm.
     return Selection(
         selection.conversations, began - OVERLAP_SECONDS, selection.updated_before
     )

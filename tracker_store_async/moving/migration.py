@@ -36,13 +36,13 @@ from tracker_store_async.moving.pages import (
     same_rows,
 )
 from tracker_store_async.moving.reports import Conflict, MoveReport, Silent
-from tracker_store_async.moving.state import StateFile
+from tracker_store_async.moving.state import OVERLAP_SECONDS, StateFile
 from tracker_store_async.moving.verification import verify_into
 from tracker_store_async.rows import Read
 from tracker_store_async.saving_many import all_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from tracker_store_async.moving.reports import Progress
@@ -97,7 +97,8 @@ async def migrate(
         concurrency: Most conversations in flight.
         page_events: Most events of a conversation that are read at once.
         state_path: File that remembers how far it is: a run that was cut off goes on
-            there in place of listing from the start. It is deleted at the end.
+            there in place of listing from the start, and then looks at what was updated
+            since the first run began. It is deleted at the end.
         check: Whether to compare everything afterwards, as :func:`verify` does.
         delete_missing: Whether conversations that the source has not are erased in the
             target: those that were erased in the source since, and those of which the
@@ -141,6 +142,7 @@ class _Migration:
     """One run of `migrate`."""
 
     replaces = False  # whether a log that was begun at another time gives way
+    _began_at: float | None = None  # when the first run did, of those that were cut off
 
     def __init__(
         self,
@@ -160,20 +162,41 @@ class _Migration:
         self.report = MoveReport()
 
     async def run(self, concurrency: int) -> None:
-        """Copy everything behind the cursor that is remembered."""
+        """Copy everything behind the cursor that is remembered, and what came since."""
         remembered = self._state.load()
         cursor = remembered.get("cursor")
         self._frontier.cursor = cursor
         await self._source._ensure_open()
         await self._target._ensure_open()
-        workers = min(WORKERS, concurrency)
-        listing = self._source.conversations(cursor=cursor)
-        batches = batches_of(listing, max(1, concurrency // workers))
+        began_at = remembered.get("began_at") if cursor else self._source._now()
+        self._began_at = began_at
         try:
-            await work_on(batches, self._move, workers)
+            await self._work(self._source.conversations(cursor=cursor), concurrency)
         finally:
             self._state.save()
+        if cursor is not None:  # an earlier run has passed what may have grown since
+            since = None if began_at is None else began_at - OVERLAP_SECONDS
+            again = self._anew()
+            grown = self._source.conversations(updated_from=since)
+            await again._work(grown, concurrency)
+            self.report.add_changes(again.report)
         self._state.finish()
+
+    def _anew(self) -> _Migration:
+        """Return one of the same stores that remembers nothing."""
+        nowhere = StateFile(None, {})
+        again = _Migration(
+            self._source, self._target, self._page_events, nowhere, Silent()
+        )
+        again.replaces = self.replaces
+        return again
+
+    async def _work(
+        self, listing: AsyncIterator[ConversationSummary], concurrency: int
+    ) -> None:
+        workers = min(WORKERS, concurrency)
+        batches = batches_of(listing, max(1, concurrency // workers))
+        await work_on(batches, self._move, workers)
 
     async def _move(self, batch: Batch) -> None:
         left = batch.summaries
@@ -187,7 +210,8 @@ class _Migration:
         self.report.conversations += len(batch.summaries)
         self._progress.advance(len(batch.summaries), 0)
         if self._frontier.finish(batch):
-            self._state.note({"cursor": self._frontier.cursor})
+            cursor, began_at = self._frontier.cursor, self._began_at
+            self._state.note({"cursor": cursor, "began_at": began_at})
 
     # -- the usual way: short ones, all at once ----------------------------------------
 

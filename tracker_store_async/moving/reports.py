@@ -63,6 +63,19 @@ class MoveReport:
         """Whether everything is where it should be."""
         return not self.problem_count
 
+    def add_changes(self, other: MoveReport) -> None:
+        """Add what was done, or could not be, in a further look at the same stores."""
+        self.conversations += other.copied + other.continued + other.problem_count
+        self.copied += other.copied
+        self.continued += other.continued
+        self.deleted += other.deleted
+        self.events += other.events
+        known = {problem.sender_id for problem in self.problems}
+        for problem in other.problems:
+            if problem.sender_id not in known:
+                self.add_problem(problem)
+        self.problem_count += other.problem_count - len(other.problems)
+
     def add_problem(self, problem: Conflict) -> None:
         """Count a problem, and keep it if it is one of the first."""
         self.problem_count += 1

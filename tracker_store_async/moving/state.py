@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_FORMAT = 1
+OVERLAP_SECONDS = 60.0
+"""How much further back whoever looks for what was updated since a moment looks: a
+writer's clock may be behind, and what is looked at twice does no harm."""
+
 SAVE_SECONDS = 1.0
 """How often the file is written while a move is under way."""
 

@@ -268,6 +268,42 @@ async def test_a_lost_answer_is_no_second_change() -> None:
     assert done.events == 1
 
 
+@pytest.mark.parametrize("kind", [list, dict])
+async def test_what_is_nested_as_deeply_as_it_is_stored_is_anonymised(
+    kind: type,
+) -> None:
+    """One message would keep all that were said after it from being anonymised."""
+
+    def nested(levels: int) -> Any:
+        value: Any = "hello"
+        for _ in range(levels):
+            value = [value] if kind is list else {"k": value}
+        return value
+
+    store = InMemoryTrackerStore()
+    tracker = store.init_tracker("alice")
+    tracker.update(UserUttered("hello", metadata={"x": nested(497)}))
+    tracker.update(SlotSet("deep", nested(494)))
+    tracker.update(SlotSet("other", nested(494)))
+    tracker.update(BotUttered("hi", {"custom": [float("nan")]}))
+    tracker.update(UserUttered(""))
+    await store.save(tracker)
+    rules = rules_from(
+        {
+            "rules": [
+                {"text": "user", "action": "replace"},
+                {"slots": ["deep"], "action": "mask"},
+                {"metadata": ["none"], "action": "mask"},
+            ]
+        }
+    )
+    assert [done.events async for done in anonymise(store, rules)] == [3]
+    [row, *_] = store._conversations["alice"].rows
+    assert "hello" not in str(store._conversations["alice"].rows)
+    assert "[removed]" in row[1]
+    assert [done.events async for done in anonymise(store, rules)] == [0]
+
+
 async def test_an_event_that_is_no_json_stops_it() -> None:
     store = InMemoryTrackerStore()
     await store.save(talk("x", "text"))

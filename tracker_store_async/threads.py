@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -22,16 +23,17 @@ async def in_thread(function: Callable[..., T], *arguments: object) -> T:
         function: The function.
         *arguments: What it is called with.
     """
-    has_begun = False
+    begun = threading.Lock()
 
     def call() -> T:
-        nonlocal has_begun
-        has_begun = True
+        if not begun.acquire(blocking=False):
+            raise RuntimeError("it was called elsewhere")  # nobody waits for this
         return function(*arguments)
 
     try:
         return await asyncio.to_thread(call)
     except RuntimeError:
-        if has_begun:  # it is the function's own
+        # Else it is the function's own. What could get no thread may still be queued.
+        if not begun.acquire(blocking=False):
             raise
-    return call()
+    return function(*arguments)

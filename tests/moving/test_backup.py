@@ -364,6 +364,28 @@ async def test_a_conversation_that_was_erased_meanwhile_is_called_off(
     assert await contents(target) == await contents(source)
 
 
+async def test_what_nobody_can_read_any_more_is_left_out(gz: Path) -> None:
+    """As each that was erased since, where a backup of the database came back."""
+
+    erased = {"b", "long b"}
+
+    class Forgotten(InMemoryTrackerStore):
+        async def _read(self, read: Read) -> StoredConversation | None:
+            if read.sender_id == "long" and read.start == 20:
+                erased.add("long")
+            if read.sender_id in erased and read.last != 0:
+                raise errors.ErasedKeyError("the key was erased")
+            return await super()._read(read)
+
+    source, target = Forgotten(), InMemoryTrackerStore()
+    sizes = {"a": 3, "b": 2, "c": 4, "long": 50, "long b": 50, "z": 30}
+    await fill(source, sizes)
+    report = await backup(source, gz, page_events=10)
+    assert (report.conversations, report.events) == (3, 37)
+    assert (await restore(gz, target)).is_complete
+    assert list(await target.keys()) == ["a", "c", "z"]
+
+
 @pytest.mark.parametrize(
     ("event_id", "data"),
     [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async import __version__
+from tracker_store_async.errors import ErasedKeyError
 from tracker_store_async.moving.backup_file import (
     BACKUP_FORMAT,
     conversation_line,
@@ -194,7 +195,7 @@ class _Backup:
         now, limit = self._source._now(), self._page_events
         ids = [summary.sender_id for summary in batch.summaries]
         reads = [Read(each, now, start=0, limit=limit) for each in ids]
-        pages = await self._source._read_many(reads)
+        pages = await self._read_many(reads)
         conversations = events = 0
         for sender_id, page in zip(ids, pages, strict=True):
             if page is None:
@@ -209,6 +210,20 @@ class _Backup:
                 conversations, events = conversations + 1, events + count
         return conversations, events
 
+    async def _read_many(
+        self, reads: Sequence[Read]
+    ) -> Sequence[StoredConversation | None]:
+        """Read conversations; one whose key was erased is none any more."""
+        try:
+            return await self._source._read_many(reads)
+        except ErasedKeyError:  # which one, is found out by asking for each alone
+            return [await self._read_alone(read) for read in reads]
+
+    async def _read_alone(self, read: Read) -> StoredConversation | None:
+        with suppress(ErasedKeyError):
+            return await self._source._read(read)
+        return None
+
     async def _write_long(self, sender_id: str) -> int | None:
         for _ in range(ATTEMPTS):
             try:
@@ -221,17 +236,21 @@ class _Backup:
         """Write a log page by page, as long as it was when it was begun."""
         count = 0
         header: StoredConversation | None = None
-        async for page in pages_of(self._source, sender_id, self._page_events):
-            if header is None:
-                header = page
-                self._writer.write([conversation_line(sender_id, page)])
-            rows = page.rows[: header.version - page.first_position]
-            count += len(rows)
-            lines = await asyncio.to_thread(_event_lines, page.first_position, rows)
-            self._writer.write(lines)
-            await asyncio.to_thread(self._writer.spill)
-            if page.first_position + len(rows) >= header.version:
-                break
+        try:
+            async for page in pages_of(self._source, sender_id, self._page_events):
+                if header is None:
+                    header = page
+                    self._writer.write([conversation_line(sender_id, page)])
+                rows = page.rows[: header.version - page.first_position]
+                count += len(rows)
+                lines = await asyncio.to_thread(_event_lines, page.first_position, rows)
+                self._writer.write(lines)
+                await asyncio.to_thread(self._writer.spill)
+                if page.first_position + len(rows) >= header.version:
+                    break
+        except ErasedKeyError:
+            if header is not None:  # what is written of it is called off
+                raise SourceChangedError(sender_id) from None
         return None if header is None else count
 
 

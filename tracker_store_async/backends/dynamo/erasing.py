@@ -22,7 +22,7 @@ from tracker_store_async.backends.dynamo.layout import (
     shard_of,
 )
 from tracker_store_async.backends.dynamo.lifetime import LOWEST_KEY
-from tracker_store_async.backends.dynamo.reading import Reader, TornError
+from tracker_store_async.backends.dynamo.reading import Reader, TornError, saves_of
 from tracker_store_async.backends.dynamo.saves import (
     SavePlan,
     count_of,
@@ -207,10 +207,10 @@ class Eraser:
             if head.cutting:
                 await self._finish_cut(sender_id, head)
             return False
-        low, after = await self._table.page(sender_id, 0, before - 1, names=SEEN)
+        low, is_whole = await self._items_before(sender_id, head, before)
         plan = await self._divide(sender_id, head, low, before)
         at_once = (
-            after is None
+            is_whole
             and len(low) <= TRANSACTION_ITEMS
             and not any(part_keys(item) for item in low)
             and not (plan and plan.parts)
@@ -231,15 +231,32 @@ class Eraser:
                 await self._finish_cut(sender_id, changed)
         return True
 
+    async def _items_before(
+        self, sender_id: str, head: Head, before: int
+    ) -> tuple[list[Item], bool]:
+        """Return the items before a position down to a save of this log, descending.
+
+        Also returns whether they are all, found with one request.
+        """
+        low, after = await self._table.page(sender_id, 0, before - 1, names=SEEN)
+        is_whole = after is None
+        while after is not None and not saves_of(head, low):
+            more, after = await self._table.page(
+                sender_id, 0, before - 1, after=after, names=SEEN
+            )
+            low += more
+        return low, is_whole
+
     async def _divide(
         self, sender_id: str, head: Head, low: list[Item], before: int
     ) -> SavePlan | None:
         """Return what replaces a save that holds events on both sides of the cut."""
-        if not low or position_of(low[0]) + count_of(low[0]) <= before:
+        saves = saves_of(head, low)
+        if not saves or position_of(saves[0]) + count_of(saves[0]) <= before:
             return None
-        position = position_of(low[0])
+        position = position_of(saves[0])
         items, _ = await self._table.page(sender_id, position, position)
-        if not items or items[0].get("save") != low[0].get("save"):
+        if not items or items[0].get("save") != saves[0].get("save"):
             raise TornError(position)
         [item] = items
         skipped = before - position

@@ -94,6 +94,7 @@ class Head:
         first: Position of the first event that has not been erased.
         session_start: Where the latest session starts.
         session_key: Key of the save that holds it, as far as it is known.
+        last_key: Key of the last save.
         created_at, updated_at, expires_at: Times, in seconds since the epoch.
         user_id: The user, or None.
         snapshot: The state, or None where it is in parts of the last save.
@@ -110,6 +111,7 @@ class Head:
     first: int
     session_start: int
     session_key: int | None
+    last_key: int
     created_at: float
     updated_at: float
     expires_at: float | None
@@ -138,6 +140,7 @@ def head_from(item: Item) -> Head:
         first=int_of(item, "first"),
         session_start=int_of(item, "session_start"),
         session_key=int_of(item, "session_key") if "session_key" in item else None,
+        last_key=int_of(item, "last_key"),
         created_at=float_of(item, "created_at") or 0.0,
         updated_at=float_of(item, "updated_at") or 0.0,
         expires_at=float_of(item, "expires_at"),

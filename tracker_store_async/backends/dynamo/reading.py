@@ -105,11 +105,11 @@ class Reader:
         if head.is_gone(read.now):
             return None
         first = first_wanted(head, read)
-        saves = items[1:]
+        saves = saves_of(head, items[1:])
         low = _lowest_key(head, first)
         while after is not None and not _covers(saves, first):
             more, after = await self._table.page(sender_id, low, HEAD_KEY, after=after)
-            saves += more
+            saves += saves_of(head, more)
         rows = await self._rows(sender_id, _chain(head, saves, first), first)
         return await self._answer(sender_id, head, first, rows)
 
@@ -130,7 +130,7 @@ class Reader:
             more, after = await self._table.page(
                 sender_id, 0, end - 1, after=after, limit=size
             )
-            saves += more
+            saves += saves_of(head, more)
             if after is None:
                 break
         chain = _chain(head, saves, first, end)
@@ -173,10 +173,9 @@ class Reader:
         """
         if not head.snapshot_parts:
             return head.snapshot
-        # One without rows lies behind the last event, and so does a newer one.
-        found, _ = await self._table.page(sender_id, 0, head.version, limit=2)
-        saves = [save for save in found if str(token_of(save)) == head.last_save]
-        if not saves:
+        key = head.last_key
+        saves, _ = await self._table.page(sender_id, key, key)
+        if not saves or str(token_of(saves[0])) != head.last_save:
             raise TornError(head.version - 1)
         [save] = saves
         at, count = len(event_parts(save) or ()), head.snapshot_parts
@@ -224,6 +223,16 @@ def _lowest_key(head: Head, first: int) -> int:
     return key if key is not None and key <= head.session_start <= first else 0
 
 
+def saves_of(head: Head, items: list[Item]) -> list[Item]:
+    """Return the items that belong to the log of a head.
+
+    Others may lie between them: what a rewrite has not removed yet, or what DynamoDB
+    has not expired yet of an earlier log.
+    """
+    created_at = head.created_at
+    return [item for item in items if float_of(item, "created_at") == created_at]
+
+
 def _covers(saves: list[Item], first: int) -> bool:
     return bool(saves) and position_of(saves[-1]) <= first
 
@@ -244,8 +253,8 @@ def _chain(
         position = position_of(item)
         if end <= first:
             break
-        if position >= head.version or float_of(item, "created_at") != head.created_at:
-            continue  # newer than the head, or of another log
+        if position >= head.version:
+            continue  # newer than the head
         joins = position + count_of(item)
         if joins != end and not (stop is not None and not chain and joins > end):
             raise TornError(end - 1)

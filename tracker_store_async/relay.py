@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tracker_store_async.broker import EventMessage
 from tracker_store_async.errors import BrokerRefusedError, ConfigurationError
 from tracker_store_async.redaction import get_logger
-from tracker_store_async.relay_holds import Holds
+from tracker_store_async.relay_holds import MOST_HOLDS, Holds
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ MOST_COUNTED = 10_000
 
 COUNT_SECONDS = 5.0
 """How old what is known of the number that waits may be, while somebody asks for it."""
+
+TOO_MANY_REFUSED = f"events of {MOST_HOLDS} conversations and more are refused"
+"""Why everybody waits although the broker is there: a full queue may refuse all."""
 
 ASKED_SECONDS = 120.0
 """How long after somebody asked for that number it is kept up to date."""
@@ -264,10 +267,14 @@ class Relay:
         try:
             while found := await self._next():
                 await self._open_broker()
+                before = self.published_count
                 if self._is_out:
                     await self._one_by_one(self._holds.oldest_first(found))
                 else:
                     await self._publish_batch(found)
+                if self._holds.is_full and self.published_count == before:
+                    # For each that is held now another one comes back at once.
+                    raise _OutageError(TOO_MANY_REFUSED)
         except _LeaseLostError:
             return
 

@@ -54,6 +54,11 @@ class Holds:
         """Number of conversations that wait although the broker is there."""
         return sum(1 for hold in self._holds.values() if hold.refusals)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next one that has to wait may take another one's place."""
+        return len(self._holds) >= self._most
+
     def waiting(self) -> Collection[str]:
         """Return those who are not to be tried yet."""
         now = time.monotonic()

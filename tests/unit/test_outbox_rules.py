@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
 
@@ -21,6 +21,7 @@ from tracker_store_async import (
 from tracker_store_async.brokers.file import FileEventBroker
 from tracker_store_async.brokers.recording import RecordingBroker
 from tracker_store_async.relay import Relay
+from tracker_store_async.relay_holds import MOST_HOLDS
 from tracker_store_async.rows import OutboxEntry, OutboxItem
 from tracker_store_async.wrappers.base import WrapperTrackerStore
 
@@ -190,3 +191,42 @@ async def test_stopping_a_relay_can_be_cancelled() -> None:
         await stopping
     del stopping
     gc.collect()  # a step that was made and not begun would be complained of
+
+
+class Many:
+    """An outbox where more conversations wait than a query can leave out."""
+
+    items: ClassVar[list[OutboxItem]] = [
+        OutboxItem(n, f"c{n}", OutboxEntry(f"id-{n}", 0, "{}"))
+        for n in range(MOST_HOLDS + 300)
+    ]
+
+    async def lease(self, owner: str, seconds: float) -> bool:
+        return True
+
+    async def release(self, owner: str) -> None: ...
+
+    async def read(self, limit: int, leave_out: Any = ()) -> list[OutboxItem]:
+        left = set(leave_out)
+        return [item for item in self.items if item.sender_id not in left][:limit]
+
+
+async def test_a_queue_that_is_full_for_all_is_not_asked_without_a_pause(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Full(RecordingBroker):
+        asked = 0
+
+        async def publish(self, message: Any) -> None:
+            self.asked += 1
+            await asyncio.sleep(0)
+            raise errors.BrokerRefusedError("full")
+
+    broker = Full()
+    relay = Relay(cast("Any", Many()), broker)
+    await asyncio.sleep(1.0)
+    relay._task.cancel()  # before anything can fail: it may never stop by itself
+    await asyncio.wait({relay._task})
+    # Once each, and a batch again after 0.1, 0.2 and 0.4 s.
+    assert len(Many.items) <= broker.asked < 2500
+    assert "of 1000 conversations and more are refused" in caplog.text

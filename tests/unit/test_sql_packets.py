@@ -89,3 +89,20 @@ async def test_it_is_refused_before_anything_is_written(target: Database) -> Non
         found = await store.retrieve("a")
         assert found is not None
         assert found.version == 1
+
+
+@pytest.mark.parametrize("character", ["\N{WINKING FACE}", "\xe9", '"'])
+async def test_a_message_is_longer_than_its_event(
+    target: Database, character: str
+) -> None:
+    each = {"\N{WINKING FACE}": 14, "\xe9": 7, '"': 4}[character]
+    limit = await limit_of(target)
+    async with target.store(outbox=True) as store:
+        for spare, is_taken in ((20_000, True), (0, False)):
+            tracker = await store.get_or_create_tracker(f"a{spare}")
+            tracker.update(SlotSet("n", character * ((limit - spare) // each)))
+            if is_taken:
+                await store.save(tracker)
+            else:
+                with pytest.raises(InvalidInputError, match="max_allowed_packet"):
+                    await store.save(tracker)

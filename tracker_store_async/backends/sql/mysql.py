@@ -20,6 +20,7 @@ from tracker_store_async.backends.sql.core import (
 )
 from tracker_store_async.backends.sql.outbox import outbox_values
 from tracker_store_async.errors import InvalidInputError
+from tracker_store_async.rows import MAX_SENDER_ID_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,6 +38,10 @@ CHANGING_COLUMNS = ("version", "session_start", "snapshot", "updated_at", "expir
 
 _ESCAPED = "\0\n\r\x1a\"'\\"
 """Characters that become two in a literal (`escape_string` of asyncmy and PyMySQL)."""
+
+
+_MOST_ESCAPED = 14
+"""Bytes of a literal that one character may become in the body of a message."""
 
 
 class MysqlOperations(CoreOperations):
@@ -65,8 +70,12 @@ class MysqlOperations(CoreOperations):
             return
         for number, row in enumerate(rows, 1):
             what = f"unsaved event {number} of {len(rows)} ({row.type_name})"
-            _check(what, (sender_id, *_texts(row)), room)
-        _check("the state (slots and the like)", (sender_id, snapshot), room)
+            _check(what, _literal_bytes((sender_id, *_texts(row)), room), room)
+            if self.outbox is not None:
+                message = f"the message of {what}, which is ASCII,"
+                _check(message, _message_bytes(sender_id, row, room), room)
+        size_bytes = _literal_bytes((sender_id, snapshot), room)
+        _check("the state (slots and the like)", size_bytes, room)
 
     async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:
         await self._send(conn, self.tables.events.insert(), event_values(append))
@@ -172,8 +181,7 @@ def _is_expected(append: Append, row: Any) -> bool:
     return bool(row.version == append.expected_version)
 
 
-def _check(what: str, texts: Sequence[str | None], room_bytes: int) -> None:
-    size_bytes = _literal_bytes(texts, room_bytes)
+def _check(what: str, size_bytes: int, room_bytes: int) -> None:
     if size_bytes > room_bytes:
         limit = room_bytes + RESERVED_BYTES
         raise InvalidInputError(
@@ -199,6 +207,23 @@ def _literal_bytes(texts: Sequence[str | None], enough_bytes: int) -> int:
         len(value.encode(errors="replace")) + sum(map(value.count, _ESCAPED))
         for value in given
     )
+
+
+def _message_bytes(sender_id: str, row: NewRow, enough_bytes: int) -> int:
+    """Return the length of an event's message as a literal, or a bound that is enough.
+
+    In its body each character beyond ASCII is six, or twelve, and what begins with a
+    backslash is escaped. It may name a user, too.
+    """
+    ids = 2 * _MOST_ESCAPED * MAX_SENDER_ID_LENGTH
+    size_bytes = ids + 4 * (len(sender_id) + len(row.event_id or ""))
+    bound = size_bytes + _MOST_ESCAPED * len(row.data)
+    if bound <= enough_bytes:
+        return bound
+    beyond = sum(character > "\x7f" for character in row.data)
+    pairs = sum(character > "\uffff" for character in row.data)
+    size_bytes += len(row.data) - beyond + sum(map(row.data.count, _ESCAPED))
+    return size_bytes + 7 * (beyond + pairs)
 
 
 def _batches(

@@ -10,7 +10,7 @@ import uuid
 import pytest
 
 from tests.brokers.kit import batch, ids, message
-from tests.servers.rabbitmq import READER
+from tests.servers.rabbitmq import READER, private_rabbitmq
 from tracker_store_async import errors
 from tracker_store_async.brokers.pika import PikaEventBroker
 
@@ -185,6 +185,32 @@ async def test_a_property_that_amqp_cannot_hold_refuses_that_event_alone(
     assert (broker.connections, broker.repeats) == (1, 0)
     found = [each.message_id for each in await read(channel, names[1])]
     assert found == ["alice-0", "alice-1"]
+
+
+async def test_an_event_that_is_too_large_refuses_that_event_alone():
+    with private_rabbitmq(more_settings="max_message_size = 100000\n") as private:
+        broker = broker_for(private.server, ["events"], timeout_seconds=20)
+        large = message("alice", 1, text="x" * 200_000)
+        results = await asyncio.gather(
+            broker.publish_many([message("alice", 0), large, message("alice", 2)]),
+            broker.publish_many(batch("bob", 0)),
+            return_exceptions=True,
+        )
+        assert isinstance(results[0], errors.BrokerRefusedError)
+        assert "(100000 bytes): raise max_message_size there" in str(results[0])
+        assert results[1] is None
+        # once it is known, the connection is kept, and nothing of it is sent
+        with pytest.raises(errors.BrokerRefusedError, match="max_message_size"):
+            await broker.publish(large)
+        await broker.publish(message("bob", 4))
+        assert broker.connections == 2
+        await broker.close()
+        connection = await private.server.connect()
+        async with connection:
+            found = await read(await connection.channel(), "events")
+        got = list(dict.fromkeys(each.message_id for each in found))
+        assert [each for each in got if "alice" in each] == ["alice-0"]
+        assert [each for each in got if "bob" in each] == ids(batch("bob", 0, 5))
 
 
 async def test_a_user_who_may_not_write_is_told_and_keeps_the_connection(channel_of):

@@ -135,11 +135,14 @@ class PrivateRabbitMQ:
 
 
 @contextmanager
-def private_rabbitmq(*, tls: bool = False) -> Iterator[PrivateRabbitMQ]:
+def private_rabbitmq(
+    *, tls: bool = False, more_settings: str = ""
+) -> Iterator[PrivateRabbitMQ]:
     """Start a RabbitMQ and remove it at the end.
 
     Args:
         tls: Have another port for TLS, with a certificate of `certificates`.
+        more_settings: Further lines of its `rabbitmq.conf`.
 
     Raises:
         ServerMissingError: RabbitMQ is not installed.
@@ -154,7 +157,7 @@ def private_rabbitmq(*, tls: bool = False) -> Iterator[PrivateRabbitMQ]:
         port, distribution = free_port(), free_port()
         tls_port = free_port() if tls else None
         settings = _settings(port, tls_port, certificates)
-        settings += f"load_definitions = {directory / 'users.json'}\n"
+        settings += f"load_definitions = {directory / 'users.json'}\n{more_settings}"
         (directory / "rabbitmq.conf").write_text(settings)
         (directory / "enabled_plugins").write_text("[].")
         (directory / "users.json").write_text(json.dumps(_users()))

@@ -23,6 +23,7 @@ from tracker_store_async.brokers.envelope import (
     encode_body,
     environment,
 )
+from tracker_store_async.brokers.pika_limit import SizeLimit
 from tracker_store_async.brokers.pika_tls import Files, key_password, tls_of
 from tracker_store_async.brokers.tls import client_context
 from tracker_store_async.redaction import get_logger
@@ -163,6 +164,7 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
         self.exchange_name = exchange_name
         self.exchange_durable = exchange_durable
         self.dropped = 0
+        self._size_limit = SizeLimit(self._where)
         self._server = (host, port, virtual_host)
         self._login = (username, "guest" if password is None else password)
         self._ssl_check_hostname = ssl_check_hostname
@@ -357,6 +359,8 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
             for task in sending:
                 task.cancel()
         self._check_rights(link, channel, lost)
+        if lost.done() and not lost.cancelled():
+            self._size_limit.learn(lost.exception())
         return await self._count_confirmed(link, batch, sending)
 
     async def _usable_channel(
@@ -387,6 +391,10 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
             f"{self._where}: this user may not write to the exchange "
             f"{self.exchange_name!r}: grant the right, by rabbitmqctl set_permissions"
         )
+
+    def _check(self, link: _Link, batch: Sequence[_Prepared]) -> None:
+        """Refuse as a whole what holds an event that is known to be too large."""
+        self._size_limit.check(prepared.message.body for prepared in batch)
 
     async def _send_one(self, channel: UnderlayChannel, message: Message) -> None:
         await channel.basic_publish(

@@ -243,6 +243,9 @@ class RedisEventBroker(ConnectedBroker[_Link, list[Any]]):
             return 0  # the connection is lost
         error = answer.exception()
         if error is not None:
+            if _code(error) == "READONLY":
+                # A replica by now: the address may be that of the new master.
+                await self._forget(link)
             raise self._explain_reply(error) from error
         return len(batch)
 

@@ -11,7 +11,11 @@ from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import ConnectionError, NoScriptError  # noqa: A004
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004
+    NoScriptError,
+    ReadOnlyError,
+)
 
 from tracker_store_async.backends.redis.credentials import login_options
 from tracker_store_async.backends.redis.kept import (
@@ -241,6 +245,8 @@ class Commands:
         if isinstance(answer, NoScriptError):
             [answer] = await self.ask(encoded(("EVAL", script.text, *words)), 1)
         if isinstance(answer, Exception):
+            if isinstance(answer, ReadOnlyError):
+                await self._reconnect()
             raise answer
         return answer
 
@@ -299,6 +305,20 @@ class Commands:
             return await self.client.execute_command("EVALSHA", script.sha, *rest)
         except NoScriptError:
             return await self.client.execute_command("EVAL", script.text, *rest)
+        except ReadOnlyError:
+            if not self.is_cluster:
+                await self._reconnect()
+            raise
+
+    async def _reconnect(self) -> None:
+        """Use no connection again: the server has become a replica.
+
+        It may leave them open, though its address is that of the new master by now.
+        """
+        if self._kept is not None:
+            await self._kept.drop_idle()
+        pool: Any = self.client.connection_pool  # type: ignore[union-attr]
+        await pool.disconnect(inuse_connections=False)
 
     async def _scripts(
         self, script: Script, commands: Sequence[tuple[Any, ...]]

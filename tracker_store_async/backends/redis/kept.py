@@ -114,7 +114,7 @@ class KeptConnections:
             await settled(opening, SETTLE_SECONDS)
         except BaseException:
             if self.is_closed:  # nobody will come for it
-                await self._drop_idle()
+                await self.drop_idle()
             raise
         finally:
             if not opening.done():  # the caller was cancelled twice
@@ -137,7 +137,7 @@ class KeptConnections:
             raise
         self._idle.append(connection)
         if self.is_closed and asyncio.current_task() in self._left:
-            await self._drop_idle()
+            await self.drop_idle()
 
     async def _settle(self, connection: Any, missing: int) -> None:
         """Wait for the answers of a command whose caller was cancelled."""
@@ -157,7 +157,8 @@ class KeptConnections:
         else:
             self._idle.append(connection)
 
-    async def _drop_idle(self) -> None:
+    async def drop_idle(self) -> None:
+        """Close the connections that nobody uses at the moment."""
         while self._idle:
             await self._drop(self._idle.pop())
 

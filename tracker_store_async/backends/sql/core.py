@@ -376,12 +376,13 @@ class CoreOperations:
 async def dropping_lost(conn: AsyncConnection) -> AsyncIterator[None]:
     """Keep a connection that turned out to be lost from going back to the pool.
 
-    SQLAlchemy sees to that itself only for errors that it knows as a driver's.
+    SQLAlchemy sees to that itself only for errors that it knows as a driver's. One that
+    is read-only may be so for as long as it lives, whatever a new one is.
     """
     try:
         yield
     except Exception as error:
-        if kind_of(error) is Kind.LOST:
+        if kind_of(error) in (Kind.LOST, Kind.READ_ONLY):
             await conn.invalidate()
         raise
 

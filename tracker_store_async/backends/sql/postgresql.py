@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_READ_ONLY = "25006"
+
 _row_of = itemgetter(0, 1)
 _text_of = itemgetter(1)
 
@@ -203,8 +205,12 @@ def _fetching_many(
 
 
 def _is_sound(driver: Any, error: Exception) -> bool:
-    """Whether the server refused a statement, and the connection is as good as ever."""
-    return getattr(error, "sqlstate", None) is not None and not driver.is_closed()
+    """Whether the server refused a statement, and the connection is as good as ever.
+
+    One that is read-only may be so for as long as it lives, whatever a new one is.
+    """
+    state = getattr(error, "sqlstate", None)
+    return state not in (None, _READ_ONLY) and not driver.is_closed()
 
 
 def _conversation_of(read: Read, found: Sequence[Any]) -> StoredConversation:

@@ -12,7 +12,8 @@ from unittest.mock import Mock
 import pytest
 from sqlalchemy import MetaData, inspect
 
-from tests.brokers.kit import batch
+from tests import sql_databases
+from tests.brokers.kit import batch, message
 from tracker_store_async import (
     EndpointConfig,
     SQLTrackerStore,
@@ -24,6 +25,8 @@ from tracker_store_async.brokers.sql import SQLEventBroker
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.servers import Servers
 
 RASAS = (
     "CREATE TABLE events (id INTEGER PRIMARY KEY, sender_id VARCHAR(255), data TEXT)"
@@ -104,3 +107,24 @@ async def test_it_gives_up_after_as_many_attempts_as_are_configured() -> None:
         await broker.open()
     assert attempts == 2
     await broker.close()
+
+
+@pytest.mark.backend("mysql")
+async def test_an_event_longer_than_mysql_takes_refuses_that_event_alone(
+    servers: Servers, tmp_path: Path
+) -> None:
+    with sql_databases.database("mysql", servers, tmp_path) as target:
+        [[limit]] = await target.arun("SELECT @@max_allowed_packet")
+        given = {k: v for k, v in target.options.items() if k != "pgbouncer"}
+        broker = SQLEventBroker(**given, timeout_seconds=10)
+        large = message("alice", 1, text="x" * int(limit))
+        results = await asyncio.gather(
+            broker.publish_many([message("alice", 0), large]),
+            broker.publish_many(batch("bob", 0)),
+            return_exceptions=True,
+        )
+        assert isinstance(results[0], errors.BrokerRefusedError)
+        assert "max_allowed_packet" in str(results[0])
+        assert results[1] is None
+        assert broker.connections == 1
+        await broker.close()

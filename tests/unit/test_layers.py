@@ -37,6 +37,7 @@ ALLOWED_SIDEWAYS = {
     ("brokers.sql", "backends.sql.connector"),
     ("brokers.sql", "backends.sql.engine"),
     ("brokers.sql", "backends.sql.errors"),
+    ("brokers.sql", "backends.sql.packets"),
     ("side_database", "backends.sql"),
     ("side_database", "backends.sql.errors"),
     ("side_database", "backends.sql.schema"),

@@ -16,6 +16,7 @@ from tracker_store_async.backends.sql import engine as engines
 from tracker_store_async.backends.sql import errors as error_table
 from tracker_store_async.backends.sql.connector import Connector
 from tracker_store_async.backends.sql.engine import ConnectionOptions
+from tracker_store_async.backends.sql.packets import literal_bytes, statement_room
 from tracker_store_async.brokers.connected import (
     DEFAULT_TIMEOUT_SECONDS,
     ConnectedBroker,
@@ -53,11 +54,16 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class _Link:
-    """One connection, and whoever waits for its next statement."""
+    """One connection, and whoever waits for its next statement.
+
+    Attributes:
+        room_bytes: What the texts of one row may take in a statement, if it is bounded.
+    """
 
     engine: AsyncEngine
     connection: AsyncConnection
     table: Table
+    room_bytes: int | None = None
     is_alive: bool = True
     writer: GroupWriter[Row] | None = None
 
@@ -146,13 +152,14 @@ class SQLEventBroker(ConnectedBroker[_Link, Row]):
             raw = await engine.connect()
             connection = await raw.execution_options(isolation_level="AUTOCOMMIT")
             table = await connection.run_sync(_find_or_create)
+            room_bytes = await statement_room(connection)
         except BaseException:
             if raw is not None:
                 with suppress(DBAPIError, OSError):  # it may be lost
                     await raw.close()
             await engine.dispose()
             raise
-        link = _Link(engine, connection, table)
+        link = _Link(engine, connection, table, room_bytes)
 
         async def write(rows: list[Row]) -> None:
             await self._insert(link, rows)
@@ -182,6 +189,21 @@ class SQLEventBroker(ConnectedBroker[_Link, Row]):
             "type": message.type_name,
             "environment": environment(),
         }
+
+    def _check(self, link: _Link, batch: Sequence[Row]) -> None:
+        """Refuse as a whole what holds an event that MySQL would hang up on."""
+        room = link.room_bytes
+        if room is None:
+            return
+        for row in batch:
+            texts = [value for value in row.values() if isinstance(value, str)]
+            size_bytes = literal_bytes(texts, room)
+            if size_bytes > room:
+                raise errors.BrokerRefusedError(
+                    f"an event of {size_bytes} bytes is larger than {self._where} "
+                    f"takes in a statement ({room} bytes): raise max_allowed_packet "
+                    "there"
+                )
 
     async def _send(self, link: _Link, batch: Sequence[Row]) -> int:
         assert link.writer is not None  # noqa: S101 - set before it is handed out

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.dialects.mysql import insert
 
 from tracker_store_async.backends.sql.columns import column_text, event_values
@@ -19,6 +19,12 @@ from tracker_store_async.backends.sql.core import (
     begun_header_values,
 )
 from tracker_store_async.backends.sql.outbox import outbox_values
+from tracker_store_async.backends.sql.packets import (
+    ESCAPED,
+    RESERVED_BYTES,
+    literal_bytes,
+    statement_room,
+)
 from tracker_store_async.errors import InvalidInputError
 from tracker_store_async.rows import MAX_SENDER_ID_LENGTH
 
@@ -30,15 +36,8 @@ if TYPE_CHECKING:
 
     from tracker_store_async.rows import Append, NewRow
 
-RESERVED_BYTES = 1024
-"""Room in a statement for its own words, names and numbers, generously."""
-
 CHANGING_COLUMNS = ("version", "session_start", "snapshot", "updated_at", "expires_at")
 """The columns of a conversation's row that every append writes."""
-
-_ESCAPED = "\0\n\r\x1a\"'\\"
-"""Characters that become two in a literal (`escape_string` of asyncmy and PyMySQL)."""
-
 
 _MOST_ESCAPED = 14
 """Bytes of a literal that one character may become in the body of a message."""
@@ -56,8 +55,7 @@ class MysqlOperations(CoreOperations):
     async def open(self) -> None:
         """Ask how long a statement may be."""
         async with self._reading() as conn:
-            found = await conn.execute(text("SELECT @@max_allowed_packet"))
-            self._room_bytes = int(found.scalar_one()) - RESERVED_BYTES
+            self._room_bytes = await statement_room(conn)
 
     def check_size(self, sender_id: str, rows: Sequence[NewRow], snapshot: str) -> None:
         """Refuse what is too long for a statement.
@@ -70,11 +68,11 @@ class MysqlOperations(CoreOperations):
             return
         for number, row in enumerate(rows, 1):
             what = f"unsaved event {number} of {len(rows)} ({row.type_name})"
-            _check(what, _literal_bytes((sender_id, *_texts(row)), room), room)
+            _check(what, literal_bytes((sender_id, *_texts(row)), room), room)
             if self.outbox is not None:
                 message = f"the message of {what}, which is ASCII,"
                 _check(message, _message_bytes(sender_id, row, room), room)
-        size_bytes = _literal_bytes((sender_id, snapshot), room)
+        size_bytes = literal_bytes((sender_id, snapshot), room)
         _check("the state (slots and the like)", size_bytes, room)
 
     async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:
@@ -196,19 +194,6 @@ def _texts(row: NewRow) -> tuple[str | None, ...]:
     return (row.data, row.event_id, *map(column_text, derived))
 
 
-def _literal_bytes(texts: Sequence[str | None], enough_bytes: int) -> int:
-    """Return the length of texts as literals; or an upper bound that is enough."""
-    given = [value for value in texts if value is not None]
-    # No character takes more than four bytes; one that is escaped takes two.
-    bound = sum(4 * len(value) for value in given)
-    if bound <= enough_bytes:
-        return bound
-    return sum(
-        len(value.encode(errors="replace")) + sum(map(value.count, _ESCAPED))
-        for value in given
-    )
-
-
 def _message_bytes(sender_id: str, row: NewRow, enough_bytes: int) -> int:
     """Return the length of an event's message as a literal, or a bound that is enough.
 
@@ -222,7 +207,7 @@ def _message_bytes(sender_id: str, row: NewRow, enough_bytes: int) -> int:
         return bound
     beyond = sum(character > "\x7f" for character in row.data)
     pairs = sum(character > "\uffff" for character in row.data)
-    size_bytes += len(row.data) - beyond + sum(map(row.data.count, _ESCAPED))
+    size_bytes += len(row.data) - beyond + sum(map(row.data.count, ESCAPED))
     return size_bytes + 7 * (beyond + pairs)
 
 
@@ -237,7 +222,7 @@ def _batches(
     left = room_bytes
     for values in found:
         texts = [value for value in values.values() if isinstance(value, str)]
-        size_bytes = _literal_bytes(texts, room_bytes // 16) + 128  # and its numbers
+        size_bytes = literal_bytes(texts, room_bytes // 16) + 128  # and its numbers
         if batch and size_bytes > left:
             yield batch
             batch, left = [], room_bytes

@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import hashlib
 import json
+import os
+import stat
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,8 +29,10 @@ from tracker_store_async.moving.backup_file import (
     parse_event,
     reading,
 )
+from tracker_store_async.moving.state import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.servers import Servers
@@ -188,6 +192,47 @@ async def test_nothing_is_overwritten(gz: Path, tmp_path: Path) -> None:
         await backup(source, tmp_path / "a.zip")
     with pytest.raises(errors.ConfigurationError, match="does not exist"):
         await backup(source, tmp_path / "none" / "a.jsonl.gz")
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def rights_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there rights are not in the mode")
+@pytest.mark.usefixtures("open_umask")
+async def test_it_is_readable_by_its_owner_alone(
+    gz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds in plain text what an encrypted store seals."""
+    monkeypatch.setattr(backup_writer, "MEMBER_BYTES", 1)
+    writer = backup_writer.BackupWriter(gz, {})
+    writer.write([b"{}\n"])
+    writer.reached("a", 1, 1)
+    left = {each.name: rights_of(each) for each in gz.parent.iterdir()}
+    writer.close(keep=True)
+    assert left == {f"{gz.name}.part": 0o600, f"{gz.name}.part.state": 0o600}
+    gz.with_name(f"{gz.name}.part").chmod(0o644)  # as an earlier version left it
+    await backup(await memory(a=1), gz)
+    assert rights_of(gz) == 0o600
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there rights are not in the mode")
+@pytest.mark.usefixtures("open_umask")
+def test_a_note_that_is_replaced_keeps_its_rights(tmp_path: Path) -> None:
+    """Who has opened it to a group expects that to stay."""
+    path = tmp_path / "last.state"
+    write_atomically(path, b"1")
+    assert rights_of(path) == 0o600
+    path.chmod(0o640)
+    write_atomically(path, b"2")
+    assert (rights_of(path), path.read_bytes()) == (0o640, b"2")
 
 
 async def test_two_at_once_do_not_write_into_each_other(

@@ -23,7 +23,11 @@ from tracker_store_async.moving.backup_file import (
     reading,
     zstandard_module,
 )
-from tracker_store_async.moving.state import sync_directory, write_atomically
+from tracker_store_async.moving.state import (
+    open_private,
+    sync_directory,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,7 +99,7 @@ class BackupWriter:
     def _locked(self) -> IO[bytes]:
         """Open what is written so far, for us alone until it is closed."""
         while True:
-            file = self._part.open("ab")
+            file = open(self._part, "ab", opener=open_private)  # noqa: SIM115
             try:
                 _lock(file)
             except BlockingIOError:
@@ -107,6 +111,7 @@ class BackupWriter:
             # Whoever had the lock may have moved it to its place, or removed it.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), self._part.stat()):
+                    _make_private(file, self._part)
                     return file
             file.close()
 
@@ -228,6 +233,13 @@ class BackupWriter:
                 with suppress(OSError):
                     Path(file).unlink()
         self._file.close()
+
+
+def _make_private(file: IO[bytes], path: Path) -> None:
+    """Take from others what an earlier version, or a umask, left them of a file."""
+    if os.fstat(file.fileno()).st_mode & 0o077:
+        with suppress(OSError):  # such as on a file system without rights
+            path.chmod(0o600)
 
 
 def _lock(file: IO[bytes]) -> None:

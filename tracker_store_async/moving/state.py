@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -24,16 +25,24 @@ SAVE_SECONDS = 1.0
 """How often the file is written while a move is under way."""
 
 
+def open_private(path: str, flags: int) -> int:
+    """Open a file, for `opener`; a new one is readable by its owner alone."""
+    return os.open(path, flags, 0o600)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and durably.
 
     Args:
-        path: The file; it is replaced if it is there.
+        path: The file; it is replaced if it is there, and then keeps its rights. A new
+            one is for its owner alone: it holds ids of conversations.
         content: All of it.
     """
     temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=open_private) as file:
+            with suppress(OSError):
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

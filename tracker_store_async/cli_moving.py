@@ -195,13 +195,9 @@ def backup(
       tracker-store backup --from endpoints.yml --since-last last.state tue.jsonl.gz
     """
     from tracker_store_async.moving.backup import Selection
-    from tracker_store_async.moving.commands import back_up, moment_of
+    from tracker_store_async.moving.commands import back_up
 
-    selection = Selection(
-        _ids(conversations),
-        None if from_time is None else moment_of(from_time),
-        None if to_time is None else moment_of(to_time),
-    )
+    selection = Selection(_ids(conversations), _moment(from_time), _moment(to_time))
     store = _store("--from", source, db, url, endpoints)
     run(back_up(make_console(), store, file, selection, since_last), "export")
 
@@ -246,12 +242,16 @@ def export(
         ),
     ] = None,
     minimum_timestamp: Annotated[
-        float | None,
-        typer.Option("--minimum-timestamp", help="Only events then or later."),
+        str | None,
+        typer.Option(
+            "--minimum-timestamp", metavar="TIME", help="Only events then or later."
+        ),
     ] = None,
     maximum_timestamp: Annotated[
-        float | None,
-        typer.Option("--maximum-timestamp", help="Only events before then."),
+        str | None,
+        typer.Option(
+            "--maximum-timestamp", metavar="TIME", help="Only events before then."
+        ),
     ] = None,
     conversation_ids: Annotated[
         str | None,
@@ -273,6 +273,7 @@ def export(
 
     The events of a conversation come in order, each confirmed by the broker, with
     the id that they are stored under. After Ctrl-C the same command goes on.
+    A TIME is seconds since 1970, or such as 2026-03-14 or 2026-03-14T18:02:11+01:00.
     """
     from tracker_store_async.moving.commands import export_store
 
@@ -285,8 +286,8 @@ def export(
             endpoints or Path(DEFAULT_ENDPOINTS),
             conversation_ids=_ids(conversation_ids),
             state_path=state,
-            minimum_timestamp=minimum_timestamp,
-            maximum_timestamp=maximum_timestamp,
+            minimum_timestamp=_moment(minimum_timestamp),
+            maximum_timestamp=_moment(maximum_timestamp),
             offset_timestamps_by_seconds=offset,
         ),
         "export",
@@ -344,6 +345,13 @@ def _store(
             f"give only one of {option}, --db, --url and --endpoints"
         )
     return named_store(name)
+
+
+def _moment(text: str | None) -> float | None:
+    """Return a time that was given, in seconds since the epoch."""
+    from tracker_store_async.moving.moments import moment_of
+
+    return None if text is None else moment_of(text)
 
 
 def _ids(text: str | None) -> list[str] | None:

@@ -22,10 +22,11 @@ from tests.unit.command import (
     run,
     started,
 )
-from tracker_store_async import SQLTrackerStore
+from tracker_store_async import SQLTrackerStore, errors
 from tracker_store_async.inspection.terminal import make_console
 from tracker_store_async.moving import backup_writer
-from tracker_store_async.moving.commands import back_up, moment_of, named_store
+from tracker_store_async.moving.commands import back_up, named_store
+from tracker_store_async.moving.moments import moment_of
 from tracker_store_async.moving.progress import Lines, shown_progress
 
 backup_module = import_module("tracker_store_async.moving.backup")
@@ -188,8 +189,37 @@ def test_selections_of_a_backup(source: Path, tmp_path: Path) -> None:
     assert ": 1 conversations, 24 events" in line
     error = error_of(*words, "--from-time", "x", "3.jsonl.gz", cwd=tmp_path, code=2)
     assert "no time" in error
-    assert moment_of("2026-03-14T01:00:00+01:00") == moment_of("2026-03-14")
-    assert moment_of("12.5") == 12.5
+    words = (*words, "--from-time", "2023", "3.jsonl.gz")
+    assert "'2023' is no time" in error_of(*words, cwd=tmp_path, code=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-03-14", 1773446400),
+        ("2026-03-14T01:00:00+01:00", 1773446400),
+        ("20260314", 1773446400),  # ISO 8601 without dashes, not a day of 1970
+        ("20260314T010000+0100", 1773446400),
+        ("1773511331.25", 1773511331.25),
+        ("1773511331", 1773511331),
+        ("0", 0),
+    ],
+)
+def test_times_that_a_person_writes(text: str, seconds: float) -> None:
+    assert moment_of(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2026", "202603", "20261399", "20260314180211", "1773511331000"),
+        *("12.5", "-1773511331", "1e12", "nan", "inf", "99999999999999999999", "", "x"),
+        "\N{ARABIC-INDIC DIGIT TWO}026",
+    ],
+)
+def test_what_is_hardly_a_time_is_refused(text: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match="is no time: write 2026-03-14"):
+        moment_of(text)
 
 
 def test_export(source: Path, tmp_path: Path) -> None:
@@ -200,6 +230,10 @@ def test_export(source: Path, tmp_path: Path) -> None:
     [line] = output_of(*words, cwd=tmp_path)
     assert line.startswith("27 events of 2 conversations were confirmed by Recording")
     ids = ("--conversation-ids", "bob,eve")
+    basic = ("--minimum-timestamp", "20231114", "--maximum-timestamp", "20231115")
+    [line] = output_of(*words, *basic, cwd=tmp_path)
+    assert line.startswith("24 events of 2 conversations")
+    assert "no time" in error_of(*words, *basic[:3], "2023", cwd=tmp_path, code=2)
     times = ("--minimum-timestamp", "1700000010", "--maximum-timestamp", "1700000020")
     result = run(*words, *ids, *times, cwd=tmp_path)
     assert result.stdout.startswith("9 events of 1 conversations")

@@ -7,8 +7,7 @@ import hashlib
 import json
 import math
 import sys
-from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,28 +77,6 @@ async def opened_source(source: Target) -> AsyncIterator[TrackerStore]:
     await check_it_has_tables(store, source)
     async with store:
         yield store
-
-
-def moment_of(text: str) -> float:
-    """Return the time that an option names, in seconds since the epoch.
-
-    Args:
-        text: Such as `2026-03-14`, `2026-03-14T18:02:11+01:00` or `1773511331.25`.
-            Without a zone it is UTC.
-
-    Raises:
-        ConfigurationError: It is no time.
-    """
-    with suppress(ValueError):
-        return float(text)
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"{text!r} is no time: write 2026-03-14, 2026-03-14T18:02:11 or seconds "
-            "since 1970"
-        ) from None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 # -- migrate ---------------------------------------------------------------------------

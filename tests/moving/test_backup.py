@@ -431,6 +431,23 @@ async def test_what_nobody_can_read_any_more_is_left_out(gz: Path) -> None:
     assert list(await target.keys()) == ["a", "c", "z"]
 
 
+async def test_what_nobody_can_read_in_the_target_keeps_back_no_other(gz: Path) -> None:
+    """Its data key was erased there, and what is sealed with it came back."""
+
+    class Forgotten(InMemoryTrackerStore):
+        async def _read(self, read: Read) -> StoredConversation | None:
+            if read.sender_id == "b" and read.last != 0:
+                raise errors.ErasedKeyError("the key was erased")
+            return await super()._read(read)
+
+    await backup(await memory(a=2, b=3, c=4), gz)
+    target = Forgotten()
+    await fill(target, {"b": 3})
+    report = await restore(gz, target)
+    assert [problem.sender_id for problem in report.problems] == ["b"]
+    assert (report.copied, sorted(await target.keys())) == (2, ["a", "b", "c"])
+
+
 @pytest.mark.parametrize(
     ("event_id", "data"),
     [

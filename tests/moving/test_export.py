@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tracker_store_async.broker import EventMessage
+    from tracker_store_async.rows import Read, StoredConversation
 
 
 class Broker(EventBroker):
@@ -171,6 +172,35 @@ async def test_who_is_missing_is_told_by_the_run_that_goes_on(
         await export_events(store, broker, conversation_ids=ids, state_path=state)
     report = await export_events(store, broker, conversation_ids=ids, state_path=state)
     assert report.missing == ["a", "c", "e"]
+
+
+async def test_what_nobody_can_read_any_more_is_named_and_passed_over(
+    tmp_path: Path,
+) -> None:
+    """The data key of one was erased; of another while it was sent."""
+
+    class Forgotten(InMemoryTrackerStore):
+        async def _read(self, read: Read) -> StoredConversation | None:
+            erased = {"b": True, "c": bool(read.start)}
+            if read.last != 0 and erased.get(read.sender_id):
+                raise errors.ErasedKeyError("the key was erased")
+            return await super()._read(read)
+
+    store, broker = Forgotten(), Broker()
+    await store.open()
+    for sender_id, count in {"a": 1, "b": 2, "c": 201, "d": 1}.items():
+        rows = [derived_row(None, json.dumps(said(float(n)))) for n in range(count)]
+        assert await store._append(Append(sender_id, 0, rows, 0, "{}", BEGAN))
+    report = await export_events(store, broker)
+    assert (report.erased, report.erased_count) == (["b", "c"], 2)
+    assert (report.conversations, report.missing) == (2, [])
+    assert {name for name, _ in broker.places} == {"a", "c", "d"}
+    path, broker = tmp_path / "a.state", Broker(fails_at=201)
+    with pytest.raises(errors.PublishError, match="'d'"):
+        await export_events(store, broker, state_path=path)
+    assert (await export_events(store, broker, state_path=path)).erased == ["b", "c"]
+    again = await export_events(store, broker, conversation_ids=["b", "d"])
+    assert (again.erased, again.conversations, again.missing) == (["b"], 1, [])
 
 
 async def test_it_goes_on_at_the_same_destination_alone(

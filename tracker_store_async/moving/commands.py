@@ -396,6 +396,12 @@ async def export_store(
             await broker.close()
     if report.missing:
         _warn(f"warning: not found: {', '.join(map(repr, report.missing))}")
+    if report.erased:
+        more = report.erased_count - len(report.erased)
+        names = ", ".join(map(repr, report.erased)) + (
+            f" and {more:,} more" * (more > 0)
+        )
+        _warn(f"warning: not exported, since their data key was erased: {names}")
     line = (
         f"{report.events:,} events of {report.conversations:,} conversations were "
         f"confirmed by {type(broker).__name__} in {report.seconds:.1f} s"

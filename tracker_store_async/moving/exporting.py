@@ -9,6 +9,7 @@ from uuid import UUID, uuid5
 
 from tracker_store_async.broker import EventMessage
 from tracker_store_async.errors import (
+    ErasedKeyError,
     InvalidInputError,
     PublishError,
     TrackerDeserialisationError,
@@ -72,6 +73,7 @@ async def export_events(
     The events of a conversation come in the order of its log, with Rasa's body and the
     id that they are stored under. Where Rasa stored none, it is made from the place of
     the event, so that it is the same whenever it is exported: consumers drop repeats.
+    A conversation whose data key was erased is passed over, and named in the report.
 
     Args:
         store: Where from; it is only read.
@@ -133,6 +135,8 @@ class _Export:
         self._progress = progress
         self._remembered = state.load()
         self.report = ExportReport()
+        for sender_id in self._remembered.get("erased", ()):
+            self.report.add_erased(sender_id)
 
     async def send(self, ids: Sequence[str] | None) -> None:
         """Send everything behind what was sent already."""
@@ -142,11 +146,14 @@ class _Export:
             async for summary in selected(self._store, Selection(ids), cursor):
                 if ids is not None:
                     seen.add(summary.sender_id)
-                await self._send_one(summary.sender_id, cursor)
+                try:
+                    await self._send_one(summary.sender_id, cursor)
+                    self.report.conversations += 1
+                except ErasedKeyError:
+                    self.report.add_erased(summary.sender_id)
                 cursor = summary.cursor
-                self.report.conversations += 1
                 self._progress.advance(1, 0)
-                self._state.note({"cursor": cursor})
+                self._note({"cursor": cursor})
         finally:
             self._state.save()
         self._state.finish()
@@ -167,7 +174,7 @@ class _Export:
             if messages:
                 await self._publish(sender_id, messages)
             position = page.first_position + len(page.rows)
-            self._state.note(
+            self._note(
                 {
                     "cursor": cursor,
                     "sender_id": sender_id,
@@ -175,6 +182,10 @@ class _Export:
                     "position": position,
                 }
             )
+
+    def _note(self, progress: dict[str, Any]) -> None:
+        # A run that is cut off tells nobody: the one that goes on does.
+        self._state.note({**progress, "erased": self.report.erased})
 
     def _messages(
         self, sender_id: str, page: StoredConversation, start: int

@@ -116,12 +116,23 @@ class ExportReport:
         events: Events that the broker has confirmed.
         seconds: How long it took.
         missing: Conversations that were asked for and do not exist.
+        erased: The first conversations whose data key was erased: nobody can read, or
+            export, what is stored of them.
+        erased_count: How many there are.
     """
 
     conversations: int = 0
     events: int = 0
     seconds: float = 0.0
     missing: list[str] = field(default_factory=list)
+    erased: list[str] = field(default_factory=list)
+    erased_count: int = 0
+
+    def add_erased(self, sender_id: str) -> None:
+        """Count an erased conversation, and keep its id if it is of the first."""
+        self.erased_count += 1
+        if len(self.erased) < SHOWN_PROBLEMS:
+            self.erased.append(sender_id)
 
 
 class Progress(Protocol):

@@ -7,7 +7,11 @@ import json
 import time
 from typing import IO, TYPE_CHECKING
 
-from tracker_store_async.errors import InvalidInputError, StoreDataError
+from tracker_store_async.errors import (
+    ErasedKeyError,
+    InvalidInputError,
+    StoreDataError,
+)
 from tracker_store_async.moving.backup_file import (
     Manifest,
     check_backup,
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     from tracker_store_async.store import TrackerStore
 
 BATCH_CONVERSATIONS = 200
-OF_ONE_CONVERSATION = (InvalidInputError, StoreDataError)
+OF_ONE_CONVERSATION = (InvalidInputError, StoreDataError, ErasedKeyError)
 
 
 async def restore(

@@ -20,17 +20,19 @@ from tracker_store_async import (
     errors,
 )
 from tracker_store_async.events import UserUttered, decode_event
+from tracker_store_async.keeping.anonymising import rewrite_of
+from tracker_store_async.keeping.rules import rules_from
 from tracker_store_async.moving import migrate, verify
 from tracker_store_async.moving.batches import Batch, Frontier
 from tracker_store_async.moving.pages import SessionScan
-from tracker_store_async.rows import ConversationSummary
+from tracker_store_async.rows import ConversationSummary, Read
 from tracker_store_async.sessions import session_starts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tracker_store_async.rows import Append, Read, StoredConversation
+    from tracker_store_async.rows import Append, StoredConversation
 
 SIZES = {"alice": 1, "Alice": 24, "bob": 57, "carol": 300, "é \N{WINKING FACE}": 10}
 
@@ -262,6 +264,25 @@ async def test_a_run_that_goes_on_brings_what_was_added_behind_its_back(
     assert report.is_complete
     assert not state.exists()
     assert await contents(target) == await contents(source)
+
+
+async def test_a_run_that_goes_on_sees_what_kept_its_time(tmp_path: Path) -> None:
+    """What was restored, or anonymised, was last updated long before the first run."""
+    source, target, state = InMemoryTrackerStore(), CutStore(), tmp_path / "s"
+    await fill(source, {f"c{n:02}": 2 for n in range(40)})
+    target.appends_left = 20
+    with pytest.raises(CutError):
+        await migrate(source, target, concurrency=1, state_path=state)
+    passed = json.loads(state.read_text())["progress"]["cursor"]
+    assert passed > "c05"
+    assert await source._append(append("c041", 0, 2, 0))  # as a restore brings it
+    rules = rules_from({"rules": [{"text": "all", "action": "replace", "with": "-"}]})
+    log = await source._read(Read("c05", BEGAN, 0))
+    assert log is not None
+    assert await source._rewrite(rewrite_of("c05", log, rules, BEGAN))
+    report = await migrate(source, target, concurrency=1, state_path=state)
+    assert [each.sender_id for each in report.problems] == ["c05"]
+    assert await target.exists("c041")
 
 
 async def test_what_could_not_be_copied_is_told_by_the_run_that_goes_on(

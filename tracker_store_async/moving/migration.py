@@ -36,7 +36,7 @@ from tracker_store_async.moving.pages import (
     same_rows,
 )
 from tracker_store_async.moving.reports import Conflict, MoveReport, Silent
-from tracker_store_async.moving.state import OVERLAP_SECONDS, StateFile
+from tracker_store_async.moving.state import StateFile
 from tracker_store_async.moving.verification import verify_into
 from tracker_store_async.rows import Read
 from tracker_store_async.saving_many import all_of
@@ -97,8 +97,8 @@ async def migrate(
         concurrency: Most conversations in flight.
         page_events: Most events of a conversation that are read at once.
         state_path: File that remembers how far it is: a run that was cut off goes on
-            there in place of listing from the start, and then looks at what was updated
-            since the first run began. It is deleted at the end.
+            there in place of listing from the start, and looks at what is before that
+            once more at its end. It is deleted at the end.
         check: Whether to compare everything afterwards, as :func:`verify` does.
         delete_missing: Whether conversations that the source has not are erased in the
             target: those that were erased in the source since, and those of which the
@@ -142,7 +142,6 @@ class _Migration:
     """One run of `migrate`."""
 
     replaces = False  # whether a log that was begun at another time gives way
-    _began_at: float | None = None  # when the first run did, of those that were cut off
 
     def __init__(
         self,
@@ -163,22 +162,20 @@ class _Migration:
 
     async def run(self, concurrency: int) -> None:
         """Copy everything behind the cursor that is remembered, and what came since."""
-        remembered = self._state.load()
-        cursor = remembered.get("cursor")
+        cursor = self._state.load().get("cursor")
         self._frontier.cursor = cursor
         await self._source._ensure_open()
         await self._target._ensure_open()
-        began_at = remembered.get("began_at") if cursor else self._source._now()
-        self._began_at = began_at
         try:
             await self._work(self._source.conversations(cursor=cursor), concurrency)
         finally:
             self._state.save()
-        if cursor is not None:  # an earlier run has passed what may have grown since
-            since = None if began_at is None else began_at - OVERLAP_SECONDS
+        if cursor is not None:
+            # What an earlier run has passed may have grown since, or was restored or
+            # anonymised, which no time tells.
             again = self._anew()
-            grown = self._source.conversations(updated_from=since)
-            await again._work(grown, concurrency)
+            passed = _until(cursor, self._source.conversations())
+            await again._work(passed, concurrency)
             self.report.add_changes(again.report)
         self._state.finish()
 
@@ -186,7 +183,7 @@ class _Migration:
         """Return one of the same stores that remembers nothing."""
         nowhere = StateFile(None, {})
         again = _Migration(
-            self._source, self._target, self._page_events, nowhere, Silent()
+            self._source, self._target, self._page_events, nowhere, self._progress
         )
         again.replaces = self.replaces
         return again
@@ -210,8 +207,7 @@ class _Migration:
         self.report.conversations += len(batch.summaries)
         self._progress.advance(len(batch.summaries), 0)
         if self._frontier.finish(batch):
-            cursor, began_at = self._frontier.cursor, self._began_at
-            self._state.note({"cursor": cursor, "began_at": began_at})
+            self._state.note({"cursor": self._frontier.cursor})
 
     # -- the usual way: short ones, all at once ----------------------------------------
 
@@ -330,6 +326,16 @@ class _Migration:
     def _count(self, events: int) -> None:
         self.report.events += events
         self._progress.advance(0, events)
+
+
+async def _until(
+    cursor: str, listing: AsyncIterator[ConversationSummary]
+) -> AsyncIterator[ConversationSummary]:
+    """Yield what is listed as far as a cursor, or all if its conversation is gone."""
+    async for summary in listing:
+        yield summary
+        if summary.cursor == cursor:
+            return
 
 
 def _last_row(summary: ConversationSummary, now: float) -> Read:

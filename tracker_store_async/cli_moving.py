@@ -180,7 +180,7 @@ def backup(
         typer.Option(
             "--since-last",
             metavar="FILE",
-            help="Updated since the backup that wrote this file.",
+            help="Those that are not what the backup that wrote this file has.",
         ),
     ] = None,
 ) -> None:
@@ -220,7 +220,8 @@ def restore(
     """Bring the conversations of a backup into a store, exactly.
 
     The whole file is checked first, and a damaged one refused before anything is
-    written. What the store has already is treated as `migrate` does.
+    written. What the store has already is treated as `migrate` does. Backups made
+    with --since-last are restored in their order, the newest last.
     """
     from tracker_store_async.moving.commands import restore_file
 

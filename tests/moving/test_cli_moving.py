@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
 from importlib import import_module
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.moving.kit import BEGAN, contents, fill
+from tests.moving.kit import BEGAN, append, contents, fill
 from tests.unit.command import (
     TIMEOUT_SECONDS,
     command_line,
@@ -137,26 +136,56 @@ def test_a_backup_of_what_was_added_since_the_last_one(
     words = ("backup", "--from", "a.db", "--since-last", "last.state")
     [line] = output_of(*words, "1.jsonl.gz", cwd=tmp_path)
     assert ": 2 conversations" in line
-    noted = json.loads((tmp_path / "last.state").read_text())
-    assert abs(noted["started_at"] - time.time()) < 600
+    assert b"alice" not in (tmp_path / "last.state").read_bytes()
     [line] = output_of(*words, "2.jsonl.gz", cwd=tmp_path)
     assert ": 0 conversations" in line
     make(tmp_path / "b.db", a=1)
     words = ("backup", "--from", "b.db", "--since-last", "last.state", "3.jsonl.gz")
     assert "another store" in error_of(*words, cwd=tmp_path, code=2)
+    words = ("backup", "--from", "a.db", "--since-last", "last.state", "3.jsonl.gz")
+    for content in (b"", b"{}\n"):
+        (tmp_path / "last.state").write_bytes(content)
+        assert "delete it for a" in error_of(*words, cwd=tmp_path, code=2)
+        assert (tmp_path / "last.state").read_bytes() == content
+    times = ("--from-time", "2023-11-14")
+    assert "only one of" in error_of(*words, *times, cwd=tmp_path, code=2)
+    assert not list(tmp_path.glob("3.*"))
+
+
+def test_backups_on_top_of_each_other(source: Path, tmp_path: Path) -> None:
+    """Of a conversation that was begun again in between, the newest has the truth."""
+    words = ("backup", "--from", "a.db", "--since-last", "last.state")
+    output_of(*words, "1.jsonl.gz", cwd=tmp_path)
+    output_of("delete", "alice", "--db", "a.db", cwd=tmp_path)
+    make(tmp_path / "old.db", alice=4, carol=2)
+    output_of("migrate", "--from", "old.db", "--to", "a.db", cwd=tmp_path)
+    asyncio.run(begin_again(tmp_path / "a.db", "alice"))
+    [line] = output_of(*words, "2.jsonl.gz", cwd=tmp_path)
+    assert ": 2 conversations" in line, "carol was updated long ago"
+    output_of("restore", "1.jsonl.gz", "--to", "b.db", cwd=tmp_path)
+    lines = output_of("restore", "2.jsonl.gz", "--to", "b.db", cwd=tmp_path)
+    assert lines[0].startswith("2 conversations: 2 restored, 0 continued")
+    assert lines[1] == "1 of them in place of what an earlier backup has"
+    assert everything(tmp_path / "b.db") == everything(source)
+
+
+async def begin_again(path: Path, sender_id: str) -> None:
+    async with SQLTrackerStore(db=str(path)) as store:
+        assert await store.delete(sender_id)
+        assert await store._append(append(sender_id, 0, 5, 0, origin=None))
 
 
 def test_the_next_one_has_what_one_that_was_cut_off_has_passed(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It began when its first run did, and not when the last one went on."""
+    """It has of each what it was when it was written, and not when it went on."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(backup_module, "BATCH_CONVERSATIONS", 1)
     monkeypatch.setattr(backup_writer, "MEMBER_BYTES", 1)
     write, written = backup_module._Backup._write_batch, []
 
     async def cut_off(self: Any, batch: Any) -> Any:
-        written.append(batch)
+        written.append(batch.summaries[0].sender_id)
         if len(written) == 2:
             raise asyncio.CancelledError
         return await write(self, batch)
@@ -164,18 +193,36 @@ def test_the_next_one_has_what_one_that_was_cut_off_has_passed(
     monkeypatch.setattr(backup_module._Backup, "_write_batch", cut_off)
     since, console = Path("last.state"), make_console()
 
-    def back_up_to(path: str, before: float | None = None) -> float:
+    def back_up_to(path: str, before: float | None = None) -> list[str]:
+        written.clear()
         selection = backup_module.Selection(updated_before=before)
         target = named_store("a.db")
         asyncio.run(back_up(console, target, Path(path), selection, since))
-        return float(json.loads(since.read_text())["started_at"])
+        return written
 
     with pytest.raises(asyncio.CancelledError):
         back_up_to("1.jsonl.gz")
-    passed = time.time()
-    assert back_up_to("1.jsonl.gz") <= passed
-    assert len(written) == 3, "it has begun anew"
-    assert back_up_to("2.jsonl.gz", BEGAN + 600) == BEGAN + 600
+    assert not since.exists()
+    monkeypatch.setattr(backup_module._Backup, "_write_batch", noted_in(written, write))
+    asyncio.run(grow(tmp_path / "a.db", "alice", 3))
+    assert back_up_to("1.jsonl.gz") == ["bob"], "it has begun anew"
+    assert back_up_to("2.jsonl.gz") == ["alice"]
+    asyncio.run(grow(tmp_path / "a.db", "alice", 4))
+    assert back_up_to("3.jsonl.gz", BEGAN) == []
+    assert back_up_to("4.jsonl.gz") == ["alice"]
+
+
+def noted_in(written: list[str], write: Any) -> Any:
+    async def noted(self: Any, batch: Any) -> Any:
+        written.extend(each.sender_id for each in batch.summaries)
+        return await write(self, batch)
+
+    return noted
+
+
+async def grow(path: Path, sender_id: str, version: int) -> None:
+    async with SQLTrackerStore(db=str(path)) as store:
+        assert await store._append(append(sender_id, version, 1, version))
 
 
 def test_selections_of_a_backup(source: Path, tmp_path: Path) -> None:

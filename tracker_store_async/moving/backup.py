@@ -19,6 +19,7 @@ from tracker_store_async.moving.backup_file import (
 )
 from tracker_store_async.moving.backup_writer import BackupWriter
 from tracker_store_async.moving.batches import batches_of
+from tracker_store_async.moving.last_backup import LastBackup, state_of
 from tracker_store_async.moving.pages import (
     PAGE_EVENTS,
     SourceChangedError,
@@ -51,20 +52,25 @@ class Selection:
         conversations: Their ids, or None for all.
         updated_from: Only those updated at this time or later (s since the epoch).
         updated_before: Only those updated before this time (s since the epoch).
+        last: Only those that are not what the last backup has.
     """
 
     conversations: Sequence[str] | None = None
     updated_from: float | None = None
     updated_before: float | None = None
+    last: LastBackup | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as it is written into a file."""
         ids = self.conversations
-        return {
+        written: dict[str, Any] = {
             "conversations": None if ids is None else list(ids),
             "updated_from": self.updated_from,
             "updated_before": self.updated_before,
         }
+        if self.last is not None:
+            written["since_last"] = self.last.checksum
+        return written
 
 
 async def selected(
@@ -77,6 +83,16 @@ async def selected(
         selection: Which.
         cursor: Go on behind the conversation with this cursor.
     """
+    last = selection.last
+    async with aclosing(_listed(store, selection, cursor)) as listing:  # type: ignore[type-var]
+        async for summary in listing:
+            if last is None or last.has(summary.sender_id) != state_of(summary):
+                yield summary
+
+
+async def _listed(
+    store: TrackerStore, selection: Selection, cursor: str | None
+) -> AsyncIterator[ConversationSummary]:
     if selection.conversations is None:
         async for summary in store.conversations(
             updated_from=selection.updated_from,
@@ -111,6 +127,7 @@ async def backup(
     conversations: Sequence[str] | None = None,
     updated_from: float | None = None,
     updated_before: float | None = None,
+    last: LastBackup | None = None,
     page_events: int = PAGE_EVENTS,
     progress: Progress | None = None,
 ) -> BackupReport:
@@ -126,6 +143,8 @@ async def backup(
         conversations: Ids of the conversations to write, or None for all.
         updated_from: Only those updated at this time or later (s since the epoch).
         updated_before: Only those updated before this time (s since the epoch).
+        last: What the last backup has: only those that are something else now. What is
+            in this one is added to it.
         page_events: Most events of a conversation that are read at once.
         progress: Is told how far it is.
 
@@ -136,7 +155,7 @@ async def backup(
         StoreUnavailableError: The storage cannot be reached; call it again.
     """
     started = time.perf_counter()
-    selection = Selection(conversations, updated_from, updated_before)
+    selection = Selection(conversations, updated_from, updated_before, last)
     job = {"kind": "backup", "from": repr(source), **selection.as_dict()}
     writer = await asyncio.to_thread(BackupWriter, path, job)
     run = _Backup(source, writer, page_events, progress or Silent())
@@ -145,6 +164,9 @@ async def backup(
         checksum, size_bytes = await asyncio.to_thread(writer.finish)
     finally:
         writer.close(keep=True)
+    if last is not None:
+        last.close()
+        await asyncio.to_thread(last.add, path, checksum)
     return BackupReport(
         str(path),
         writer.conversations,
@@ -170,10 +192,11 @@ class _Backup:
         self._writer = writer
         self._page_events = page_events
         self._progress = progress
+        self._last: LastBackup | None = None
 
     async def write(self, selection: Selection) -> None:
         """Write everything that is selected, behind what is written already."""
-        writer = self._writer
+        writer, self._last = self._writer, selection.last
         if writer.is_new:
             head = {
                 "tracker_store_backup": BACKUP_FORMAT,
@@ -201,7 +224,8 @@ class _Backup:
             if page is None:
                 continue  # erased, or expired, since it was listed
             if end_of(page) >= page.version:
-                lines = await asyncio.to_thread(_lines_of, sender_id, page)
+                before = self._before(sender_id)
+                lines = await asyncio.to_thread(_lines_of, sender_id, page, before)
                 self._writer.write(lines)
                 conversations, events = conversations + 1, events + len(page.rows)
                 continue
@@ -209,6 +233,10 @@ class _Backup:
             if count is not None:
                 conversations, events = conversations + 1, events + count
         return conversations, events
+
+    def _before(self, sender_id: str) -> str | None:
+        """Return what the last backup has of a conversation, or None."""
+        return None if self._last is None else self._last.has(sender_id)
 
     async def _read_many(
         self, reads: Sequence[Read]
@@ -240,7 +268,8 @@ class _Backup:
             async for page in pages_of(self._source, sender_id, self._page_events):
                 if header is None:
                     header = page
-                    self._writer.write([conversation_line(sender_id, page)])
+                    line = conversation_line(sender_id, page, self._before(sender_id))
+                    self._writer.write([line])
                 rows = page.rows[: header.version - page.first_position]
                 count += len(rows)
                 lines = await asyncio.to_thread(_event_lines, page.first_position, rows)
@@ -254,8 +283,10 @@ class _Backup:
         return None if header is None else count
 
 
-def _lines_of(sender_id: str, page: StoredConversation) -> list[bytes]:
-    lines = [conversation_line(sender_id, page)]
+def _lines_of(
+    sender_id: str, page: StoredConversation, before: str | None
+) -> list[bytes]:
+    lines = [conversation_line(sender_id, page, before)]
     return lines + _event_lines(page.first_position, page.rows)
 
 

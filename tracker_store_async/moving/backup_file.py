@@ -12,6 +12,9 @@ An event stands there as it is stored, to the byte. One that is not JSON, or spa
 lines, stands as a JSON string under `text`. A conversation that was erased while it was
 read is called off by a line `{"abandoned": ...}` and follows once more, or not at all.
 
+`instead_of` in the line of a conversation is a digest of what an earlier backup has of
+it: where a store holds just that, it may give way to another log of the same id.
+
 The foot counts, and has the checksum of everything before it: a file that was cut off,
 or changed anywhere, is refused before anything is done with it.
 """
@@ -114,11 +117,21 @@ def line_of(value: dict[str, Any]) -> bytes:
     return f"{_dump(value)}\n".encode(errors="surrogatepass")
 
 
-def conversation_line(sender_id: str, header: StoredConversation) -> bytes:
-    """Return the line that begins a conversation."""
-    snapshot = as_text(header.snapshot) if header.snapshot else None
+def conversation_line(
+    sender_id: str, header: StoredConversation, instead_of: str | None = None
+) -> bytes:
+    """Return the line that begins a conversation.
+
+    Args:
+        sender_id: The conversation.
+        header: What is known of it.
+        instead_of: What an earlier backup has of it, or None.
+    """
     values = {name: getattr(header, name) for name in HEADER_FIELDS}
-    return line_of({"conversation": sender_id, **values, "snapshot": snapshot})
+    values["snapshot"] = as_text(header.snapshot) if header.snapshot else None
+    if instead_of is not None:
+        values["instead_of"] = instead_of
+    return line_of({"conversation": sender_id, **values})
 
 
 def event_line(position: int, row: StoredRow) -> bytes:
@@ -357,3 +370,16 @@ def header_of(value: dict[str, Any]) -> tuple[str, StoredConversation]:
     """
     fields = {name: value[name] for name in HEADER_FIELDS}
     return value["conversation"], StoredConversation(**fields)
+
+
+def conversations_in(path: Path) -> Iterator[tuple[str, StoredConversation]]:
+    """Yield id and header of the conversations in a backup that is whole; it blocks."""
+    last: dict[str, Any] | None = None
+    with reading(path) as file:
+        for line in file:
+            if line.startswith(b'{"abandoned":'):
+                last = None
+            elif line.startswith((b'{"conversation":', b'{"end":')):
+                if last is not None:
+                    yield header_of(last)
+                last = json.loads(line)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import sys
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,12 @@ from tracker_store_async.inspection.targets import Target, find_target
 from tracker_store_async.inspection.terminal import one_line, printable
 from tracker_store_async.moving.backup import Selection, backup, selected
 from tracker_store_async.moving.exporting import export_events
+from tracker_store_async.moving.last_backup import LastBackup
 from tracker_store_async.moving.migration import migrate
 from tracker_store_async.moving.mirroring import missing_in
 from tracker_store_async.moving.opening import source_store, target_store
 from tracker_store_async.moving.progress import shown_progress
 from tracker_store_async.moving.restoring import restore
-from tracker_store_async.moving.state import OVERLAP_SECONDS, write_atomically
 from tracker_store_async.moving.transcripts import transcript
 from tracker_store_async.moving.verification import verify
 from tracker_store_async.redaction import Redactor
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tracker_store_async.config import EndpointConfig
-    from tracker_store_async.moving.reports import MoveReport, Progress
+    from tracker_store_async.moving.reports import BackupReport, MoveReport, Progress
     from tracker_store_async.store import TrackerStore
 
 
@@ -270,22 +270,11 @@ async def back_up(
     async with opened_source(source) as store:
         if since_last is not None:
             selection = _since(since_last, store, selection)
-        with _told_how_to_continue(console):
-            async with _counted(console, "backing up", store, selection) as progress:
-                report = await backup(
-                    store,
-                    path,
-                    conversations=selection.conversations,
-                    updated_from=selection.updated_from,
-                    updated_before=selection.updated_before,
-                    progress=progress,
-                )
-        if since_last is not None:
-            # What is later than what was asked for is not in it either.
-            before = selection.updated_before
-            began = min(report.began_at, math.inf if before is None else before)
-            noted = {"since_last": 1, "from": repr(store), "started_at": began}
-            write_atomically(since_last, f"{json.dumps(noted)}\n".encode())
+        try:
+            report = await _backed_up(console, store, path, selection)
+        finally:
+            if selection.last is not None:
+                selection.last.close()
     line = (
         f"{printable(report.path)}: {report.conversations:,} conversations, "
         f"{report.events:,} events, {report.size_bytes:,} bytes in "
@@ -294,27 +283,27 @@ async def back_up(
     console.print(Text(line), soft_wrap=True)
 
 
+async def _backed_up(
+    console: Console, store: TrackerStore, path: Path, selection: Selection
+) -> BackupReport:
+    with _told_how_to_continue(console):
+        async with _counted(console, "backing up", store, selection) as progress:
+            return await backup(
+                store,
+                path,
+                conversations=selection.conversations,
+                updated_from=selection.updated_from,
+                updated_before=selection.updated_before,
+                last=selection.last,
+                progress=progress,
+            )
+
+
 def _since(path: Path, store: TrackerStore, selection: Selection) -> Selection:
-    """Return the selection of what was updated since the last backup."""
+    """Return the selection of what is not as the last backup has it."""
     if selection.updated_from is not None:
         raise InvalidInputError("give only one of --from-time and --since-last")
-    if not path.exists():
-        return selection
-    try:
-        noted = json.loads(path.read_text(encoding="utf-8"))
-        is_ours, began = noted["from"] == repr(store), float(noted["started_at"])
-    except (ValueError, LookupError, TypeError):
-        raise ConfigurationError(
-            f"{str(path)!r} does not say when the last backup was: delete it for a "
-            "backup of everything, or name another file"
-        ) from None
-    if not is_ours:
-        raise ConfigurationError(
-            f"{str(path)!r} is of a backup of another store: name another file"
-        )
-    return Selection(
-        selection.conversations, began - OVERLAP_SECONDS, selection.updated_before
-    )
+    return replace(selection, last=LastBackup(path, repr(store)))
 
 
 async def restore_file(console: Console, path: Path, target: Target) -> bool:
@@ -339,6 +328,9 @@ async def restore_file(console: Console, path: Path, target: Target) -> bool:
         f"{report.events:,} events in {seconds:.1f} s"
     )
     console.print(Text(line), soft_wrap=True)
+    if report.deleted:
+        line = f"{report.deleted:,} of them in place of what an earlier backup has"
+        console.print(Text(line), soft_wrap=True)
     _tell_problems(report)
     return report.is_complete
 

@@ -23,7 +23,7 @@ from tracker_store_async.rows import Append, NewRow, Origin, Read
 from tracker_store_async.serialization import check_sender_id, derived_row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from tracker_store_async.rows import StoredConversation
     from tracker_store_async.store import TrackerStore
@@ -35,6 +35,15 @@ class ConflictError(Exception):
     def __init__(self, conflict: Conflict) -> None:
         super().__init__(str(conflict))
         self.conflict = conflict
+
+
+class AnotherLogError(ConflictError):
+    """The target has another log of this id, which was begun at another time."""
+
+
+def gives_way_never(_stored: StoredConversation) -> bool:
+    """Say that no other log in the target may be erased."""
+    return False
 
 
 @dataclass(slots=True)
@@ -59,7 +68,7 @@ async def copy_conversation(
     sender_id: str,
     pages: AsyncIterator[StoredConversation],
     *,
-    replaces: bool = False,
+    gives_way: Callable[[StoredConversation], bool] = gives_way_never,
 ) -> Copied | None:
     """Copy one conversation behind what the target has of it.
 
@@ -67,8 +76,8 @@ async def copy_conversation(
         target: Where to.
         sender_id: The conversation.
         pages: What is to be copied, from the beginning, without a gap.
-        replaces: Whether a log of this id that was begun at another time is erased in
-            the target first.
+        gives_way: Whether a log of this id that was begun at another time, of which it
+            is passed the header, is erased in the target first.
 
     Returns:
         What was done; None if there is nothing to be copied.
@@ -80,7 +89,7 @@ async def copy_conversation(
     async for page in pages:
         if copy is None:
             name = check_sender_id(sender_id)
-            copy = await _begin(target, name, page, replaces=replaces)
+            copy = await _begin(target, name, page, gives_way)
         await copy.add(page)
     if copy is None:
         return None
@@ -151,17 +160,24 @@ async def _header(store: TrackerStore, sender_id: str) -> StoredConversation | N
 
 
 async def _begin(
-    target: TrackerStore, sender_id: str, page: StoredConversation, *, replaces: bool
+    target: TrackerStore,
+    sender_id: str,
+    page: StoredConversation,
+    gives_way: Callable[[StoredConversation], bool],
 ) -> _Copy:
     stored = await _header(target, sender_id)
     replaced = False
-    if replaces and stored is not None and stored.created_at != page.created_at:
-        # Guarded by its version: what somebody adds to there meanwhile stays.
-        replaced = await target._delete(sender_id, None, target._now(), stored.version)
-        stored = None if replaced else stored
     if stored is not None and stored.created_at != page.created_at:
-        reason = "the target has another conversation of this id, begun at another time"
-        raise ConflictError(Conflict(sender_id, None, reason))
+        if gives_way(stored):
+            # Guarded by its version: what somebody adds to there meanwhile stays.
+            now, version = target._now(), stored.version
+            replaced = await target._delete(sender_id, None, now, version)
+        if not replaced:
+            reason = (
+                "the target has another conversation of this id, begun at another time"
+            )
+            raise AnotherLogError(Conflict(sender_id, None, reason))
+        stored = None
     if stored is not None and stored.first_position > page.first_position:
         reason = "its beginning was erased in the target"
         raise ConflictError(Conflict(sender_id, page.first_position, reason))

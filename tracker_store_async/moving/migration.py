@@ -296,7 +296,7 @@ class _Migration:
             pages = pages_of(self._source, sender_id, self._page_events)
             try:
                 done = await copy_conversation(
-                    self._target, sender_id, pages, replaces=self.replaces
+                    self._target, sender_id, pages, gives_way=lambda _: self.replaces
                 )
             except SourceChangedError as error:
                 problem = Conflict(sender_id, None, str(error))

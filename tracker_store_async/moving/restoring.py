@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import IO, TYPE_CHECKING
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from tracker_store_async.errors import (
     ErasedKeyError,
@@ -21,11 +22,13 @@ from tracker_store_async.moving.backup_file import (
 )
 from tracker_store_async.moving.batches import BATCH_EVENTS
 from tracker_store_async.moving.copying import (
+    AnotherLogError,
     ConflictError,
     append_of,
     copy_conversation,
     new_rows,
 )
+from tracker_store_async.moving.last_backup import state_of
 from tracker_store_async.moving.pages import PAGE_EVENTS, end_of
 from tracker_store_async.moving.reports import Conflict, MoveReport, Silent
 from tracker_store_async.rows import Read, StoredConversation
@@ -42,6 +45,11 @@ if TYPE_CHECKING:
 BATCH_CONVERSATIONS = 200
 OF_ONE_CONVERSATION = (InvalidInputError, StoreDataError, ErasedKeyError)
 
+TO_HAVE_IT = (
+    ": it stays. To have that of the backup in its place, erase it with `tracker-store "
+    "delete` and restore the backup again"
+)
+
 
 async def restore(
     path: Path,
@@ -55,7 +63,10 @@ async def restore(
     The whole file is checked first: nothing is written if a byte of it is wrong. What
     the store has already is treated as `migrate` does: continued behind a prefix, left
     alone where it is whole, reported where it is something else. So it may be cut off
-    at any moment and be called again. What has expired since is left out.
+    at any moment and be called again. What has expired since is left out. Where the
+    backup was made behind another one (`--since-last`) and has a conversation that was
+    begun again, or rewritten, in between, what the other one had of it gives way, if
+    that is just what the store has.
 
     Args:
         path: The file.
@@ -78,6 +89,17 @@ async def restore(
         await run.read(file, manifest)
     run.report.seconds = time.perf_counter() - started
     return run.report
+
+
+class _Conversation(NamedTuple):
+    """Which conversation a backup has, and what an earlier one has of it."""
+
+    sender_id: str
+    instead_of: str | None
+
+    def is_behind(self, stored: StoredConversation) -> bool:
+        """Tell whether what is stored is just what the earlier backup has."""
+        return state_of(stored) == self.instead_of
 
 
 class _Lines:
@@ -112,7 +134,7 @@ class _Restore:
         self._target = target
         self._page_events = page_events
         self._progress = progress
-        self._batch: list[tuple[str, StoredConversation]] = []
+        self._batch: list[tuple[_Conversation, StoredConversation]] = []
         self._batch_events = 0
         self.report = MoveReport()
 
@@ -132,21 +154,22 @@ class _Restore:
                 continue
             sender_id, header = header_of(value)
             if header.expires_at is None or header.expires_at > self._target._now():
-                await self._restore(sender_id, header, lines)
+                which = _Conversation(sender_id, value.get("instead_of"))
+                await self._restore(which, header, lines)
             else:
                 self._note_looked_at(1)
         await self._flush()
 
     async def _restore(
-        self, sender_id: str, header: StoredConversation, lines: _Lines
+        self, which: _Conversation, header: StoredConversation, lines: _Lines
     ) -> None:
         pages = self._pages(header, lines)
         if header.version - header.first_position > self._page_events:
-            await self._copy(sender_id, pages)
+            await self._copy(which, pages)
             self._note_looked_at(1)
             return
         async for page in pages:
-            self._batch.append((sender_id, page))
+            self._batch.append((which, page))
             self._batch_events += len(page.rows)
         is_full = self._batch_events >= BATCH_EVENTS
         if is_full or len(self._batch) >= BATCH_CONVERSATIONS:
@@ -183,7 +206,7 @@ class _Restore:
             return
         target = self._target
         reads = [
-            Read(sender_id, target._now(), start=0, last=0) for sender_id, _ in batch
+            Read(which.sender_id, target._now(), start=0, last=0) for which, _ in batch
         ]
         stored = await target._read_many(reads)
         left = [each for each, found in zip(batch, stored, strict=True) if found]
@@ -192,16 +215,16 @@ class _Restore:
             left += await self._append(new)
         except OF_ONE_CONVERSATION:
             left = batch  # which one, is found out by restoring each alone
-        for sender_id, page in left:
-            await self._copy(sender_id, _one(page))
+        for which, page in left:
+            await self._copy(which, _one(page))
         self._note_looked_at(len(batch))
 
     async def _append(
-        self, new: list[tuple[str, StoredConversation]]
-    ) -> list[tuple[str, StoredConversation]]:
+        self, new: list[tuple[_Conversation, StoredConversation]]
+    ) -> list[tuple[_Conversation, StoredConversation]]:
         """Append conversations that are not there; return those that are after all."""
         appends = []
-        for sender_id, page in new:
+        for (sender_id, _), page in new:
             derive = self._target._keeps_columns
             rows = new_rows(page, page.first_position, derive=derive)
             now = self._target._now()
@@ -220,17 +243,23 @@ class _Restore:
         return others
 
     async def _copy(
-        self, sender_id: str, pages: AsyncIterator[StoredConversation]
+        self, which: _Conversation, pages: AsyncIterator[StoredConversation]
     ) -> None:
         done: Copied | None = None
         try:
-            done = await copy_conversation(self._target, sender_id, pages)
+            done = await copy_conversation(
+                self._target, which.sender_id, pages, gives_way=which.is_behind
+            )
+        except AnotherLogError as error:
+            reason = f"{error.conflict.reason}{TO_HAVE_IT}"
+            self.report.add_problem(replace(error.conflict, reason=reason))
         except ConflictError as error:
             self.report.add_problem(error.conflict)
         except OF_ONE_CONVERSATION as error:
-            self.report.add_problem(Conflict(sender_id, None, str(error)))
+            self.report.add_problem(Conflict(which.sender_id, None, str(error)))
         if done is None:
             return
+        self.report.deleted += done.replaced
         if done.began:
             self.report.copied += 1
         elif done.events:

@@ -6,20 +6,17 @@ import json
 import os
 import stat
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tracker_store_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 STATE_FORMAT = 1
-OVERLAP_SECONDS = 60.0
-"""How much further back whoever looks for what was updated since a moment looks: a
-writer's clock may be behind, and what is looked at twice does no harm."""
 
 SAVE_SECONDS = 1.0
 """How often the file is written while a move is under way."""
@@ -30,21 +27,23 @@ def open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and durably.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Have a file written beside its place, and put there whole or not at all.
 
     Args:
         path: The file; it is replaced if it is there, and then keeps its rights. A new
             one is for its owner alone: it holds ids of conversations.
-        content: All of it.
+
+    Yields:
+        Where to write; an empty file is there.
     """
     temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
     try:
-        with open(temporary, "wb", opener=open_private) as file:
-            with suppress(OSError):
-                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-            file.write(content)
-            file.flush()
+        with open(temporary, "wb", opener=open_private), suppress(OSError):
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
@@ -52,6 +51,17 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink()
         raise
     sync_directory(path.parent)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and durably; see `replacing`.
+
+    Args:
+        path: The file.
+        content: All of it.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def sync_directory(directory: Path) -> None:

@@ -22,7 +22,7 @@ from tracker_store_async import (
 from tracker_store_async.events import UserUttered, decode_event
 from tracker_store_async.keeping.anonymising import rewrite_of
 from tracker_store_async.keeping.rules import rules_from
-from tracker_store_async.moving import migrate, verify
+from tracker_store_async.moving import backup, migrate, restore, verify
 from tracker_store_async.moving.batches import Batch, Frontier
 from tracker_store_async.moving.pages import SessionScan
 from tracker_store_async.rows import ConversationSummary, Read
@@ -264,6 +264,54 @@ async def test_a_run_that_goes_on_brings_what_was_added_behind_its_back(
     assert report.is_complete
     assert not state.exists()
     assert await contents(target) == await contents(source)
+
+
+async def test_a_user_that_was_set_in_the_target_since_stays(tmp_path: Path) -> None:
+    """No event tells it, and a restore of an older backup would take it back."""
+    source, target = await memory(alice=3), InMemoryTrackerStore()
+    await migrate(source, target)
+    await backup(source, tmp_path / "a.jsonl.gz")
+    now, fields = BEGAN + 999, {"origin": None, "user_id": "another"}
+    assert await target._append(append("alice", 3, 0, 3, now=now, **fields))
+    before = await contents(target)
+    for report in (
+        await migrate(source, target),
+        await restore(tmp_path / "a.jsonl.gz", target),
+    ):
+        assert ["saved later" in each.reason for each in report.problems] == [True]
+        assert await contents(target) == before
+    # What is newer in the source comes as before.
+    fields["user_id"] = "a third"
+    assert await source._append(append("alice", 3, 0, 3, now=now + 1, **fields))
+    assert (await migrate(source, target)).is_complete
+    assert await contents(target) == await contents(source)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_what_was_added_in_the_target_is_not_begun_anew(when: str) -> None:
+    """The source has erased all that the target has, which cannot be compared then."""
+
+    class Busy(InMemoryTrackerStore):
+        async def _delete(
+            self, sender_id: str, before: int | None, now: float, version: Any = None
+        ) -> bool:
+            if when == "meanwhile":
+                assert await self._append(append("bob", 5, 1, 5))
+            return await super()._delete(sender_id, before, now, version)
+
+    source, target = await memory(bob=5), Busy()
+    await migrate(source, target)
+    assert await source._append(append("bob", 5, 10, 5, session_start=10))
+    assert await source._delete("bob", 10, BEGAN)
+    if when == "before":
+        assert await target._append(
+            append("bob", 5, 1, 5, origin=None, now=BEGAN + 999)
+        )
+    report = await migrate(source, target)
+    assert [each.sender_id for each in report.problems] == ["bob"]
+    log = await read(target, "bob")
+    assert log is not None
+    assert (log.first_position, log.version) == (0, 6)
 
 
 async def test_a_run_that_goes_on_sees_what_kept_its_time(tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from tracker_store_async.store import TrackerStore
 
 
+WRITTEN_MEANWHILE = "the target was written to by somebody else meanwhile"
+
+
 class ConflictError(Exception):
     """What is in the target is not a prefix of what is to be copied there."""
 
@@ -183,9 +186,25 @@ async def _begin(
         raise ConflictError(Conflict(sender_id, page.first_position, reason))
     if stored is not None and stored.version < page.first_position:
         # Of the same log, but its end was erased in the source since: it starts anew.
-        await target._delete(sender_id, None, target._now())
+        check_is_no_newer(sender_id, page, stored)
+        now, version = target._now(), stored.version
+        if not await target._delete(sender_id, None, now, version):
+            raise ConflictError(Conflict(sender_id, version, WRITTEN_MEANWHILE))
         stored = None
     return _Copy(target, sender_id, page, stored, replaced=replaced)
+
+
+def check_is_no_newer(
+    sender_id: str, page: StoredConversation, stored: StoredConversation
+) -> None:
+    """Refuse to undo what was saved in the target since, where no event tells it.
+
+    Raises:
+        ConflictError: The target was saved later than the source.
+    """
+    if stored.updated_at > page.updated_at:
+        reason = "the target was saved later than what is to be copied there"
+        raise ConflictError(Conflict(sender_id, None, reason))
 
 
 class _Copy:
@@ -295,7 +314,7 @@ class _Copy:
         limit = max(1, len(rows))
         read = Read(self._sender_id, self._target._now(), start=at, limit=limit)
         found = await self._target._read(read)
-        reason = "the target was written to by somebody else meanwhile"
+        reason = WRITTEN_MEANWHILE
         if found is None or found.created_at != page.created_at:
             raise self._conflict(at, reason)
         theirs = found.rows[: len(rows)]
@@ -311,6 +330,7 @@ class _Copy:
         if len(theirs) < len(rows):
             await self._append(page, list(rows[len(theirs) :]))
         elif is_last and difference_of_headers(page, found):
+            check_is_no_newer(self._sender_id, page, found)
             await self._append(page, [])
 
     async def end(self) -> None:
@@ -324,6 +344,7 @@ class _Copy:
         if stored is None:
             return
         if not self.done.events and difference_of_headers(last, stored):
+            check_is_no_newer(self._sender_id, last, stored)
             await self._append(last, [])
         if stored.first_position < self._first:
             now = self._target._now()

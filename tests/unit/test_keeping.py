@@ -252,6 +252,37 @@ async def test_others_may_append_while_it_is_anonymised() -> None:
     assert "secret" not in repr(vars(store))
 
 
+@pytest.mark.parametrize("when", ["read", "rewritten"])
+async def test_one_that_is_taken_up_again_is_not_old_any_more(when: str) -> None:
+    """Its listing said so; who talks to it at that moment goes on with what it was."""
+
+    class Busy(InMemoryTrackerStore):
+        is_taken_up = False
+
+        async def take_up(self) -> None:
+            if not self.is_taken_up:
+                self.is_taken_up = True
+                await self.save(talk("x", "I am back"))
+
+        async def _read(self, read: Any) -> Any:
+            if when == "read" and read.start == 0 and read.last is None:
+                await self.take_up()
+            return await super()._read(read)
+
+        async def _rewrite(self, request: Any) -> bool:
+            await self.take_up()
+            return await super()._rewrite(request)
+
+    store = Busy()
+    await store.save(talk("x", "secret"))
+    store._conversations["x"].updated_at -= 10 * DAY
+    rules = rules_from({"rules": [{"text": "all", "action": "replace"}]})
+    before = time.time() - DAY
+    [done] = [each async for each in anonymise(store, rules, updated_before=before)]
+    assert (store.is_taken_up, done.is_changed) == (True, False)
+    assert "secret" in str(store._conversations["x"].rows)
+
+
 async def test_a_lost_answer_is_no_second_change() -> None:
     store = InMemoryTrackerStore()
     tracker = DialogueStateTracker.from_events("x", [SlotSet("name", "Ann")])

@@ -95,7 +95,9 @@ async def anonymise(
     await store.open()
 
     async def work(summary: ConversationSummary) -> Anonymised:
-        return await anonymise_one(store, summary, rules, dry_run=dry_run)
+        return await anonymise_one(
+            store, summary, rules, updated_before=updated_before, dry_run=dry_run
+        )
 
     async for _, done in each_conversation(
         store, work, user_id=user_id, updated_before=updated_before, after=after
@@ -108,9 +110,13 @@ async def anonymise_one(
     summary: ConversationSummary,
     rules: Rules,
     *,
+    updated_before: float | None = None,
     dry_run: bool = False,
 ) -> Anonymised:
     """Rewrite one conversation by rules; see `anonymise`."""
+    nothing = Anonymised(
+        summary.sender_id, 0, user_changed=False, cursor=summary.cursor
+    )
     sender_id, cursor = summary.sender_id, summary.cursor
     version = 0
     intended: Rewrite | None = None
@@ -120,13 +126,15 @@ async def anonymise_one(
         except ErasedKeyError:
             found = None  # there is nothing that anybody could read
         if found is None:
-            return Anonymised(sender_id, 0, user_changed=False, cursor=cursor)
+            return nothing
         version = found.version
         request = rewrite_of(sender_id, found, rules, store._now())
         user_changed = request.user_id != found.user_id
         if intended is not None and not request.changed:
             # What was refused had landed, and its answer was lost.
             return _done(intended, user_changed=True, cursor=cursor)
+        if updated_before is not None and found.updated_at >= updated_before:
+            return nothing  # somebody has taken it up again since it was listed
         if dry_run or await store._rewrite(request):
             return _done(request, user_changed=user_changed, cursor=cursor)
         intended = request

@@ -446,6 +446,9 @@ def test_delete_one(chats: Path) -> None:
     assert output_of(*words, cwd=chats) == ["erased conversation 'bob'"]
     assert ids(chats) == ["alice", "carol", "old"]
     assert "there is no conversation 'bob'" in error_of(*words, cwd=chats, code=1)
+    save(chats / "chats.db", talk("x" * 200, "hi"))
+    lines = output_of("delete", "x" * 200, "--db", "chats.db", cwd=chats)
+    assert lines == [f"erased conversation {'x' * 200!r}"], "one line, for scripts"
 
 
 def test_delete_a_user(chats: Path) -> None:
@@ -530,6 +533,21 @@ def test_a_picture_is_drawn(chats: Path) -> None:
     pytest.importorskip("matplotlib")
     output_of("stats", "--plot", "out.png", "--db", "chats.db", cwd=chats)
     assert (chats / "out.png").read_bytes().startswith(b"\x89PNG")
+    (chats / "chats.db").rename(chats / "a$_{b$.db")  # no formula
+    output_of("stats", "--plot", "b.svg", "--db", "a$_{b$.db", cwd=chats)
+    assert (chats / "b.svg").exists()
+
+
+@pytest.mark.parametrize("name", ["a", "a.foo", "none/a.png"])
+def test_a_picture_that_cannot_be_drawn_is_refused_at_once(
+    chats: Path, name: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    words = ("stats", "--plot", name, "--db", "chats.db")
+    result = run(*words, cwd=chats)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: the ")
+    assert not list(chats.glob("a*"))
 
 
 def test_without_matplotlib_it_says_what_to_install(

@@ -149,7 +149,7 @@ async def delete_conversations(
                 raise NotFoundError(
                     f"there is no conversation {sender_id!r} in {target.label}"
                 )
-            console.print(Text(f"{verb} conversation {sender_id!r}"))
+            console.print(Text(f"{verb} conversation {sender_id!r}"), soft_wrap=True)
             return
         count = 0
         async for found, _ in delete_user(store, user_id or "", dry_run=dry_run):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tracker_store_async.errors import MissingExtraError
+from tracker_store_async.errors import InvalidInputError, MissingExtraError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +35,27 @@ def load_figure() -> Any:
     return Figure
 
 
+def check_picture(path: Path) -> None:
+    """Refuse a file that could not be drawn to, before anything is counted.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        InvalidInputError: Its name says no kind, or its directory is missing.
+    """
+    load_figure()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds: Any = FigureCanvasBase.get_supported_filetypes
+    if path.suffix[1:].lower() not in kinds():
+        raise InvalidInputError(
+            f"the name of a picture ends with .png, .svg or .pdf, not {path.name!r}"
+        )
+    if not path.parent.is_dir():
+        raise InvalidInputError(
+            f"the directory {str(path.parent)!r} does not exist: create it"
+        )
+
+
 def plot(found: Statistics, path: Path, *, title: str) -> None:
     """Draw how a store grew, and how long its conversations are.
 
@@ -48,7 +69,7 @@ def plot(found: Statistics, path: Path, *, title: str) -> None:
         OSError: The file cannot be written.
     """
     figure = load_figure()(figsize=(10, 8), layout="constrained")
-    figure.suptitle(title, color=INK, fontsize=13)
+    figure.suptitle(title, color=INK, fontsize=13, parse_math=False)
     top, bottom = figure.subplots(2, 1)
     _draw_growth(top, found)
     _draw_lengths(bottom, found)

@@ -15,7 +15,7 @@ from tracker_store_async.inspection.terminal import (
     printable,
     zone_name,
 )
-from tracker_store_async.keeping.plotting import load_figure, plot
+from tracker_store_async.keeping.plotting import check_picture, plot
 from tracker_store_async.keeping.statistics import gather_statistics
 
 if TYPE_CHECKING:
@@ -76,10 +76,11 @@ async def show_statistics(
 
     Raises:
         MissingExtraError: There is nothing to draw with.
+        InvalidInputError: It cannot be drawn to that file.
         TrackerStoreError: The store cannot be used.
     """
     if picture is not None:
-        load_figure()  # else all would be counted in vain
+        check_picture(picture)  # else all would be counted in vain
     async with opened(target) as store:
         found = await gather_statistics(store)
     if as_json:

@@ -198,6 +198,8 @@ def backup(
     from tracker_store_async.moving.commands import back_up
 
     selection = Selection(_ids(conversations), _moment(from_time), _moment(to_time))
+    if since_last is not None and since_last.absolute() == file.absolute():
+        raise InvalidInputError("--since-last names another file than the backup")
     store = _store("--from", source, db, url, endpoints)
     run(back_up(make_console(), store, file, selection, since_last), "export")
 

@@ -147,6 +147,9 @@ def test_a_backup_of_what_was_added_since_the_last_one(
         (tmp_path / "last.state").write_bytes(content)
         assert "delete it for a" in error_of(*words, cwd=tmp_path, code=2)
         assert (tmp_path / "last.state").read_bytes() == content
+    for name, told in (("3.jsonl.gz", "another file"), ("none/x", "does not exist")):
+        words = ("backup", "--from", "a.db", "--since-last", name, "3.jsonl.gz")
+        assert told in error_of(*words, cwd=tmp_path, code=2)
     times = ("--from-time", "2023-11-14")
     assert "only one of" in error_of(*words, *times, cwd=tmp_path, code=2)
     assert not list(tmp_path.glob("3.*"))

@@ -67,7 +67,8 @@ class LastBackup:
         checksum: That of the content of the last backup; None before the first.
 
     Raises:
-        ConfigurationError: The file is of another store, or none of ours.
+        ConfigurationError: The file is of another store, or none of ours, or cannot be
+            written where it is to be.
     """
 
     def __init__(self, path: Path, source: str) -> None:
@@ -77,6 +78,10 @@ class LastBackup:
         self.checksum: str | None = None
         if path.exists():
             self._open()
+        elif not path.parent.is_dir():
+            raise ConfigurationError(
+                f"the directory {str(path.parent)!r} does not exist: create it"
+            )
 
     def _open(self) -> None:
         uri = f"{self._path.absolute().as_uri()}?mode=ro&immutable=1"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tracker_store_async.broker import EventMessage
 from tracker_store_async.errors import BrokerRefusedError, ConfigurationError
 from tracker_store_async.redaction import get_logger
-from tracker_store_async.relay_holds import MOST_HOLDS, Holds
+from tracker_store_async.relay_holds import MOST_HOLDS, Holds, Passage
 from tracker_store_async.settling import settled
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ COUNT_SECONDS = 5.0
 """How old what is known of the number that waits may be, while somebody asks for it."""
 
 TOO_MANY_REFUSED = f"events of {MOST_HOLDS} conversations and more are refused"
-"""Why everybody waits although the broker is there: a full queue may refuse all."""
+"""As a queue does that is full for all."""
 
 ASKED_SECONDS = 120.0
 """How long after somebody asked for that number it is kept up to date."""
@@ -92,13 +92,15 @@ class Outbox(Protocol):
 
     @abstractmethod
     async def read(
-        self, limit: int, leave_out: Collection[str] = ()
+        self, limit: int, leave_out: Collection[str] = (), after: Any = None
     ) -> Sequence[OutboxItem]:
         """Return what waits longest, each conversation's in order and without a gap.
 
         Args:
             limit: Most items.
             leave_out: Sender ids that are passed over.
+            after: Place of an item: up to there everything is passed over, and with it
+                all else of the conversations that have something there.
         """
 
     @abstractmethod
@@ -158,6 +160,7 @@ class Relay:
         self._is_out = False  # whether nothing could be published of late
         self._mine_until = 0.0
         self._holds = Holds()
+        self._passage = Passage()
         self.published_count = 0
         self.failure_count = 0
         self._waiting_count: int | None = None
@@ -272,11 +275,29 @@ class Relay:
                     await self._one_by_one(self._holds.oldest_first(found))
                 else:
                     await self._publish_batch(found)
-                if self._holds.is_full and self.published_count == before:
-                    # For each that is held now another one comes back at once.
-                    raise _OutageError(TOO_MANY_REFUSED)
+                self._note_page(found, self.published_count - before)
         except _LeaseLostError:
             return
+
+    def _note_page(self, found: Sequence[OutboxItem], published: int) -> None:
+        """Pass by those in front where more are refused than can be held by name.
+
+        For each that is held then, another one would come back at once.
+        """
+        passage, was_none = self._passage, self._passage.passed is None
+        got_on = passage.note(
+            found[-1],
+            got_through=bool(published),
+            passes_by=self._holds.is_full and published < len(found),
+        )
+        if not got_on:
+            raise _OutageError(TOO_MANY_REFUSED)
+        if was_none and passage.passed is not None:
+            logger.warning(
+                "The outbox goes on behind those in front (%s): these are tried again "
+                "some at a time.",
+                TOO_MANY_REFUSED,
+            )
 
     async def _next(self) -> Sequence[OutboxItem]:
         """Return the next items, if they are this relay's to publish."""
@@ -286,11 +307,24 @@ class Relay:
             if not await self._outbox.read(1, () if self._is_out else held):
                 return ()
             await self._renew()
-        found = await self._outbox.read(BATCH, held)
+        found = await self._read(held)
         if not found and held and self._is_out:
             # All have failed, since the broker is away: is it still?
             return await self._outbox.read(BATCH)
         return found
+
+    async def _read(self, held: Collection[str]) -> Sequence[OutboxItem]:
+        passage = self._passage
+        for is_sweep in passage.turns():
+            after = passage.swept if is_sweep else passage.passed
+            if found := await self._outbox.read(BATCH, held, after):
+                passage.begin(is_sweep=is_sweep)
+                return found
+            if after is None and not self._is_out:
+                self._holds.keep_only(held)  # the others were erased
+            if is_sweep:
+                passage.end_sweep(is_full=self._holds.is_full)
+        return ()
 
     def _has_lease(self) -> bool:
         left = self._mine_until - time.monotonic()

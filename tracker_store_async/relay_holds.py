@@ -1,4 +1,8 @@
-"""Which conversations wait since an event of theirs could not be published."""
+"""Which conversations wait since an event of theirs could not be published.
+
+Where more of them are refused than can be named in a query, those in front are passed
+by together, up to a place in the outbox, and tried again from there on, some at a time.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from typing import Any
 
     from tracker_store_async.rows import OutboxItem
 
@@ -20,6 +25,10 @@ OUTAGE_HOLD_SECONDS = 30.0
 
 MOST_HOLDS = 1000
 """Conversations that a query can leave out."""
+
+FIRST_SWEEP_SECONDS = 1.0
+LONGEST_SWEEP_SECONDS = 10.0
+"""Pauses between two reads of those who are passed by, while nothing gets through."""
 
 
 @dataclass(slots=True)
@@ -58,6 +67,11 @@ class Holds:
     def is_full(self) -> bool:
         """Whether the next one that has to wait may take another one's place."""
         return len(self._holds) >= self._most
+
+    def keep_only(self, sender_ids: Collection[str]) -> None:
+        """Forget all others: nothing of theirs is there any more."""
+        kept = set(sender_ids)
+        self.drop([name for name in self._holds if name not in kept])
 
     def waiting(self) -> Collection[str]:
         """Return those who are not to be tried yet."""
@@ -115,3 +129,65 @@ class Holds:
             return 0.0 if hold is None else hold.since
 
         return sorted(items, key=since)  # stable: each conversation stays in order
+
+
+class Passage:
+    """How far those in front are passed by, and how far they have been tried again.
+
+    Attributes:
+        passed: Place up to which nobody is tried but by a sweep; None is nobody.
+        swept: Place up to which the sweep under way has tried them again.
+    """
+
+    def __init__(self) -> None:
+        self.passed: Any = None
+        self.swept: Any = None
+        self._is_sweeping = False
+        self._pause = 0.0
+        self._due_at = 0.0
+
+    def turns(self) -> tuple[bool, ...]:
+        """Return whether to read for the sweep: what is to be tried first, and then.
+
+        Each has its turn, however much there is for the other one.
+        """
+        if self.passed is None or time.monotonic() < self._due_at:
+            return (False,)
+        return (not self._is_sweeping, self._is_sweeping)
+
+    def begin(self, *, is_sweep: bool) -> None:
+        """Take note of what the items are read for that are published now."""
+        self._is_sweeping = is_sweep
+
+    def note(self, last: OutboxItem, *, got_through: bool, passes_by: bool) -> bool:
+        """Take note of how it went.
+
+        Args:
+            last: The last one of the items.
+            got_through: Whether something of them was published.
+            passes_by: Whether more are refused than can be held by name.
+
+        Returns:
+            False if it would begin at the same place again.
+        """
+        if self._is_sweeping:
+            if got_through:
+                self._pause = 0.0  # what may follow there comes at once
+            else:
+                self.swept = last.place
+                self._pause = max(FIRST_SWEEP_SECONDS, 2 * self._pause)
+                self._pause = min(self._pause, LONGEST_SWEEP_SECONDS)
+            self._due_at = time.monotonic() + self._pause
+        elif passes_by:
+            before, self.passed = self.passed, last.place
+            return before is None or bool(before != last.place)
+        return True
+
+    def end_sweep(self, *, is_full: bool) -> None:
+        """Begin anew; or pass nobody by any more, since all can be held by name."""
+        self.swept = None
+        self._is_sweeping = False
+        self._due_at = time.monotonic() + max(FIRST_SWEEP_SECONDS, self._pause)
+        if not is_full:
+            self.passed = None
+            self._pause = 0.0

@@ -61,12 +61,14 @@ class OutboxItem(NamedTuple):
         sender_id: The conversation.
         entry: The message. Its body may be the stored event, without `sender_id`.
         user_id: The user whom the conversation belongs to, where the body has none.
+        place: Where it stands in the order that everything is read in.
     """
 
     key: Any
     sender_id: str
     entry: OutboxEntry
     user_id: str | None = None
+    place: Any = None
 
 
 class RawRows(Sequence["StoredRow"]):

@@ -525,3 +525,37 @@ async def test_killed(place: Place, tmp_path: Path, when: str) -> None:
         assert repeats.repeats
     if when == "before":
         assert not repeats.repeats
+
+
+@pytest.mark.parametrize("place", [*EACH_SQL, EACH_OUTBOX[-1]], indirect=True)
+async def test_more_are_refused_than_can_be_held_by_name(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "BATCH", 4)
+    monkeypatch.setattr(relay_holds, "FIRST_SWEEP_SECONDS", 0.01)
+    broker = RefusingBroker("bad", error=errors.BrokerRefusedError("too large"))
+    names = [f"refused-{n}" for n in range(12)]
+    async with place.store() as store:  # without a relay
+        for name in names:
+            await add(store, name, user("bad"))
+        for name in names:
+            await add(store, name, user("behind it"))
+        for n in range(6):
+            await add(store, "healthy", user(str(n)))
+    async with place.store(broker) as store:
+        relay_of(store)._holds = relay_holds.Holds(3)
+        await until(broker, 6)
+        assert broker.ids == await stored_ids(store, "healthy")
+        await add(store, "later", user("one"))
+        await until(broker, 7)
+        assert broker.messages[-1].sender_id == "later"
+        assert await store.delete(names.pop(0))
+        broker.refused.clear()
+        async with asyncio.timeout(15):
+            while len(broker.messages) < 29:
+                relay_of(store).wake()
+                await asyncio.sleep(0.05)
+        await idle(store)
+        for name in names:
+            own = [m.message_id for m in broker.messages if m.sender_id == name]
+            assert own == await stored_ids(store, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -17,10 +17,11 @@ from tracker_store_async import (
     SQLTrackerStore,
     create_tracker_store,
     errors,
+    relay_holds,
 )
 from tracker_store_async.brokers.file import FileEventBroker
 from tracker_store_async.brokers.recording import RecordingBroker
-from tracker_store_async.relay import Relay
+from tracker_store_async.relay import BATCH, Relay
 from tracker_store_async.relay_holds import MOST_HOLDS
 from tracker_store_async.rows import OutboxEntry, OutboxItem
 from tracker_store_async.wrappers.base import WrapperTrackerStore
@@ -113,7 +114,7 @@ class Waiting:
     async def release(self, owner: str) -> None:
         pass
 
-    async def read(self, limit: int, leave_out: Any = ()) -> Any:
+    async def read(self, limit: int, leave_out: Any = (), after: Any = None) -> Any:
         return self.items
 
     async def remove(self, items: Any) -> None:
@@ -196,37 +197,108 @@ async def test_stopping_a_relay_can_be_cancelled() -> None:
 class Many:
     """An outbox where more conversations wait than a query can leave out."""
 
-    items: ClassVar[list[OutboxItem]] = [
-        OutboxItem(n, f"c{n}", OutboxEntry(f"id-{n}", 0, "{}"))
-        for n in range(MOST_HOLDS + 300)
-    ]
+    def __init__(self, extra: int = 300) -> None:
+        self.items = [
+            OutboxItem(n, f"c{n}", OutboxEntry(f"id-{n}", 0, "{}"), place=n)
+            for n in range(MOST_HOLDS + extra)
+        ]
 
     async def lease(self, owner: str, seconds: float) -> bool:
         return True
 
     async def release(self, owner: str) -> None: ...
 
-    async def read(self, limit: int, leave_out: Any = ()) -> list[OutboxItem]:
+    async def read(
+        self, limit: int, leave_out: Any = (), after: Any = None
+    ) -> list[OutboxItem]:
         left = set(leave_out)
+        assert len(left) <= MOST_HOLDS
+        assert limit <= BATCH
+        left |= {i.sender_id for i in self.items if i.place <= (after or -1)}
         return [item for item in self.items if item.sender_id not in left][:limit]
+
+    async def remove(self, items: Any) -> None:
+        self.items = [item for item in self.items if item not in items]
+
+    async def count(self, limit: int) -> int:
+        return len(self.items)
+
+
+class Full(RecordingBroker):
+    """Refuses whoever was there from the beginning."""
+
+    asked = 0
+    is_full = True
+
+    async def publish(self, message: Any) -> None:
+        """Keep the message, or refuse it."""
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.is_full and message.sender_id.startswith("c"):
+            raise errors.BrokerRefusedError("full")
+        await super().publish(message)
+
+
+def item(place: int, sender_id: str, position: int) -> OutboxItem:
+    entry = OutboxEntry(f"id-{place}", position, "{}")
+    return OutboxItem(place, sender_id, entry, place=place)
+
+
+async def ended(relay: Relay) -> None:
+    relay._task.cancel()
+    await asyncio.wait({relay._task})
 
 
 async def test_a_queue_that_is_full_for_all_is_not_asked_without_a_pause(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Full(RecordingBroker):
-        asked = 0
+    broker, outbox = Full(), Many()
+    relay = Relay(cast("Any", outbox), broker)
+    await asyncio.sleep(1.5)
+    await ended(relay)  # before anything can fail: it may never stop by itself
+    # Once each, and those in front again, a batch a second.
+    assert len(outbox.items) <= broker.asked < 2500
+    assert caplog.text.count("of 1000 conversations and more are refused") == 1
 
-        async def publish(self, message: Any) -> None:
-            self.asked += 1
-            await asyncio.sleep(0)
-            raise errors.BrokerRefusedError("full")
 
-    broker = Full()
-    relay = Relay(cast("Any", Many()), broker)
-    await asyncio.sleep(1.0)
-    relay._task.cancel()  # before anything can fail: it may never stop by itself
-    await asyncio.wait({relay._task})
-    # Once each, and a batch again after 0.1, 0.2 and 0.4 s.
-    assert len(Many.items) <= broker.asked < 2500
-    assert "of 1000 conversations and more are refused" in caplog.text
+async def test_who_waits_behind_more_of_them_than_can_be_held_gets_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_holds, "FIRST_SWEEP_SECONDS", 0.01)
+    broker, outbox = Full(), Many(1000)
+    outbox.items += [item(5000, "healthy", 0), item(5001, "c3", 1)]
+    relay = Relay(cast("Any", outbox), broker)
+    async with asyncio.timeout(10):
+        while not broker.messages:
+            await asyncio.sleep(0.01)
+        # What begins later does not wait for those in front either.
+        outbox.items.append(item(6000, "later", 0))
+        asked = broker.asked
+        relay.wake()
+        while len(broker.messages) < 2:
+            await asyncio.sleep(0.01)
+        assert broker.asked - asked <= BATCH + 2
+        assert relay.held_count == MOST_HOLDS
+        # They are tried again: in order, once there is room.
+        broker.is_full = False
+        while outbox.items:
+            relay.wake()
+            await asyncio.sleep(0.01)
+    await ended(relay)
+    assert [m.sender_id for m in broker.messages[:2]] == ["healthy", "later"]
+    assert [m.position for m in broker.messages if m.sender_id == "c3"] == [0, 1]
+    assert len({m.message_id for m in broker.messages}) == 2003
+    assert relay._passage.passed is None
+    assert not relay.held_count
+
+
+async def test_who_was_refused_and_erased_is_not_held_for_ever() -> None:
+    broker, outbox = Full(), Many(1 - MOST_HOLDS)
+    relay = Relay(cast("Any", outbox), broker)
+    async with asyncio.timeout(10):
+        while not relay.held_count:
+            await asyncio.sleep(0.01)
+        outbox.items.clear()
+        while relay.held_count:
+            await asyncio.sleep(0.01)
+    await ended(relay)

@@ -98,10 +98,14 @@ class MongoOutbox:
         await self._log.update_one({"_id": LEASE_ID, "owner": owner}, update)
 
     async def read(
-        self, limit: int, leave_out: Collection[str] = ()
+        self, limit: int, leave_out: Collection[str] = (), after: Any = None
     ) -> Sequence[OutboxItem]:
-        """Return what waits longest; of a conversation no more than half the limit."""
-        found: Document = {OUTBOX_SINCE: {"$gt": 0}}
+        """Return what waits longest; of a conversation no more than half the limit.
+
+        What waits since the very moment of the last one that was read comes again.
+        """
+        since = {"$gt": 0} if after is None else {"$gte": after}
+        found: Document = {OUTBOX_SINCE: since}
         if leave_out:
             found["_id"] = {"$nin": list(leave_out)}
         cursor = self._settled_log.find(found).sort(OUTBOX_SINCE, 1)
@@ -137,6 +141,7 @@ class MongoOutbox:
                     row.get("id") or f"{key.log}:{position}", position, row["data"]
                 ),
                 user_id,
+                header[OUTBOX_MARK]["since"],
             )
             for position, row in enumerate(rows, first)
         ]
@@ -185,10 +190,10 @@ class BoundedOutbox(Outbox):
         await self._bounded(self._outbox.release(owner))
 
     async def read(
-        self, limit: int, leave_out: Collection[str] = ()
+        self, limit: int, leave_out: Collection[str] = (), after: Any = None
     ) -> Sequence[OutboxItem]:
         """Return what waits longest."""
-        return await self._bounded(self._outbox.read(limit, leave_out))
+        return await self._bounded(self._outbox.read(limit, leave_out, after))
 
     async def remove(self, items: Sequence[OutboxItem]) -> None:
         """Move the marks of conversations on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_store_async.credentials import Login, current_login, forget
 from tracker_store_async.errors import StoreAccessError, StoreClosedError
@@ -194,10 +194,12 @@ class RotatingOutbox(Outbox):
         await self._run(lambda database: database.outbox.release(owner))
 
     async def read(
-        self, limit: int, leave_out: Collection[str] = ()
+        self, limit: int, leave_out: Collection[str] = (), after: Any = None
     ) -> Sequence[OutboxItem]:
         """Return what waits longest."""
-        return await self._run(lambda database: database.outbox.read(limit, leave_out))
+        return await self._run(
+            lambda database: database.outbox.read(limit, leave_out, after)
+        )
 
     async def remove(self, items: Sequence[OutboxItem]) -> None:
         """Move the marks of conversations on."""

@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    exists,
     func,
     inspect,
     literal_column,
@@ -227,7 +228,7 @@ class SqlOutbox(Outbox):
         await self._execute(statement.values(expires_at=0.0), commit=True)
 
     async def read(
-        self, limit: int, leave_out: Collection[str] = ()
+        self, limit: int, leave_out: Collection[str] = (), after: Any = None
     ) -> Sequence[OutboxItem]:
         """Return the oldest items.
 
@@ -238,12 +239,20 @@ class SqlOutbox(Outbox):
         statement = select(table).order_by(table.c.id).limit(limit)
         if leave_out:
             statement = statement.where(table.c.sender_id.not_in(leave_out))
+        if after is not None:
+            # What is left of a conversation that waits further in front waits, too.
+            earlier = table.alias()
+            in_front = exists().where(
+                earlier.c.sender_id == table.c.sender_id, earlier.c.id <= after
+            )
+            statement = statement.where(table.c.id > after, ~in_front)
         found = await self._execute(statement)
         return [
             OutboxItem(
                 row.id,
                 row.sender_id,
                 OutboxEntry(row.message_id, row.position, row.body),
+                place=row.id,
             )
             for row in found.all()
         ]

@@ -18,7 +18,7 @@ from tests.dynamo_tables import (
     read,
     rows,
 )
-from tracker_store_async.backends.dynamo.layout import HEAD_KEY, item_key
+from tracker_store_async.backends.dynamo.layout import HEAD_KEY, STAGES_KEY, item_key
 from tracker_store_async.backends.dynamo.rewriting import Rewriter
 from tracker_store_async.rows import Read, Rewrite
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from tests.servers import DynamoServer
     from tracker_store_async import DynamoTrackerStore
+    from tracker_store_async.rows import Append
 
 SAVES = 120
 """More than a rewrite removes with its own transaction."""
@@ -131,3 +132,78 @@ async def test_a_cut_below_a_megabyte_of_another_log(
     assert ids(await store._read(read(None, now=later))) == names(18)[:1]
     assert await store._delete(SENDER, 18, later)
     assert ids(await store._read(read(now=later))) == names(18)[:1]
+
+
+def state_alone(expected: int, state: str = LARGE_STATE) -> Append:
+    return append(expected, count=0, snapshot=state)
+
+
+async def parts_of(tables: Tables) -> int:
+    return sum(at < STAGES_KEY for at in await tables.positions())
+
+
+async def test_a_large_state_that_was_saved_alone_is_left_to_nobody(
+    store: DynamoTrackerStore, tables: Tables
+) -> None:
+    assert await store._append(append(0))
+    huge = '"' + "h" * 700_000 + '"'
+    for state, parts in ((LARGE_STATE, 1), (huge, 3), ("{}", 0), (LARGE_STATE, 1)):
+        assert await store._append(state_alone(3, state))
+        found = await store._read(read())
+        assert found is not None
+        assert found.snapshot == state
+        assert await parts_of(tables) == parts
+    assert await store._append(append(3, snapshot=huge))
+    assert await parts_of(tables) == 3
+    assert await store._append(append(6))
+    assert len(ids(await store._read(read()))) == 9
+    assert await parts_of(tables) == 3  # these are of a save with events
+    assert await store._append(state_alone(9))
+    assert await store._delete(SENDER, None, NOW)
+    assert await tables.positions() == []
+
+
+async def test_a_large_state_alone_is_not_removed_by_who_comes_too_late(
+    store: DynamoTrackerStore,
+) -> None:
+    assert await store._append(append(0))
+    assert await store._append(state_alone(3))
+    assert not await store._append(append(2))
+    found = await store._read(read())
+    assert found is not None
+    assert found.snapshot == LARGE_STATE
+
+
+async def test_a_rewrite_forgets_that_a_large_state_stood_alone(
+    store: DynamoTrackerStore, tables: Tables
+) -> None:
+    assert await store._append(append(0))
+    assert await store._append(state_alone(3))
+    found = await store._read(read())
+    assert found is not None
+    rewrite = Rewrite(
+        *(SENDER, 3, 0, found.created_at, rows(0, 3, size=9), frozenset(range(3))),
+        *(LARGE_STATE, None, NOW),
+    )
+    assert await store._rewrite(rewrite)
+    found = await store._read(read())
+    assert found is not None
+    assert await store._append(append(3, created_at=found.created_at))
+    assert len(ids(await store._read(read()))) == 6
+    assert await parts_of(tables) == 1  # of the save that the rewrite made
+
+
+async def test_a_cut_through_the_save_before_a_large_state_alone(
+    store: DynamoTrackerStore, tables: Tables
+) -> None:
+    assert await store._append(append(0, count=5, session_start=3))
+    assert await store._append(
+        append(5, count=0, snapshot=LARGE_STATE, session_start=3)
+    )
+    assert await store._delete(SENDER, 2, NOW)
+    found = await store._read(read())
+    assert found is not None
+    assert found.snapshot == LARGE_STATE
+    assert len(ids(found)) == 3
+    assert await store._append(append(5, session_start=3))
+    assert await parts_of(tables) == 0

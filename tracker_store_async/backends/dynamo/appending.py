@@ -32,7 +32,7 @@ from tracker_store_async.backends.dynamo.lifetime import (
     item_ttl,
     ttl_condition,
 )
-from tracker_store_async.backends.dynamo.saves import SavePlan, plan_save
+from tracker_store_async.backends.dynamo.saves import SavePlan, loose_keys, plan_save
 from tracker_store_async.backends.dynamo.values import Expression, Item, number, text
 from tracker_store_async.errors import StoreUnavailableError
 
@@ -55,6 +55,7 @@ class _Try:
     append: Append
     ttl: int | None
     is_beside_rasa: bool = False  # Rasa's item is there, and was taken over once
+    loose: str | None = None  # as the head is expected to have it
 
 
 class Appender:
@@ -122,7 +123,7 @@ class Appender:
             attempt.ttl,
         )
         operations = (
-            [self._advance(attempt, plan)]
+            self._advance(attempt, plan)
             if append.expected_version
             else self._begin(attempt, plan)
         )
@@ -134,8 +135,11 @@ class Appender:
 
     # -- the head ----------------------------------------------------------------------
 
-    def _advance(self, attempt: _Try, plan: SavePlan) -> dict[str, Any]:
-        """Return the write of the head of a log that goes on."""
+    def _advance(self, attempt: _Try, plan: SavePlan) -> list[dict[str, Any]]:
+        """Return the writes of the head of a log that goes on.
+
+        What the new save covers of a state without events goes with it.
+        """
         append, expression = attempt.append, Expression()
         expires_at = expression.name("expires_at")
         now = expression.value(number(append.now))
@@ -145,12 +149,15 @@ class Appender:
                 expression.equals("created_at", number(append.created_at or 0.0)),
                 f"({expression.lacks('expires_at')} OR {expires_at} > {now})",
                 ttl_condition(expression, append.expires_at, attempt.ttl),
+                expression.lacks("loose")
+                if attempt.loose is None
+                else expression.equals("loose", text(attempt.loose)),
             ]
         )
         values = self._header(attempt, plan)
         removed = [
             name
-            for name in ("snapshot", "snapshot_parts", "expires_at", "ttl")
+            for name in ("snapshot", "snapshot_parts", "expires_at", "ttl", "loose")
             if name not in values
         ]
         update = expression.update(values, removed)
@@ -159,9 +166,11 @@ class Appender:
         if append.session_start == append.expected_version - 1:
             same = f"{expression.name('session_key')} = {expression.name('last_key')}"
             update = update.replace("SET ", f"SET {same}, ", 1)
-        return self._table.update(
-            append.sender_id, HEAD_KEY, update, condition, expression
-        )
+        sender_id = append.sender_id
+        return [
+            self._table.update(sender_id, HEAD_KEY, update, condition, expression),
+            *(self._table.delete(sender_id, at) for at in loose_keys(attempt.loose)),
+        ]
 
     def _begin(self, attempt: _Try, plan: SavePlan) -> list[dict[str, Any]]:
         """Return the writes that begin a log where there is none."""
@@ -217,6 +226,8 @@ class Appender:
             values["snapshot"] = text(plan.snapshot)
         else:
             values["snapshot_parts"] = number(plan.snapshot_parts)
+        if plan.loose is not None:
+            values["loose"] = text(plan.loose)
         if append.expires_at is not None and attempt.ttl is not None:
             values["expires_at"] = number(append.expires_at)
             values["ttl"] = number(head_ttl(attempt.ttl))
@@ -249,6 +260,9 @@ class Appender:
             return False
         if append.created_at not in (None, head.created_at):
             return False
+        if attempt.loose != head.loose:
+            attempt.loose = head.loose
+            return None
         await self._lengthen(attempt, head)
         return None
 

@@ -285,7 +285,8 @@ class Eraser:
         values: Item = {"first": number(before)}
         if cutting:
             values["cutting"] = flag()
-        if plan is not None and head.version == before + int_of(plan.item, "count"):
+        is_last = head.last_key < before  # no state was saved alone behind it
+        if plan is not None and is_last:
             values["last_save"] = plan.item["save"]
             values["last_key"] = number(before)
         update = expression.update(values)

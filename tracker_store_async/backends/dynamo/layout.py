@@ -105,6 +105,8 @@ class Head:
         erasing: The token of an erasure under way: nothing is stored any more.
         cutting: Whether the erasure of its beginning may not be complete.
         rewriting: Whether what was there before a rewrite may not be erased yet.
+        loose: Token and number of the parts of a state that was saved without events,
+            at the very position of the next save, which takes them along.
     """
 
     version: int
@@ -124,6 +126,7 @@ class Head:
     erasing: str | None
     cutting: bool
     rewriting: bool
+    loose: str | None
 
     def is_gone(self, now: float) -> bool:
         """Whether it counts as nothing: expired, or being erased."""
@@ -153,6 +156,7 @@ def head_from(item: Item) -> Head:
         erasing=text_of(item, "erasing"),
         cutting="cutting" in item,
         rewriting="rewriting" in item,
+        loose=text_of(item, "loose"),
     )
 
 

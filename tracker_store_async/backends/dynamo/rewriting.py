@@ -42,6 +42,12 @@ if TYPE_CHECKING:
 TRANSACTION_ITEMS = 90
 """Most items of one transaction beside the head, the save and Rasa's."""
 
+_OPTIONAL = (
+    *("snapshot", "snapshot_parts", "user_id"),
+    *("from_rasa", "rewriting", "loose"),
+)
+"""What a head does not have unless something says so."""
+
 
 class Rewriter:
     """Rewrites conversations.
@@ -119,8 +125,7 @@ class Rewriter:
         values["created_at"] = number(rewrite.new_created_at)
         if not at_once:
             values["rewriting"] = flag()
-        optional = ("snapshot", "snapshot_parts", "user_id", "from_rasa", "rewriting")
-        removed = [name for name in optional if name not in values]
+        removed = [name for name in _OPTIONAL if name not in values]
         return self._table.update(
             rewrite.sender_id,
             HEAD_KEY,

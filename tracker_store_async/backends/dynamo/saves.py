@@ -39,6 +39,9 @@ PART_BYTES = 300_000
 SNAPSHOT_BYTES = 100_000
 """Largest state that stays in the head, which every save writes."""
 
+LOOSE_PARTS = 90
+"""Most parts that one transaction deletes beside a save: a state of 27 MB."""
+
 TRANSACTION_ITEMS = 80
 TRANSACTION_BYTES = 900_000
 """What one transaction takes of a save, as it goes over the wire.
@@ -72,6 +75,21 @@ class SavePlan:
         if len(self.parts) > TRANSACTION_ITEMS:
             return False
         return sum(map(wire_bytes, self.parts)) <= TRANSACTION_BYTES
+
+    @property
+    def loose(self) -> str | None:
+        """What the head says of parts that lie beside no event, or None."""
+        if count_of(self.item) or not self.parts:
+            return None
+        return f"{self.token}:{len(self.parts)}"
+
+
+def loose_keys(loose: str | None) -> list[int]:
+    """Return the sort keys of the parts that a head calls loose."""
+    if loose is None:
+        return []
+    token, count = map(int, loose.split(":"))
+    return [part_key(token, n) for n in range(min(count, LOOSE_PARTS))]
 
 
 def plan_save(

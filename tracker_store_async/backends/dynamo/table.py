@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from tracker_store_async.backends.dynamo.client import Client
     from tracker_store_async.backends.dynamo.saves import SavePlan
 
+TRANSACTION_LIMIT = 100
+"""Most items that DynamoDB takes in one transaction."""
+
 CONCURRENCY = 8
 """Most requests that one operation has under way at once."""
 
@@ -231,7 +234,8 @@ class Table:
             ConditionError: A condition of an operation was not met.
         """
         puts = [self.put(plan.item)]
-        if plan.fits_a_transaction:
+        count = len(operations) + len(puts) + len(plan.parts)
+        if plan.fits_a_transaction and count <= TRANSACTION_LIMIT:
             puts += map(self.put, plan.parts)
             await self.client.transact([*operations, *puts])
             return

@@ -94,3 +94,68 @@ async def test_a_broker_leaves_a_server_that_became_a_replica(place: Place) -> N
         await broker.publish(message("alice", 1))
     await broker.publish(message("alice", 1))
     await broker.close()
+
+
+OLD = (
+    "Error running script (call to f_6a2ad36c79fbd1e2f7c4a0b1f2c52a5b1f4e8f1d): "
+    "@user_script:5: @user_script: 5: -{} "
+)
+"""How Redis 6 tells what became of a command of a script."""
+
+
+def as_redis_6_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from redis._parsers.base import BaseParser
+    from redis.exceptions import ReadOnlyError, ResponseError
+
+    parse_error = BaseParser.parse_error
+
+    def wrapped(response: str) -> Exception:
+        found = parse_error(response)
+        if not isinstance(found, ReadOnlyError):
+            return found
+        return ResponseError(f"{OLD.format('READONLY')}{found}. ")
+
+    monkeypatch.setattr(BaseParser, "parse_error", staticmethod(wrapped))
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_a_store_leaves_an_older_server_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch, *, keeps: bool
+) -> None:
+    as_redis_6_says_it(monkeypatch)
+    await test_a_store_leaves_a_server_that_became_a_replica(
+        place, monkeypatch, keeps=keeps
+    )
+
+
+async def test_a_broker_leaves_an_older_server_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_redis_6_says_it(monkeypatch)
+    await test_a_broker_leaves_a_server_that_became_a_replica(place)
+
+
+@pytest.mark.parametrize(
+    ("code", "ours", "published"),
+    [
+        ("READONLY", errors.StoreUnavailableError, errors.BrokerUnavailableError),
+        ("OOM", errors.StoreUnavailableError, errors.BrokerUnavailableError),
+        ("NOPERM", errors.StoreAccessError, errors.BrokerAccessError),
+        ("WRONGTYPE", errors.StoreDataError, errors.BrokerRefusedError),
+    ],
+)
+def test_what_an_older_server_says_of_a_script(
+    code: str, ours: type[Exception], published: type[Exception]
+) -> None:
+    from redis.exceptions import ResponseError
+
+    from tracker_store_async.backends.redis.errors import translate
+    from tracker_store_async.brokers.redis import RedisEventBroker
+
+    said = ResponseError(f"{OLD.format(code)}what it says")
+    found = translate(said, "redis at here")
+    assert type(found) is ours
+    assert f"({code})" in str(found)
+    told = RedisEventBroker()._explain_reply(said)
+    assert type(told) is published
+    assert "what it says" not in str(told)

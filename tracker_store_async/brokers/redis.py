@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from contextlib import suppress
@@ -37,6 +38,11 @@ while at <= #ARGV do
 end
 """
 """All events of a save or none: the server refuses the script before it writes."""
+
+_OF_A_SCRIPT = re.compile(
+    r"(?:ERR )?Error running script \(call to f_\w+\): (?:@\w+: ?\d+: ?)+-?([A-Z]+) "
+)
+"""What Redis before 7 wraps around the answer to a command of a script."""
 
 _ACCESS_CODES = {"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"}
 _BUSY_CODES = {"OOM", "LOADING", "READONLY", "MASTERDOWN", "NOREPLICAS", "BUSY"}
@@ -283,6 +289,9 @@ def _code(error: BaseException) -> str:
     """Return the code that the server's answer began with, such as `WRONGTYPE`."""
     names = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY"}
     names |= {"BusyLoadingError": "LOADING", "NoPermissionError": "NOPERM"}
+    within = _OF_A_SCRIPT.match(str(error))
+    if within is not None:
+        return within[1]
     word = names.get(type(error).__name__) or str(error).partition(" ")[0]
     return word if word.isupper() and word.isalpha() else type(error).__name__
 

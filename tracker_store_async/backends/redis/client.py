@@ -14,10 +14,11 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import (
     ConnectionError,  # noqa: A004
     NoScriptError,
-    ReadOnlyError,
+    ResponseError,
 )
 
 from tracker_store_async.backends.redis.credentials import login_options
+from tracker_store_async.backends.redis.errors import is_read_only
 from tracker_store_async.backends.redis.kept import (
     IS_POSSIBLE,
     KeptConnections,
@@ -245,7 +246,7 @@ class Commands:
         if isinstance(answer, NoScriptError):
             [answer] = await self.ask(encoded(("EVAL", script.text, *words)), 1)
         if isinstance(answer, Exception):
-            if isinstance(answer, ReadOnlyError):
+            if is_read_only(answer):
                 await self._reconnect()
             raise answer
         return answer
@@ -301,12 +302,14 @@ class Commands:
         return list(await self._whole(self._pipeline(commands)))
 
     async def _script(self, script: Script, rest: tuple[Any, ...]) -> Any:
+        send = self.client.execute_command
         try:
-            return await self.client.execute_command("EVALSHA", script.sha, *rest)
-        except NoScriptError:
-            return await self.client.execute_command("EVAL", script.text, *rest)
-        except ReadOnlyError:
-            if not self.is_cluster:
+            try:
+                return await send("EVALSHA", script.sha, *rest)
+            except NoScriptError:
+                return await send("EVAL", script.text, *rest)
+        except ResponseError as error:
+            if is_read_only(error) and not self.is_cluster:
                 await self._reconnect()
             raise
 

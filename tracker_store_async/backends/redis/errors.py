@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from enum import Enum
 
@@ -76,6 +77,12 @@ _SCRIPT_DENIED = ("acl failure in script", "the user executing the script can't"
 script does."""
 
 
+_OF_A_SCRIPT = re.compile(
+    r"(?:ERR )?Error running script \(call to f_\w+\): (?:@\w+: ?\d+: ?)+-?([A-Z]+) "
+)
+"""What Redis before 7 wraps around the answer to a command of a script."""
+
+
 def driver_error(error: BaseException) -> BaseException:
     """Return the error itself: redis-py wraps nothing."""
     return error
@@ -85,9 +92,19 @@ def code_of(error: BaseException) -> str | None:
     """Return the word that the server's answer began with, or None."""
     if not isinstance(error, exc.ResponseError):
         return None
+    within = _OF_A_SCRIPT.match(str(error))
+    if within is not None:
+        return within[1]
     first = str(error).partition(" ")[0]
     # a script's error ends with its own name and line
     return first if first.isupper() and first.isalpha() else None
+
+
+def is_read_only(error: object) -> bool:
+    """Whether a server says that it is a replica."""
+    return isinstance(error, exc.ResponseError) and (
+        isinstance(error, exc.ReadOnlyError) or code_of(error) == "READONLY"
+    )
 
 
 def kind_of(error: BaseException) -> Kind | None:

@@ -158,9 +158,55 @@ async def test_a_refused_save_takes_no_other_one_with_it(proxied, monkeypatch):
     assert [result for result in results if result is not None] == [results[6]]
     assert isinstance(results[6], errors.BrokerRefusedError)
     found = await channel.read()
-    assert seen(found, "bad") == []
+    assert seen(found, "bad") == ["bad-0"]  # what stands before it fits
     for name in names:
         assert seen(found, name) == ids(batch(name, 0))
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_a_topic_that_takes_small_batches_only(proxied, monkeypatch, idempotent):
+    """The servers here know no limit, so the client's answer is exchanged."""
+    from aiokafka import errors as kafka_errors
+    from aiokafka.producer.producer import AIOKafkaProducer
+
+    channel, _ = proxied
+    broker = channel.broker(enable_idempotence=None if idempotent else False)
+    await broker.open()
+    send_batch = AIOKafkaProducer.send_batch
+    limit, sent = 6_000, []
+
+    async def refuse(self, batch, topic, *, partition):
+        sent.append(len(batch._build()))
+        if sent[-1] > limit:
+            refused = asyncio.get_running_loop().create_future()
+            refused.set_exception(kafka_errors.MessageSizeTooLargeError())
+            return refused
+        return await send_batch(self, batch, topic, partition=partition)
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_batch", refuse)
+    await broker.publish_many([message("alice", n, text="x" * 1000) for n in range(20)])
+    assert broker.connections <= 4
+    # what is learnt stays
+    sent.clear()
+    names = [f"user-{n}" for n in range(4)]
+    await asyncio.gather(
+        *(
+            broker.publish_many([message(n, k, text="x" * 1000) for k in range(8)])
+            for n in names
+        )
+    )
+    assert max(sent) <= limit
+    # one event that is itself too large
+    poisoned = [message("bob", 0), message("bob", 1, text="x" * 7000)]
+    with pytest.raises(errors.BrokerRefusedError, match="largest message size"):
+        await broker.publish_many([*poisoned, message("bob", 2)])
+    await broker.publish_many(batch("carol", 0))
+    found = await channel.read()
+    assert seen(found, "alice") == [f"alice-{n}" for n in range(20)]
+    assert seen(found, "bob") in ([], ["bob-0"])
+    assert seen(found, "carol") == ids(batch("carol", 0))
+    for name in names:
+        assert seen(found, name) == [f"{name}-{n}" for n in range(8)]
 
 
 async def test_an_event_that_is_too_large_is_refused_with_its_save(proxied):

@@ -45,7 +45,8 @@ BATCH_BYTES = 65_536
 """Size of a batch, after which another one is begun; a larger event has its own.
 
 Kafka takes a batch as a whole or not at all, and refuses one that is larger than the
-topic's `max.message.bytes`: so saves are sent together, but not without bound.
+topic's `max.message.bytes`: so saves are sent together, but not without bound. Where
+one is refused for its size, batches are half as large from then on.
 """
 
 LARGEST_BYTES = 1_000_000
@@ -68,6 +69,12 @@ _REFUSALS = (
     kafka_errors.RecordListTooLargeError,
 )
 """What sending the same event again on another connection does not mend."""
+
+_TOO_LARGE = (
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.RecordListTooLargeError,
+)
+"""How a server refuses a batch for its size: for it, or for one event in it."""
 
 _LOGIN_REFUSALS = (
     kafka_errors.AuthenticationFailedError,
@@ -183,6 +190,7 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
         self.queue_size = queue_size
         self._waiting = 0
         self._apart_until = 0.0
+        self._batch_bytes = BATCH_BYTES
         self._options: dict[str, Any] = {
             "client_id": client_id or "tracker-store-async",
             "security_protocol": self._security_protocol,
@@ -346,8 +354,13 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
         while at < len(items):
             if link.failed:
                 raise ConnectionError
-            batch = link.producer.create_batch()
-            while at < len(items) and self._add(batch, items[at]):
+            batch, begun_at, size_bytes = link.producer.create_batch(), at, 0
+            while at < len(items):
+                size_bytes += items[at].size_bytes
+                is_full = at > begun_at and size_bytes > self._batch_bytes
+                if is_full or not self._add(batch, items[at]):
+                    size_bytes -= items[at].size_bytes
+                    break
                 at += 1
             try:
                 future = await link.producer.send_batch(
@@ -360,7 +373,12 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
                     raise ConnectionError
                 future.result()
             except kafka_errors.KafkaError as error:
-                self._judge(link, error)
+                if isinstance(error, _TOO_LARGE) and at > begun_at + 1:
+                    # Smaller ones, down to single events: see whose size it is.
+                    self._batch_bytes = size_bytes // 2
+                    link.failed = True
+                else:
+                    self._judge(link, error)
                 raise ConnectionError from error
 
     def _add(self, batch: BatchBuilder, prepared: _Prepared) -> bool:

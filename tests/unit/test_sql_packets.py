@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import event
 
 from tests.sql_databases import SENDER, append, database, ids, read, rows
-from tracker_store_async.errors import InvalidInputError
-from tracker_store_async.events import SlotSet
+from tracker_store_async.errors import InvalidInputError, SaveManyError
+from tracker_store_async.events import BotUttered, SlotSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +80,28 @@ async def test_rows_are_joined_no_further_than_the_server_takes(
     assert sizes == [18_000] * 10
 
 
+async def test_messages_are_joined_no_further_either(
+    target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with target.store(outbox=True) as store:
+        operations = store._operations
+        assert operations is not None
+        monkeypatch.setattr(operations, "_room_bytes", 20_000)
+        counts: list[int] = []
+
+        def note(*arguments: Any) -> None:
+            statement, parameters, is_many = arguments[2], arguments[3], arguments[5]
+            if statement.startswith("INSERT INTO outbox"):
+                counts.append(len(parameters) if is_many else 1)
+
+        event.listen(operations.engine.sync_engine, "before_cursor_execute", note)
+        tracker = await store.get_or_create_tracker("a")
+        counts.clear()
+        tracker.update_with_events([BotUttered("x" * 6_000) for _ in range(9)])
+        await store.save(tracker)
+    assert counts == [3] * 3
+
+
 async def test_it_is_refused_before_anything_is_written(target: Database) -> None:
     async with target.store() as store:
         tracker = await store.get_or_create_tracker("a")
@@ -106,3 +128,32 @@ async def test_a_message_is_longer_than_its_event(
             else:
                 with pytest.raises(InvalidInputError, match="max_allowed_packet"):
                     await store.save(tracker)
+
+
+async def test_a_copy_into_a_store_with_an_outbox_has_no_messages(
+    target: Database,
+) -> None:
+    data = "\N{WINKING FACE}" * ((await limit_of(target) - 2500) // 4)
+    async with target.store(outbox=True) as store:
+        new = rows(1, data=data)
+        store._check_size(SENDER, new, "{}")
+        assert await store._append(append(0, rows=new))
+        assert len(ids(await store._read(read()))) == 1
+
+
+async def test_a_message_that_is_too_long_fails_its_own_save_of_many(
+    target: Database,
+) -> None:
+    limit = await limit_of(target)
+    async with target.store(outbox=True) as store:
+        trackers = [await store.get_or_create_tracker(name) for name in "abc"]
+        texts = ("x", "\N{WINKING FACE}" * (limit // 14), "x")
+        for tracker, text in zip(trackers, texts, strict=True):
+            tracker.update(SlotSet("n", text))
+        with pytest.raises(SaveManyError) as raised:
+            await store.save_many(trackers)
+        found = [await store.retrieve(name) for name in "abc"]
+    [(_, error)] = raised.value.failures.items()
+    assert isinstance(error, InvalidInputError)
+    assert "the message of the event at position 1" in str(error)
+    assert [each and each.version for each in found] == [2, 1, 2]

@@ -77,7 +77,7 @@ class CoreOperations:
         if is_mine and append.rows:
             await self._insert_events(conn, append)
         if is_mine and append.outbox and self.outbox is not None:
-            await conn.execute(self.outbox.insert(), outbox_values(append))
+            await self._insert_messages(conn, self.outbox, outbox_values(append))
         return is_mine
 
     async def append_many(self, appends: Sequence[Append]) -> list[bool] | None:
@@ -103,6 +103,11 @@ class CoreOperations:
 
     async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:
         await conn.execute(self.tables.events.insert(), event_values(append))
+
+    async def _insert_messages(
+        self, conn: AsyncConnection, outbox: Table, values: list[dict[str, Any]]
+    ) -> None:
+        await conn.execute(outbox.insert(), values)
 
     def check_size(self, sender_id: str, rows: Sequence[NewRow], snapshot: str) -> None:
         """Refuse what could never be stored; most databases have no limit."""

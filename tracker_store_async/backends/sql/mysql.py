@@ -20,27 +20,22 @@ from tracker_store_async.backends.sql.core import (
 )
 from tracker_store_async.backends.sql.outbox import outbox_values
 from tracker_store_async.backends.sql.packets import (
-    ESCAPED,
     RESERVED_BYTES,
     literal_bytes,
     statement_room,
 )
 from tracker_store_async.errors import InvalidInputError
-from tracker_store_async.rows import MAX_SENDER_ID_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Insert
+    from sqlalchemy import Insert, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tracker_store_async.rows import Append, NewRow
 
 CHANGING_COLUMNS = ("version", "session_start", "snapshot", "updated_at", "expires_at")
 """The columns of a conversation's row that every append writes."""
-
-_MOST_ESCAPED = 14
-"""Bytes of a literal that one character may become in the body of a message."""
 
 
 class MysqlOperations(CoreOperations):
@@ -69,14 +64,37 @@ class MysqlOperations(CoreOperations):
         for number, row in enumerate(rows, 1):
             what = f"unsaved event {number} of {len(rows)} ({row.type_name})"
             _check(what, literal_bytes((sender_id, *_texts(row)), room), room)
-            if self.outbox is not None:
-                message = f"the message of {what}, which is ASCII,"
-                _check(message, _message_bytes(sender_id, row, room), room)
         size_bytes = literal_bytes((sender_id, snapshot), room)
         _check("the state (slots and the like)", size_bytes, room)
 
+    def _check_messages(self, append: Append) -> None:
+        """Refuse a message that is too long, of those that this append has.
+
+        It may be longer than its event: its body is ASCII.
+
+        Raises:
+            InvalidInputError: One is.
+        """
+        room = self._room_bytes
+        if room is None:
+            return
+        for entry in append.outbox:
+            texts = (append.sender_id, entry.message_id, entry.body)
+            what = f"the message of the event at position {entry.position}, in ASCII,"
+            _check(what, literal_bytes(texts, room), room)
+
+    async def append(self, append: Append) -> bool:
+        """Store everything if the version is the expected one."""
+        self._check_messages(append)
+        return await super().append(append)
+
     async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:
         await self._send(conn, self.tables.events.insert(), event_values(append))
+
+    async def _insert_messages(
+        self, conn: AsyncConnection, outbox: Table, values: list[dict[str, Any]]
+    ) -> None:
+        await self._send(conn, outbox.insert(), values)
 
     async def _send(
         self, conn: AsyncConnection, statement: Insert, rows: list[dict[str, Any]]
@@ -92,6 +110,8 @@ class MysqlOperations(CoreOperations):
 
         In the order of the ids, so that two who do so do not wait for each other.
         """
+        for each in appends:
+            self._check_messages(each)
         ordered = sorted(appends, key=lambda each: each.sender_id)
         stored = await self._in_transaction(
             lambda conn: self._append_all(conn, ordered)
@@ -113,7 +133,7 @@ class MysqlOperations(CoreOperations):
         await self._send(conn, self.tables.events.insert(), events)
         if self.outbox is not None:
             messages = [row for each in stored for row in outbox_values(each)]
-            await self._send(conn, self.outbox.insert(), messages)
+            await self._insert_messages(conn, self.outbox, messages)
         return {each.sender_id for each in stored}
 
     async def _advance_all(
@@ -192,23 +212,6 @@ def _check(what: str, size_bytes: int, room_bytes: int) -> None:
 def _texts(row: NewRow) -> tuple[str | None, ...]:
     derived = (row.type_name, row.intent_name, row.action_name)
     return (row.data, row.event_id, *map(column_text, derived))
-
-
-def _message_bytes(sender_id: str, row: NewRow, enough_bytes: int) -> int:
-    """Return the length of an event's message as a literal, or a bound that is enough.
-
-    In its body each character beyond ASCII is six, or twelve, and what begins with a
-    backslash is escaped. It may name a user, too.
-    """
-    ids = 2 * _MOST_ESCAPED * MAX_SENDER_ID_LENGTH
-    size_bytes = ids + 4 * (len(sender_id) + len(row.event_id or ""))
-    bound = size_bytes + _MOST_ESCAPED * len(row.data)
-    if bound <= enough_bytes:
-        return bound
-    beyond = sum(character > "\x7f" for character in row.data)
-    pairs = sum(character > "\uffff" for character in row.data)
-    size_bytes += len(row.data) - beyond + sum(map(row.data.count, ESCAPED))
-    return size_bytes + 7 * (beyond + pairs)
 
 
 def _batches(

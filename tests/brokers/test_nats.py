@@ -222,3 +222,61 @@ async def test_rights_that_are_missing_are_said_in_time():
         with pytest.raises(errors.BrokerAccessError, match="does not let this user"):
             await broker.open()
         await broker.close()
+
+
+UNPUBLISHED = """
+authorization {
+  users: [{
+    user: me, password: s3cret
+    permissions: { publish: { deny: ["rasa_core_events"] } }
+  }]
+}
+"""
+
+
+async def test_a_right_to_publish_that_is_missing_is_said_at_once():
+    with private_nats(settings=UNPUBLISHED) as private:
+        broker = NatsEventBroker(
+            f"nats://127.0.0.1:{private.server.port}",
+            username="me",
+            password="s3cret",
+            timeout_seconds=5,
+        )
+        await broker.open()
+        for _ in range(2):
+            async with asyncio.timeout(1):
+                with pytest.raises(errors.BrokerAccessError, match="does not let"):
+                    await broker.publish(message("alice", 0))
+        assert broker.connections == 1  # kept for when the right is granted
+        await broker.close()
+
+
+async def test_a_stream_that_was_deleted_is_created_again(nats_server, jetstream):
+    jetstream, name = jetstream
+    broker = broker_for(nats_server, name)
+    await broker.publish(message("alice", 0))
+    await jetstream.delete_stream(name)
+    await broker.publish_many([message("alice", 1), message("alice", 2)])
+    assert await stored(jetstream, name) == ["alice-1", "alice-2"]
+    await broker.close()
+
+
+async def test_a_stream_that_answers_nobody_counts_as_away(
+    nats_server, jetstream, monkeypatch
+):
+    jetstream, name = jetstream
+    broker = broker_for(nats_server, name, timeout_seconds=2)
+    await broker.publish(message("alice", 0))
+    await jetstream.delete_stream(name)
+
+    async def find_nothing(self, link):
+        """As where a stream has no leader."""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NatsEventBroker, "_find_or_create_stream", find_nothing)
+        with pytest.raises(errors.BrokerUnavailableError, match="takes the subject"):
+            await broker.publish(message("alice", 1))
+    assert broker.connections == 2
+    await broker.publish(message("alice", 1))
+    assert await stored(jetstream, name) == ["alice-1"]
+    await broker.close()

@@ -59,12 +59,16 @@ class _Link:
     Attributes:
         may_be_full: Whether the stream may refuse an event and take a smaller one.
         largest_bytes: What the stream takes at most, or None for what the server does.
+        is_proven: Whether an event was acknowledged on it.
+        denied: What the server said of rights since anybody began to wait.
     """
 
     client: SecureClient
     inbox: str = ""
     may_be_full: bool = False
     largest_bytes: int | None = None
+    is_proven: bool = False
+    denied: Exception | None = None
     sent: int = 0
     waiting: dict[str, asyncio.Future[Msg]] = field(default_factory=dict)
 
@@ -170,6 +174,9 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
 
         async def note(error: Exception) -> None:
             seen.append(error)
+            if "permissions" in str(error).lower():
+                link.denied = error  # and nothing will be acknowledged
+                await link.end()
 
         try:
             await link.client.connect(
@@ -274,6 +281,8 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
     async def _send(self, link: _Link, batch: Sequence[_Prepared]) -> int:
         futures: list[asyncio.Future[Msg]] = []
         tokens: list[str] = []
+        if not link.waiting:
+            link.denied = None
         try:
             for prepared in batch:
                 link.sent += 1
@@ -296,10 +305,31 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
         finally:
             for token in tokens:
                 link.waiting.pop(token, None)
-        return self._count_confirmed(batch, futures)
+        if link.denied is not None:
+            raise self._explain(link.denied)
+        if any(not each.cancelled() and _is_unheard(each.result()) for each in futures):
+            return await self._look_again(link)
+        return self._count_confirmed(link, batch, futures)
+
+    async def _look_again(self, link: _Link) -> int:
+        """Have the stream found, or created, on a new connection; once is enough.
+
+        Raises:
+            BrokerUnavailableError: It was a moment ago.
+        """
+        if link.is_proven:
+            return 0
+        await self._forget(link)
+        raise errors.BrokerUnavailableError(
+            f"no stream of {self._where} takes the subject {self.subject!r}: it was "
+            "deleted or has no leader, or JetStream is off"
+        )
 
     def _count_confirmed(
-        self, batch: Sequence[_Prepared], futures: Sequence[asyncio.Future[Msg]]
+        self,
+        link: _Link,
+        batch: Sequence[_Prepared],
+        futures: Sequence[asyncio.Future[Msg]],
     ) -> int:
         for confirmed, future in enumerate(futures):
             if future.cancelled():
@@ -307,6 +337,7 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
             if (refusal := self._refusal(future.result())) is not None:
                 self._note_refusal(self._taken_after(batch, futures, confirmed))
                 raise refusal
+            link.is_proven = True
         return len(futures)
 
     def _taken_after(
@@ -325,11 +356,6 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
 
     def _refusal(self, reply: Msg) -> errors.BrokerRefusedError | None:
         """Return what an answer says is wrong, or None for an acknowledgement."""
-        if (reply.headers or {}).get("Status") == "503":
-            return errors.BrokerRefusedError(
-                f"no stream of {self._where} takes the subject {self.subject!r}: it "
-                "was deleted, or JetStream is off"
-            )
         answer: dict[str, Any] = json.loads(reply.data)
         if "error" in answer:
             code = answer["error"].get("err_code")
@@ -350,3 +376,8 @@ class NatsEventBroker(ConnectedBroker[_Link, _Prepared]):
                 f"an event of {largest} bytes is larger than {self._where} takes "
                 f"({limit} bytes): raise {setting}"
             )
+
+
+def _is_unheard(reply: Msg) -> bool:
+    """Whether the server says that nobody takes what was published."""
+    return (reply.headers or {}).get("Status") == "503"

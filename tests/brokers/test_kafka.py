@@ -209,6 +209,34 @@ async def test_a_topic_that_takes_small_batches_only(proxied, monkeypatch, idemp
         assert seen(found, name) == [f"{name}-{n}" for n in range(8)]
 
 
+@pytest.mark.parametrize("name", ["TopicAuthorizationFailed", "InvalidTopic"])
+async def test_rights_that_were_taken_away_are_nobodys_event(
+    proxied, monkeypatch, name
+):
+    """The servers here know no rights, so the client's answer is exchanged."""
+    from aiokafka import errors as kafka_errors
+    from aiokafka.producer.producer import AIOKafkaProducer
+
+    channel, _ = proxied
+    broker = channel.broker()
+    await broker.open()
+
+    async def refuse(self, batch, topic, *, partition):
+        refused = asyncio.get_running_loop().create_future()
+        refused.set_exception(getattr(kafka_errors, f"{name}Error")())
+        return refused
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AIOKafkaProducer, "send_batch", refuse)
+        results = await asyncio.gather(
+            *(broker.publish_many(batch(f"user-{n}", 0)) for n in range(4)),
+            return_exceptions=True,
+        )
+    assert {type(each) for each in results} == {errors.BrokerAccessError}
+    await broker.publish_many(batch("user-0", 0))
+    assert seen(await channel.read(), "user-0") == ids(batch("user-0", 0))
+
+
 async def test_an_event_that_is_too_large_is_refused_with_its_save(proxied):
     channel, _ = proxied
     broker = channel.broker()

@@ -60,21 +60,19 @@ _CANNOT_BE_IDEMPOTENT = (
 )
 """How a server, or its rules, refuses an idempotent producer."""
 
-_REFUSALS = (
-    kafka_errors.MessageSizeTooLargeError,
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.ClusterAuthorizationFailedError,
-    kafka_errors.InvalidTopicError,
-    kafka_errors.UnknownTopicOrPartitionError,
-    kafka_errors.RecordListTooLargeError,
-)
-"""What sending the same event again on another connection does not mend."""
-
 _TOO_LARGE = (
     kafka_errors.MessageSizeTooLargeError,
     kafka_errors.RecordListTooLargeError,
 )
 """How a server refuses a batch for its size: for it, or for one event in it."""
+
+_NO_TOPIC = (
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+    kafka_errors.InvalidTopicError,
+    kafka_errors.UnknownTopicOrPartitionError,
+)
+"""What no other connection and no other event mends."""
 
 _LOGIN_REFUSALS = (
     kafka_errors.AuthenticationFailedError,
@@ -260,7 +258,7 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
                 f"{self._where} refused the user name, the password or the mechanism: "
                 "check the sasl_ keys"
             )
-        if isinstance(error, _REFUSALS):
+        if isinstance(error, _NO_TOPIC):
             return errors.BrokerAccessError(
                 f"{self._where} has no topic {self.topic!r} that this user may write to"
             )
@@ -391,19 +389,22 @@ class KafkaEventBroker(ConnectedBroker[_Link, _Prepared]):
         )
         return added is not None
 
-    def _judge(self, link: _Link, error: BaseException) -> None:
+    def _judge(self, link: _Link, error: Exception) -> None:
         """Give up what the cluster refuses; else a new producer tries again.
 
         Raises:
+            BrokerAccessError: There is no such topic, or no right to write to it.
             BrokerRefusedError: Sending it again would not help.
         """
         link.failed = True
-        if isinstance(error, _REFUSALS):
+        if isinstance(error, _NO_TOPIC):
+            raise self._explain(error) from error
+        if isinstance(error, _TOO_LARGE):
             # Of several saves in a batch only one is to blame: see which.
             self._apart_until = time.monotonic() + CAREFUL_SECONDS
             raise errors.BrokerRefusedError(
                 f"{self._where} refused the event ({type(error).__name__}): check the "
-                f"topic {self.topic!r}, its largest message size and the rights"
+                f"largest message size of the topic {self.topic!r}"
             ) from error
 
 

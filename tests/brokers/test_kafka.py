@@ -237,6 +237,28 @@ async def test_rights_that_were_taken_away_are_nobodys_event(
     assert seen(await channel.read(), "user-0") == ids(batch("user-0", 0))
 
 
+async def test_who_fails_on_each_connection_is_not_asked_without_a_pause(
+    proxied, monkeypatch
+):
+    """As with an answer that aiokafka does not know."""
+    from aiokafka import errors as kafka_errors
+    from aiokafka.producer.producer import AIOKafkaProducer
+
+    channel, _ = proxied
+    broker = channel.broker(timeout_seconds=2, retry_delay_in_seconds=5)
+    await broker.open()
+
+    async def refuse(self, batch, topic, *, partition):
+        refused = asyncio.get_running_loop().create_future()
+        refused.set_exception(kafka_errors.UnknownError())
+        return refused
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_batch", refuse)
+    with pytest.raises(errors.BrokerUnavailableError, match="confirmed nothing"):
+        await broker.publish_many(batch("alice", 0))
+    assert 3 <= broker.connections <= 9  # 0, 0.05, 0.1, 0.2, 0.4 and 0.8 s apart
+
+
 async def test_an_event_that_is_too_large_is_refused_with_its_save(proxied):
     channel, _ = proxied
     broker = channel.broker()

@@ -191,6 +191,7 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
         """
         batch = [(each.sender_id, self._prepare(each)) for each in messages]
         careful = False
+        losses = 0  # in a row, with nothing confirmed between them
         link: LinkT | None = None
         checked: LinkT | None = None
         try:
@@ -209,10 +210,22 @@ class ConnectedBroker(EventBroker, Generic[LinkT, PreparedT]):
                     if confirmed < length:
                         self.repeats += length - confirmed
                         await self._forget(link)
+                        losses = 0 if confirmed else losses + 1
+                        await asyncio.sleep(self._pause_seconds(losses))
         except TimeoutError as error:
             if link is not None:
                 self._abandon_if_silent(link)
             raise self._too_late(len(messages) - len(batch), len(messages)) from error
+
+    def _pause_seconds(self, losses: int) -> float:
+        """Return how long to wait before another connection is tried.
+
+        The first one is likely to do: not so after one that was lost at once.
+        """
+        if losses < 2:
+            return 0.0
+        delay = FIRST_DELAY_SECONDS * 2.0 ** min(losses - 2, 20)
+        return min(delay, self.retry_delay_in_seconds)
 
     def _is_careful(self, link: LinkT) -> bool:
         """Whether an event waits for the confirmation of the one before it."""

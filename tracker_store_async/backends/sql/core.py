@@ -26,7 +26,7 @@ from tracker_store_async.settling import settled
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from sqlalchemy import ColumnElement, Select, Table
+    from sqlalchemy import ColumnElement, Insert, Select, Table
     from sqlalchemy.engine import Row
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -75,9 +75,9 @@ class CoreOperations:
         else:
             is_mine = await self._begin(conn, append)
         if is_mine and append.rows:
-            await self._insert_events(conn, append)
+            await self._send(conn, self.tables.events.insert(), event_values(append))
         if is_mine and append.outbox and self.outbox is not None:
-            await self._insert_messages(conn, self.outbox, outbox_values(append))
+            await self._send(conn, self.outbox.insert(), outbox_values(append))
         return is_mine
 
     async def append_many(self, appends: Sequence[Append]) -> list[bool] | None:
@@ -101,13 +101,10 @@ class CoreOperations:
             return [True] * len(appends)
         return [await self.append(append) for append in appends]
 
-    async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:
-        await conn.execute(self.tables.events.insert(), event_values(append))
-
-    async def _insert_messages(
-        self, conn: AsyncConnection, outbox: Table, values: list[dict[str, Any]]
+    async def _send(
+        self, conn: AsyncConnection, statement: Insert, rows: list[dict[str, Any]]
     ) -> None:
-        await conn.execute(outbox.insert(), values)
+        await conn.execute(statement, rows)
 
     def check_size(self, sender_id: str, rows: Sequence[NewRow], snapshot: str) -> None:
         """Refuse what could never be stored; most databases have no limit."""

@@ -29,7 +29,7 @@ from tracker_store_async.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Insert, Table
+    from sqlalchemy import Insert
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tracker_store_async.rows import Append, NewRow
@@ -88,14 +88,6 @@ class MysqlOperations(CoreOperations):
         self._check_messages(append)
         return await super().append(append)
 
-    async def _insert_events(self, conn: AsyncConnection, append: Append) -> None:
-        await self._send(conn, self.tables.events.insert(), event_values(append))
-
-    async def _insert_messages(
-        self, conn: AsyncConnection, outbox: Table, values: list[dict[str, Any]]
-    ) -> None:
-        await self._send(conn, outbox.insert(), values)
-
     async def _send(
         self, conn: AsyncConnection, statement: Insert, rows: list[dict[str, Any]]
     ) -> None:
@@ -133,7 +125,7 @@ class MysqlOperations(CoreOperations):
         await self._send(conn, self.tables.events.insert(), events)
         if self.outbox is not None:
             messages = [row for each in stored for row in outbox_values(each)]
-            await self._insert_messages(conn, self.outbox, messages)
+            await self._send(conn, self.outbox.insert(), messages)
         return {each.sender_id for each in stored}
 
     async def _advance_all(

@@ -352,10 +352,11 @@ def _merge(
     merged = dict(first)
     for name in (*_LIST_SECTIONS, "forms", "responses", "slots"):
         merged[name] = _merge_section(first, second, name, override=override)
+    forms = list(first.get("forms", {}))  # an action with options is a mapping
     merged["actions"] = [
         item
         for item in merged["actions"]
-        if item in first.get("actions", []) or item not in first.get("forms", {})
+        if item in first.get("actions", []) or item not in forms
     ]
     if override:
         merged["config"] = {**first.get("config", {}), **second.get("config", {})}

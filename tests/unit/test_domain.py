@@ -182,6 +182,18 @@ def test_merge_keeps_the_first_unless_told_otherwise(
     assert Domain.empty().merge(one) is one
 
 
+def test_an_action_with_options_merges(tmp_path: Path) -> None:
+    """Rasa's `Domain.merge_domain_dicts` compares such an action with no form."""
+    (tmp_path / "a.yml").write_text("forms: {f: {required_slots: []}}")
+    (tmp_path / "b.yml").write_text("actions: [f, b, {a: {send_domain: true}}]")
+    for domain in (
+        Domain.load(tmp_path),
+        Domain.load([tmp_path / "a.yml", tmp_path / "b.yml"]),
+    ):
+        assert domain.user_actions == ["b", "a"]
+        assert domain.form_names == ["f"]
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from tracker_store_async import errors
 from tracker_store_async.events import (
+    ActiveLoop,
     BotUttered,
     Event,
+    LoopInterrupted,
     SlotSet,
     UnknownEvent,
     UserUttered,
@@ -68,12 +70,12 @@ def test_what_is_stored_comes_back_exactly(value: Any, timestamp: float):
     assert exact(json.loads(text)) == exact(event.as_dict())
 
 
-def follows_rasas_rule(name: str, value: Any) -> bool:
+def follows_rasas_rule(type_name: str, name: str, value: Any) -> bool:
     """Whether Rasa's rules for what is missing decide about the field."""
-    return value is None or (name, bool(value)) in (
-        ("timestamp", False),
-        ("metadata", False),
-    )
+    if value is None:
+        return True
+    of_type = ["timestamp", "metadata", *(["data"] if type_name == "bot" else [])]
+    return not value and name in of_type
 
 
 @given(types, rows)
@@ -89,7 +91,7 @@ def test_no_row_loses_a_field(type_name: str, fields: dict[str, Any]):
     if isinstance(event, UnknownEvent):
         assert exact(written) == exact(row)
     for name, value in fields.items():
-        if not follows_rasas_rule(name, value):
+        if not follows_rasas_rule(type_name, name, value):
             kept = written[name]
             if isinstance(event, UserUttered) and name == "parse_data":
                 kept = {key: kept[key] for key in value}
@@ -128,7 +130,7 @@ ODD_ROWS: list[dict[str, Any]] = [
     {"event": {"a": 1}},
     {"event": "slot", "name": [5], "value": 1},
     {"event": "slot", "name": "a", "metadata": "text"},
-    {"event": "slot", "name": "a", "metadata": []},
+    {"event": "slot", "name": "a", "metadata": [1]},
     {"event": "action"},
     {"event": "action", "name": ["a"]},
     {"event": "followup", "name": {"a": 1}},
@@ -138,7 +140,7 @@ ODD_ROWS: list[dict[str, Any]] = [
     {"event": "user", "text": "hi", "parse_data": {"intent": "greet"}},
     {"event": "user", "text": "hi", "parse_data": {"entities": "none"}},
     {"event": "bot", "text": "hi", "data": "none"},
-    {"event": "bot", "text": "hi", "data": []},
+    {"event": "bot", "text": "hi", "data": [1]},
     {"event": "entities", "entities": {"a": 1}},
     {"event": "reminder", "intent": "a"},
     {"event": "reminder", "date_time": "tomorrow"},
@@ -197,6 +199,39 @@ def test_a_row_with_odd_values_keeps_its_class_and_its_values(row: dict[str, Any
     assert str(event)
     assert event == event_from_dict(row)
     assert hash(event) == hash(event_from_dict(row))
+
+
+OURS = [
+    name
+    for name, cls in EVENT_CLASSES.items()
+    if cls.__module__.startswith("tracker_store_async.events.")
+]
+
+
+@pytest.mark.parametrize("nothing", [None, [], "", 0, False], ids=repr)
+@pytest.mark.parametrize("type_name", OURS)
+def test_metadata_that_is_nothing_is_empty(type_name: str, nothing: Any):
+    """`metadata or {}`, as in Rasa's `Event.__init__`: other languages send `[]`."""
+    fields = {"event": type_name, "metadata": nothing}
+    if type_name == "user":
+        fields["parse_data"] = {}
+    elif type_name == "action":
+        fields["name"] = "a"
+    elif type_name == "reminder":
+        fields["date_time"] = "2024-03-04T12:00:00"
+    for event in (decode_event(json.dumps(fields)), event_from_dict(fields)):
+        assert type(event) in (EVENT_CLASSES[type_name], ActiveLoop, LoopInterrupted)
+        assert event.metadata == {}
+        if isinstance(event, UserUttered):
+            assert event.parse_data["metadata"] == {}
+
+
+@pytest.mark.parametrize("nothing", [None, [], "", 0, False], ids=repr)
+def test_data_of_the_bot_that_is_nothing_is_empty(nothing: Any):
+    """`data or {}`, as in Rasa's `BotUttered.__init__`."""
+    event = event_from_dict({"event": "bot", "text": "hi", "data": nothing})
+    assert isinstance(event, BotUttered)
+    assert event.as_dict()["data"] == {}
 
 
 def test_the_order_of_keys_does_not_matter():

@@ -6,7 +6,9 @@ from JSON with `decode_event`, `event_from_dict` or `Event.from_parameters`.
 Where this differs from Rasa, on purpose:
 
 - A type that is not known, or a row that the class of its type could not give back,
-  is an `UnknownEvent`. Rasa raises.
+  is an `UnknownEvent`. Rasa raises, or holds what makes it raise later: a list as the
+  name of a slot, text as metadata.
+- A reminder's `date_time` is ISO 8601, as Rasa writes it. Rasa guesses at any text.
 - Fields that a type does not know are kept; Rasa drops them.
 - `StoryExported.path` and the fields of `ReminderCancelled` are stored; Rasa reads
   them but forgets to write them.

@@ -326,14 +326,14 @@ def _builder(cls: type[Event]) -> Callable[[dict[str, Any]], Event]:
         attributes = read(row)
         row.pop("event", None)
         metadata = row.pop("metadata", None)
-        # Rasa's rule: metadata of null is `{}`; a timestamp that is missing, null or 0
-        # is the time of loading.
-        if metadata is None:
-            metadata = {}
-        elif type(metadata) is not dict:
-            if not target._keeps_odd_metadata:
+        # Rasa's rule: metadata that is null, or an empty or false value, is `{}`; a
+        # timestamp that is missing, null or 0 is the time of loading.
+        if type(metadata) is not dict:
+            if metadata is not None and target._keeps_odd_metadata:
+                row["metadata"] = metadata
+            elif metadata:
                 raise MisfitError("the metadata is not an object")
-            row["metadata"], metadata = metadata, {}
+            metadata = {}
         attributes["timestamp"] = row.pop("timestamp", None) or time.time()
         attributes["metadata"] = metadata
         event = _new(target)

@@ -44,10 +44,10 @@ class BotUttered(Event):
     @staticmethod
     def _read(row: dict[str, Any]) -> dict[str, Any]:
         data = row.pop("data", None)
-        if data is None:
-            data = {}
-        elif type(data) is not dict:
-            raise MisfitError("the data is not an object")
+        if type(data) is not dict:
+            if data:
+                raise MisfitError("the data is not an object")
+            data = {}  # Rasa's rule for every empty or false value
         return {
             "text": row.pop("text", None),
             "data": data,

@@ -226,7 +226,7 @@ def _objects(entities: list[Any] | None) -> list[dict[str, Any]]:
 
 def _completed(parse_data: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     """Return the parse data with Rasa's five keys in front, in Rasa's order."""
-    if row.get("metadata") is None:
+    if not row.get("metadata"):
         row["metadata"] = {}
     return {
         "intent": {},

@@ -102,7 +102,7 @@ class ActionExecuted(Event):
         return hash(self._compared())
 
     def __str__(self) -> str:
-        return str(self.action_name)
+        return str(self.action_name) or str(self.action_text)
 
     def __repr__(self) -> str:
         return (

@@ -10,6 +10,7 @@ import logging
 import re
 import traceback
 from collections.abc import Collection, Iterable, Mapping
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import ConfigurationError, TrackerStoreError
@@ -39,8 +40,8 @@ _URL_LOGIN = re.compile(
 )
 _ASSIGNMENT = re.compile(
     r"(?i)((?:" + "|".join(_SECRET_WORDS).replace("_", "[_-]") + r")"
-    r"[\w.-]{0,40}['\"]?\s{0,4}[=:]\s{0,4})"
-    r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
+    r"[\w.-]{0,40}\\{0,3}['\"]?\s{0,4}[=:]\s{0,4})"
+    r"(\\{1,3}\"[^\"]*\"|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
     r"|(?:(?:bearer|basic|token|negotiate)\s{1,4})?[^\s,;&)}\]]+)"
 )
 
@@ -124,7 +125,7 @@ class Redactor:
         object only the kind is shown: its `str` may be what somebody said. What is
         nested deeply, such as a mapping within itself, is masked from some level on.
         """
-        if not self.enabled or value is None or isinstance(value, bool | int | float):
+        if not self.enabled or value is None or isinstance(value, Number):
             return value
         if isinstance(value, str):
             return self.text(value)
@@ -181,7 +182,7 @@ class RedactionFilter(logging.Filter):
         elif record.args:
             record.args = tuple(REDACTOR.value(value) for value in record.args)
         if isinstance(record.msg, str):
-            record.msg = REDACTOR.text(record.msg)
+            _redact_message(record)
         else:
             record.msg = REDACTOR.value(record.msg)
         for name in vars(record).keys() - _LOG_RECORD:
@@ -191,6 +192,23 @@ class RedactionFilter(logging.Filter):
             record.exc_info = _without_text(record.exc_info[1])
         record._redacted = True
         return True
+
+
+def _redact_message(record: logging.LogRecord) -> None:
+    """Mask what a message says once its arguments are in it.
+
+    What is secret may stand in an argument, and what tells so in the message. Where
+    nothing is masked they stay apart, for whoever groups records by their message.
+    """
+    try:
+        said = record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        # It does not fit its arguments, and the standard library would print these.
+        record.msg, record.args = REDACTOR.text(record.msg), None
+        return
+    shown = REDACTOR.text(said)
+    if shown != said:
+        record.msg, record.args = shown, None
 
 
 class RedactedError(Exception):

@@ -9,6 +9,7 @@ import logging
 import os
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,10 @@ def lines() -> Iterator[list[Any]]:
         (r'password="a\"b", n=1', "password=***, n=1"),
         ("X-Api-Key: k1", f"X-Api-Key: {MASK}"),
         ("passphrase=p", f"passphrase={MASK}"),
+        (
+            r'"{\"password\": \"a b\", \"n\": 1}"',
+            rf'"{{\"password\": {MASK}, \"n\": 1}}"',
+        ),
     ],
 )
 def test_texts_lose_logins_and_passwords(text: str, shown: str) -> None:
@@ -91,6 +96,7 @@ def test_texts_lose_logins_and_passwords(text: str, shown: str) -> None:
         "://a:b",
         "pwd=\\",
         "pwd=Bearer ",
+        r"pwd\=\"a",
     ],
 )
 def test_a_text_of_any_kind_is_searched_in_linear_time(part: str) -> None:
@@ -107,6 +113,30 @@ def test_only_the_kind_of_other_things_is_shown(lines: list[Any]) -> None:
         f"failed: RuntimeError ({MASK})",
         "refused: too long",
     ]
+
+
+def test_what_is_secret_is_found_once_the_arguments_are_in_the_message(
+    lines: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    LOGGER.warning("the token: %s, of %s", SECRET, "me")
+    LOGGER.warning("%s=%s", "password", SECRET)
+    LOGGER.warning("%(password)d", {"password": 1})
+    LOGGER.warning("took %.1f s", Decimal("1.5"))
+    LOGGER.warning("of %s", SECRET, SECRET)  # the arguments do not fit
+    assert [line["message"] for line in lines] == [
+        f"the token: {MASK}, of me",
+        f"password={MASK}",
+        "%(password)d",
+        "took 1.5 s",
+        "of %s",
+    ]
+    assert capfd.readouterr().err == ""  # else logging prints arguments there
+
+
+def test_a_message_without_secrets_stays_apart_from_its_arguments() -> None:
+    record = logging.LogRecord("x", 20, "x", 1, "%d of %s", (1, "a"), None)
+    assert redaction.RedactionFilter().filter(record)
+    assert (record.msg, record.args) == ("%d of %s", (1, "a"))
 
 
 def test_fields_are_masked_by_their_names(lines: list[Any]) -> None:

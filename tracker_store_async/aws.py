@@ -18,7 +18,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from tracker_store_async.errors import StoreAccessError
+from tracker_store_async.errors import StoreAccessError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,22 +49,31 @@ class _Token:
 
     def _presigned(self, place: str, query: Mapping[str, str]) -> str:
         """Return the URL of a request to connect, signed, without its scheme."""
-        with self._lock:  # sessions of botocore are not made for several threads
-            if self._signer is None:
-                self._signer = self._new_signer()
-            url = self._signer.generate_presigned_url(
-                {
-                    "method": "GET",
-                    "url": f"https://{place}/?{urlencode(query)}",
-                    "body": {},
-                    "headers": {},
-                    "context": {},
-                },
-                operation_name="connect",
-                expires_in=LIFE_SECONDS,
-                region_name=self._region,
+        from botocore.exceptions import ConnectionError as NotReachedError
+        from botocore.exceptions import HTTPClientError
+
+        try:
+            with self._lock:  # sessions of botocore are not made for several threads
+                url = self._signed(f"https://{place}/?{urlencode(query)}")
+        except (NotReachedError, HTTPClientError) as error:
+            problem = StoreUnavailableError(
+                "AWS, which hands out the credentials, cannot be reached "
+                f"({type(error).__name__})"
             )
-        return str(url).removeprefix("https://")
+        else:
+            return url.removeprefix("https://")
+        raise problem  # what botocore says may hold what was sent
+
+    def _signed(self, url: str) -> str:
+        if self._signer is None:
+            self._signer = self._new_signer()
+        signed: str = self._signer.generate_presigned_url(
+            {"method": "GET", "url": url, "body": {}, "headers": {}, "context": {}},
+            operation_name="connect",
+            expires_in=LIFE_SECONDS,
+            region_name=self._region,
+        )
+        return signed
 
     def _new_signer(self) -> Any:
         import botocore.session
@@ -127,6 +136,7 @@ class RdsToken(_Token):
 
         Raises:
             StoreAccessError: There are no credentials to sign it with, or no region.
+            StoreUnavailableError: What hands out the credentials cannot be reached.
         """
         query = {"Action": "connect", "DBUser": self._username}
         return self._presigned(self._place, query)
@@ -168,6 +178,7 @@ class ElastiCacheToken(_Token):
 
         Raises:
             StoreAccessError: There are no credentials to sign it with, or no region.
+            StoreUnavailableError: What hands out the credentials cannot be reached.
         """
         query = {"Action": "connect", "User": self._username}
         if self._serverless:

@@ -139,6 +139,23 @@ async def test_what_is_lacking_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         await ask(RdsToken(HOST, 5432, "us", "eu-west-1"), "password")
 
 
+async def test_aws_that_cannot_be_reached_is_an_outage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in Kubernetes, where each process asks AWS for the credentials of its role."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    (tmp_path / "jwt").write_text(SECRET)
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "jwt"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/assistant")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(errors.StoreUnavailableError, match="Endpoint") as caught:
+        await ask(RdsToken(HOST, 5432, "us"), "password")
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert SECRET not in str(caught.value)
+
+
 # -- in endpoints.yml ------------------------------------------------------------------
 
 SQL = {

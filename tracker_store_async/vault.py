@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.credentials import Login, SecretFile
@@ -30,7 +30,7 @@ MIN_LEASE_AGE_SECONDS = 10.0
 are missing, each new lease would be another user in the database."""
 
 RETRY_SECONDS = 5.0
-"""Longest pause before the renewal of a token is tried again."""
+"""Longest pause before Vault, which could not be reached, is asked again."""
 
 _SEALED_BY_TRANSIT = "vault:v"
 
@@ -43,11 +43,13 @@ class _Secrets:
         values: Key to value.
         began_at: When it was asked for.
         good_until: Until when it need not be asked for again.
+        ends_at: When its lease ends.
     """
 
     values: Mapping[str, Any] = field(repr=False)
     began_at: float
     good_until: float
+    ends_at: float
 
 
 class Vault:
@@ -55,7 +57,7 @@ class Vault:
 
     What has no lease is read again each time; those who ask at the same time share one
     answer. What has a lease, such as a login that Vault's database engine has made for
-    us, is kept for two thirds of it.
+    us, is kept for two thirds of it, and to its end while Vault cannot be reached.
 
     Args:
         config: Where Vault is, and what to read.
@@ -111,7 +113,14 @@ class Vault:
             kept = self._kept
             if kept is not None and (kept.began_at > asked_at or self._is_good(kept)):
                 return kept.values
-            self._kept = kept = self._read()
+            try:
+                self._kept = kept = self._read()
+            except StoreUnavailableError:
+                if kept is None or not self._is_leased(kept):
+                    raise
+                # For a while: else each connection would wait for Vault once more.
+                until = min(self._clock() + RETRY_SECONDS, kept.ends_at)
+                self._kept = kept = replace(kept, good_until=until)
             self._keep_token()
             return kept.values
 
@@ -120,9 +129,12 @@ class Vault:
         self._forgotten_at = self._clock()
 
     def _is_good(self, kept: _Secrets) -> bool:
-        if self._forgotten_at - kept.began_at >= MIN_LEASE_AGE_SECONDS:
-            return False
-        return self._clock() < kept.good_until
+        return self._is_leased(kept) and self._clock() < kept.good_until
+
+    def _is_leased(self, kept: _Secrets) -> bool:
+        """Whether the database takes it, as far as is known."""
+        is_refused = self._forgotten_at - kept.began_at >= MIN_LEASE_AGE_SECONDS
+        return not is_refused and self._clock() < kept.ends_at
 
     def _read(self) -> _Secrets:
         began_at = self._clock()
@@ -148,8 +160,9 @@ class Vault:
             )
         # Version 1 tells of a duration without a lease: it is a hint, and binds nobody.
         lease = answer.get("lease_duration") if answer.get("lease_id") else 0
-        good_until = began_at + PART_OF_LIFE * float(lease or 0)
-        return _Secrets(values, began_at, good_until)
+        seconds = float(lease or 0)
+        good_until = began_at + PART_OF_LIFE * seconds
+        return _Secrets(values, began_at, good_until, began_at + seconds)
 
     def text(self, values: Mapping[str, Any], key: str) -> str:
         """Return one of the secrets that were read, opened by transit where sealed.
@@ -294,12 +307,7 @@ class Vault:
         if ttl <= 0:
             return None
         if not is_renewable:
-            logger.warning(
-                "The token for %s expires in %.0f s and cannot be renewed.",
-                self._where,
-                ttl,
-                extra=fields("vault_token_expires", seconds=ttl),
-            )
+            self._tell_end(ttl)
             return None
         return self._lives_for(ttl)
 
@@ -326,21 +334,36 @@ class Vault:
                 extra=fields("vault_token_back"),
             )
         ttl = float(auth.get("lease_duration") or 0)
-        if ttl <= 0 or not auth.get("renewable"):
-            self._expires_at = None
+        if ttl <= 0:  # it has come to the longest life that it may have
+            self._tell_expired()
+            return None
+        if not auth.get("renewable"):
+            self._tell_end(ttl)
             return None
         return self._lives_for(ttl)
+
+    def _tell_end(self, seconds: float) -> None:
+        self._expires_at = None
+        logger.warning(
+            "The token for %s expires in %.0f s and cannot be renewed.",
+            self._where,
+            seconds,
+            extra=fields("vault_token_expires", seconds=seconds),
+        )
+
+    def _tell_expired(self) -> None:
+        self._expires_at = None
+        logger.error(
+            "The token for %s has expired: new connections get no login until the "
+            "process is started with a new one.",
+            self._where,
+            extra=fields("vault_token_expired"),
+        )
 
     def _not_renewed(self, error: Exception) -> float | None:
         left = (self._expires_at or 0.0) - self._clock()
         if left <= 0:
-            logger.error(
-                "The token for %s has expired: new connections get no login until the "
-                "process is started with a new one.",
-                self._where,
-                extra=fields("vault_token_expired"),
-            )
-            self._expires_at = None
+            self._tell_expired()
             return None
         if not self._has_failed:
             self._has_failed = True

@@ -449,6 +449,38 @@ def test_a_lease_that_was_revoked_is_replaced(server: FakeVault) -> None:
     assert source().username == "v-1"
 
 
+def test_a_lease_is_used_to_its_end_while_vault_is_away(server: FakeVault) -> None:
+    """The database takes the login as long as the lease lasts."""
+    clock = Clock()
+    source = leasing(server, clock)
+    assert source().username == "v-0"
+    server.is_sealed = True
+    clock.now += 2401
+    asked = len(server.asked)
+    assert [source().username for _ in range(3)] == ["v-0"] * 3
+    assert len(server.asked) == asked + 1  # not once for each connection
+    clock.now += vault_module.RETRY_SECONDS
+    server.is_sealed = False
+    assert source().username == "v-1"
+    server.is_sealed = True
+    clock.now += 3600
+    with pytest.raises(errors.StoreUnavailableError):
+        source()
+
+
+def test_a_lease_that_was_revoked_is_not_used_while_vault_is_away(
+    server: FakeVault,
+) -> None:
+    clock = Clock()
+    source = leasing(server, clock)
+    assert source().username == "v-0"
+    server.is_sealed = True
+    clock.now += 2401
+    source.forget()
+    with pytest.raises(errors.StoreUnavailableError):
+        source()
+
+
 # -- the token -------------------------------------------------------------------------
 
 
@@ -498,6 +530,23 @@ def test_a_renewal_that_fails_is_tried_again(
     told = [getattr(record, "event", None) for record in caplog.records]
     assert told == ["vault_token_failed", "vault_token_back", "vault_token_expired"]
     assert "root" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "event"),
+    [
+        ({"lease_duration": 0, "renewable": True}, "vault_token_expired"),
+        ({"lease_duration": 60, "renewable": False}, "vault_token_expires"),
+    ],
+)
+def test_a_token_at_the_end_of_its_longest_life_is_told(
+    server: FakeVault, caplog: pytest.LogCaptureFixture, answer: Any, event: str
+) -> None:
+    """Each renewal then brings less, until it brings nothing."""
+    vault = client(server)
+    server.answer = lambda *_: (200, {"auth": answer})  # type: ignore
+    assert vault.renew() is None
+    assert [getattr(record, "event", None) for record in caplog.records] == [event]
 
 
 @pytest.mark.parametrize(

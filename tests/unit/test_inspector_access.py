@@ -388,6 +388,18 @@ async def test_a_value_is_masked_however_it_is_written(
 
 
 @pytest.mark.usefixtures("masked")
+async def test_a_number_is_masked_wherever_it_is_one(
+    client: Client, store: TrackerStore
+) -> None:
+    """A form's extraction makes a float of it, and a channel's payload an int."""
+    other = SlotSet("other", 5551234.0)
+    await add(store, SENDER, SlotSet("phone", 5551234.0), other)
+    await add(store, SENDER, SlotSet("another", 5551234))
+    for page in [await client.show(), *[await client.show(at=n) for n in range(3)]]:
+        assert "5551234" not in page
+
+
+@pytest.mark.usefixtures("masked")
 @pytest.mark.parametrize("unmasked", [False, True])
 async def test_an_event_that_is_nested_deeply_hides_no_other(
     store: TrackerStore, unmasked: bool

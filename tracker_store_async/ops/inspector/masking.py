@@ -94,7 +94,7 @@ class Mask:
         if isinstance(value, list | tuple):
             return [self.value(inner, depth + 1) for inner in value]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return MASK if is_number and str(value) in self._values else value
+        return MASK if is_number and _as_typed(value) in self._values else value
 
     def _field(
         self, fields: Mapping[Any, Any], key: Any, value: Any, depth: int
@@ -120,8 +120,7 @@ class Mask:
 
     def _learn(self, value: Any) -> None:
         for leaf in _leaves(value):
-            is_whole = isinstance(leaf, float) and leaf.is_integer()  # typed without .0
-            text = str(int(leaf) if is_whole else leaf).strip()
+            text = _as_typed(leaf)
             if len(text) >= SHORTEST_VALUE and len(self._values) <= MOST_VALUES:
                 self._values.add(text)
                 self._pattern = None
@@ -143,6 +142,12 @@ def _cut_out(text: Any, entity: Mapping[str, Any]) -> str | None:
     if isinstance(text, str) and isinstance(start, int) and isinstance(end, int):
         return text[max(0, start) : max(0, end)]
     return None
+
+
+def _as_typed(leaf: str | float) -> str:
+    """Return a value as people type it: whole numbers without `.0`."""
+    is_whole = isinstance(leaf, float) and leaf.is_integer()
+    return str(int(leaf) if is_whole else leaf).strip()
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -81,7 +81,10 @@ class Lifecycle(Protocol):
             if self._loop is None:
                 self._loop_turns = Turns()  # those of a loop that is gone never end
                 connecting = self._connect(awaits_broker=awaits_broker)
-                await observed(cast("TrackerStore", self), "open", connecting)
+                if self._is_wrapped:  # its wrapper is watched already
+                    await connecting
+                else:
+                    await observed(cast("TrackerStore", self), "open", connecting)
                 self._loop = loop
                 self._tell("opened")
 

@@ -330,6 +330,7 @@ async def test_wrappers_are_watched_once_and_no_longer_when_told(
     telemetry = watched.watch(store)
     await add(store, SENDER, *turn())
     assert watched.names().count("tracker_store.append") == 1
+    assert watched.names().count("tracker_store.open") == 1
     telemetry.remove(store)
     assert store._observer is None
     await add(store, SENDER, *turn())

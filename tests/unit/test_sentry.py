@@ -81,6 +81,31 @@ def test_a_report_holds_no_text_and_still_says_what_failed(reports: list[Any]) -
     assert all("vars" not in frame for frame in frames)
 
 
+def test_the_request_of_a_channel_loses_its_body(reports: list[Any]) -> None:
+    """Sentry's integrations of web frameworks add the request that failed."""
+    request = {
+        "url": "http://bot/webhooks/rest/webhook",
+        "data": {"sender": "alice", "message": TEXT},
+        "headers": {"Authorization": SECRET, "Accept": "*/*"},
+    }
+
+    def add_request(event: Any, hint: Any) -> Any:
+        return {**event, "request": request}
+
+    with sentry_sdk.isolation_scope() as scope:
+        scope.add_event_processor(add_request)
+        try:
+            fail()
+        except errors.StoreDataError as error:
+            sentry_sdk.capture_exception(error)
+    (report,) = reports
+    assert report["request"] == {
+        "url": "http://bot/webhooks/rest/webhook",
+        "data": MASK,
+        "headers": {"Authorization": MASK, "Accept": "*/*"},
+    }
+
+
 def test_log_lines_and_breadcrumbs_are_masked(reports: list[Any]) -> None:
     sentry_sdk.add_breadcrumb(message=f"redis://me:{SECRET}@h", data={"text": TEXT})
     try:

@@ -24,8 +24,9 @@ PACKAGE = "tracker_store_async"
 def before_send(event: dict[str, Any], hint: dict[str, Any]) -> dict[str, Any]:
     """Return a report of Sentry's without what must not get out.
 
-    A report in which this library has a part loses all local variables and the texts of
-    errors that are not ours; every report loses logins in URLs and passwords.
+    A report in which this library has a part loses all local variables, the texts of
+    errors that are not ours, and the body of the request that was being answered; every
+    report loses logins in URLs and passwords.
 
     Args:
         event: The report; it is changed.
@@ -37,6 +38,8 @@ def before_send(event: dict[str, Any], hint: dict[str, Any]) -> dict[str, Any]:
         _strip_exceptions(event, hint)
         for frame in _frames(event):
             frame.pop("vars", None)
+        if "request" in event:  # a channel's: its body is what somebody said
+            event["request"] = REDACTOR.value(event["request"])
     else:
         for shown in event.get("exception", {}).get("values", ()):
             shown["value"] = REDACTOR.value(shown.get("value"))

@@ -126,7 +126,7 @@ class RotatingDatabase:
         """Do something with the database, repeated once after a change of password."""
         login = self._login
         if login is None:
-            raise StoreClosedError("the store was closed while it was in use")
+            raise _closed_error()
         try:
             return await self._use(login, work)
         except StoreAccessError:
@@ -154,9 +154,13 @@ class RotatingDatabase:
             login = await current_login(self._source)
             if login == refused.login:
                 return None
-            self._login = await self._log_in(login)
+            renewed = await self._log_in(login)
+            if self._login is not refused:  # nobody else would close it
+                await renewed.database.close()
+                raise _closed_error()
+            self._login = renewed
             self._close_if_left(refused)
-            return self._login
+            return renewed
 
     async def _log_in(self, login: Login) -> _LoggedIn:
         database = self._make(login)
@@ -173,6 +177,10 @@ class RotatingDatabase:
         closing = asyncio.create_task(login.database.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+
+def _closed_error() -> StoreClosedError:
+    return StoreClosedError("the store was closed while it was in use")
 
 
 class RotatingOutbox(Outbox):

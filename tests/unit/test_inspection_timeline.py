@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.cells import cell_len
@@ -20,6 +22,7 @@ from tracker_store_async.events import (
     SlotSet,
     UserUttered,
 )
+from tracker_store_async.inspection.terminal import zone_name
 from tracker_store_async.inspection.timeline import (
     LONGEST_VALUE,
     Timeline,
@@ -28,15 +31,38 @@ from tracker_store_async.inspection.timeline import (
     write_conversation,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 NOON = 1_773_489_600.0  # 2026-03-14 12:00:00 UTC
 
 
 @pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    import time
-
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        yield
     time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("zone", "name", "summer"),
+    [
+        ("Europe/Berlin", "UTC+01:00 or UTC+02:00", "UTC+02:00"),
+        ("Europe/London", "UTC or UTC+01:00", "UTC+01:00"),
+        ("Asia/Kolkata", "UTC+05:30", "UTC+05:30"),
+        ("UTC", "UTC", "UTC"),
+    ],
+)
+def test_the_zone_is_that_of_the_times_and_not_of_today(
+    monkeypatch: pytest.MonkeyPatch, zone: str, name: str, summer: str
+) -> None:
+    """In winter, too, a time of July is shown as the clock stood in July."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    assert zone_name() == name
+    assert zone_name(NOON + 120 * 86400) == summer
 
 
 def drawn(events: list[Event], width: int = 80, **options: bool) -> list[str]:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -119,9 +119,22 @@ def date_and_time(seconds: Any) -> str:
     return "?" if when is None else when.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def zone_name() -> str:
-    """Return the name of the zone that times are shown in, such as `UTC+01:00`."""
-    offset = datetime.now(UTC).astimezone().strftime("%z")
+def zone_name(seconds: float | None = None) -> str:
+    """Return the name of the zone that times are shown in, such as `UTC+01:00`.
+
+    Args:
+        seconds: A time that is shown, in seconds since the epoch. None is for times of
+            any day: where summer has an offset of its own, both are named.
+    """
+    if seconds is not None:
+        return _offset(moment(seconds) or datetime.now().astimezone())
+    today = datetime.now(UTC)
+    days = (today + timedelta(days=days) for days in (0, 91, 182, 273))
+    return " or ".join(sorted({_offset(day.astimezone()) for day in days}))
+
+
+def _offset(when: datetime) -> str:
+    offset = when.strftime("%z")
     return "UTC" if offset in ("+0000", "") else f"UTC{offset[:3]}:{offset[3:5]}"
 
 

@@ -108,7 +108,9 @@ def _write_table(console: Console, target: Target, found: Statistics) -> None:
         "latest save": "" if found.newest is None else date_and_time(found.newest),
     }
     if found.oldest is not None:
-        rows["oldest"] += f" {zone_name()}"
+        rows["oldest"] += f" {zone_name(found.oldest)}"
+    if found.newest is not None:
+        rows["latest save"] += f" {zone_name(found.newest)}"
     for name, value in rows.items():
         if value:
             _say(console, name, value)

@@ -10,6 +10,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import greenlet_spawn
 
 from tracker_store_async.backends.sql.admission import Admission
+from tracker_store_async.backends.sql.lost import is_outdated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,7 +67,7 @@ class Checkout:
     async def _take(self) -> PoolProxiedConnection:
         while self._idle:
             pooled = self._idle.pop()
-            if not _is_closed(pooled):
+            if not _is_closed(pooled) and not is_outdated(pooled, self._engine.pool):
                 return pooled
             _terminate(pooled)
         while True:

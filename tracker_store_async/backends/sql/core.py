@@ -16,7 +16,8 @@ from sqlalchemy import BigInteger, and_, case, func, literal, null, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from tracker_store_async.backends.sql.columns import event_values
-from tracker_store_async.backends.sql.errors import Kind, is_contended, kind_of
+from tracker_store_async.backends.sql.errors import is_contended
+from tracker_store_async.backends.sql.lost import dropping_lost
 from tracker_store_async.backends.sql.outbox import outbox_values
 from tracker_store_async.backends.sql.paging import check_whole, page_end
 from tracker_store_async.backends.sql.rewriting import rewrite_on
@@ -54,6 +55,7 @@ class CoreOperations:
         self.engine = engine
         self.tables = tables
         self.outbox: Table | None = None
+        self.renews_login = False  # whether new connections may log in otherwise
 
     async def open(self) -> None:
         """Take what is held for as long as the store is open."""
@@ -329,7 +331,10 @@ class CoreOperations:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection of SQLAlchemy's."""
-        async with self.engine.connect() as conn, dropping_lost(conn):
+        async with (
+            self.engine.connect() as conn,
+            dropping_lost(conn, renews_login=self.renews_login),
+        ):
             yield conn
 
     def _alive(self, now: float) -> ColumnElement[bool]:
@@ -372,21 +377,6 @@ class CoreOperations:
                     raise
             await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError  # the last attempt returned or raised
-
-
-@asynccontextmanager
-async def dropping_lost(conn: AsyncConnection) -> AsyncIterator[None]:
-    """Keep a connection that turned out to be lost from going back to the pool.
-
-    SQLAlchemy sees to that itself only for errors that it knows as a driver's. One that
-    is read-only may be so for as long as it lives, whatever a new one is.
-    """
-    try:
-        yield
-    except Exception as error:
-        if kind_of(error) in (Kind.LOST, Kind.READ_ONLY):
-            await conn.invalidate()
-        raise
 
 
 HEADER_COLUMNS = (

@@ -52,6 +52,15 @@ def operations_for(
     Raises:
         ConfigurationError: There are none.
     """
+    operations = _operations_for(engine, tables, options, is_ours=is_ours)
+    if not isinstance(operations, SqliteOperations):
+        operations.renews_login = options.password_source is not None
+    return operations
+
+
+def _operations_for(
+    engine: AsyncEngine, tables: Tables, options: ConnectionOptions, *, is_ours: bool
+) -> Operations:
     name, driver = engine.dialect.name, engine.dialect.driver
     if (name, driver) == ("postgresql", "asyncpg"):
         return AsyncpgOperations(

@@ -19,9 +19,9 @@ from tracker_store_async.backends.sql.checkout import Checkout
 from tracker_store_async.backends.sql.core import (
     CONTENTION_ATTEMPTS,
     CoreOperations,
-    dropping_lost,
 )
 from tracker_store_async.backends.sql.errors import is_contended
+from tracker_store_async.backends.sql.lost import dropping_lost, has_outlived_login
 from tracker_store_async.backends.sql.paging import check_whole, page_end
 from tracker_store_async.backends.sql.postgresql_bulk import Bulk
 from tracker_store_async.backends.sql.postgresql_statements import Statements
@@ -154,7 +154,14 @@ class AsyncpgOperations(PostgresqlOperations):
             # A single statement is done on the server wholly or not at all.
             if not isinstance(error, Exception):
                 self._checkout.abandon(pooled)
-            elif _is_sound(driver, error) and not driver.is_in_transaction():
+            elif (
+                _is_sound(driver, error)
+                and not driver.is_in_transaction()
+                and not (
+                    self.renews_login
+                    and has_outlived_login(pooled, error, self.engine.pool)
+                )
+            ):
                 await self._checkout.give_back(pooled)
             else:
                 self._checkout.drop(pooled)
@@ -187,7 +194,10 @@ class AsyncpgOperations(PostgresqlOperations):
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection of SQLAlchemy's."""
-        async with self._checkout.connection() as conn, dropping_lost(conn):
+        async with (
+            self._checkout.connection() as conn,
+            dropping_lost(conn, renews_login=self.renews_login),
+        ):
             yield conn
 
     @asynccontextmanager

@@ -10,6 +10,10 @@ from tracker_store_async import errors
 OnConflict: TypeAlias = Literal["rebase", "raise"]
 OnPublishError: TypeAlias = Literal["raise", "best_effort"]
 
+HOST_WITH_LOGIN = (
+    "must be a host name without a login: give username and password by themselves"
+)
+
 ON_CONFLICT_POLICIES: tuple[str, ...] = get_args(OnConflict)
 ON_PUBLISH_ERROR_POLICIES: tuple[str, ...] = get_args(OnPublishError)
 
@@ -87,6 +91,17 @@ def check_count(name: str, count: int) -> int:
     if type(count) is not int or count < 1:
         raise errors.ConfigurationError(f"{name} must be an int, 1 or more")
     return count
+
+
+def check_host(host: str) -> str:
+    """Return a host name, which errors and logs may show.
+
+    Raises:
+        ConfigurationError: It holds a login.
+    """
+    if isinstance(host, str) and "@" in host:
+        raise errors.ConfigurationError(f"`host` {HOST_WITH_LOGIN}")
+    return host
 
 
 def check_page(page_size: int, cursor: str | None, user_id: str | None) -> None:

@@ -19,6 +19,7 @@ from typing import (
 )
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -29,7 +30,8 @@ from pydantic import (
 )
 
 from tracker_store_async.errors import ConfigurationError
-from tracker_store_async.options import (  # noqa: TC001 - pydantic reads them
+from tracker_store_async.options import (
+    HOST_WITH_LOGIN,
     OnConflict,
     OnPublishError,
 )
@@ -57,8 +59,16 @@ def reject_true_and_false(value: Any) -> Any:
     return value
 
 
+def _without_login(host: str) -> str:
+    # `user:password@host` lacks its scheme: else it would have been taken apart.
+    if "@" in host:
+        raise ValueError(f"{HOST_WITH_LOGIN}, or a whole URL")
+    return host
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 Name = Annotated[str, Field(min_length=1), BeforeValidator(_text)]
+HostName = Annotated[Name, AfterValidator(_without_login)]
 Secret = Annotated[SecretStr, BeforeValidator(_text)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(reject_true_and_false)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(reject_true_and_false)]
@@ -278,8 +288,13 @@ def suggest(word: str, valid: Iterable[str], otherwise: str) -> str:
 
 
 def mask_url(text: str) -> str:
-    """Return a URL without the user, password and query that it may hold."""
-    return re.sub(r"(?s)\?.*", "?***", re.sub(r"(?s)://.*@", "://***@", text))
+    """Return a URL without the user, password and query that it may hold.
+
+    One that lacks its scheme may hold them, too.
+    """
+    login = r"://.*@" if "://" in text else r"^[^@]*:.*@"
+    masked = "://***@" if "://" in text else "***@"
+    return re.sub(r"(?s)\?.*", "?***", re.sub(f"(?s){login}", masked, text))
 
 
 def merge_url_parts(values: dict[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -223,6 +223,8 @@ def test_every_alias_leads_to_a_key(model):
         ("postgresql://u:p@ss/w@h/db?password=x", "postgresql://***@h/db?***"),
         ("mongodb://h/?a=b", "mongodb://h/?***"),
         ("localhost", "localhost"),
+        ("user:s3:cr@t@host:1", "***@host:1"),
+        ("user@host", "user@host"),
     ],
 )
 def test_mask_url(url, masked):

@@ -108,6 +108,8 @@ class MongoConfig(StoreConfig):
     @field_validator("host")
     @classmethod
     def _is_mongodb(cls, host: str) -> str:
+        if "://" not in host and "@" in host:
+            raise ValueError("holds a login, so it must begin with mongodb://")
         if "://" in host and not host.startswith(("mongodb://", "mongodb+srv://")):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
         return host

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tracker_store_async.aws_config import ElastiCacheIamKey, fill_elasticache
 from tracker_store_async.settings import (
+    HostName,
     Name,
     Port,
     RequiredDriver,
@@ -58,7 +59,7 @@ class RedisConfig(StoreConfig):
 
     aliases: ClassVar = {"url": "host"}
 
-    host: Name = "localhost"
+    host: HostName = "localhost"
     port: Port = 6379
     db: DatabaseNumber = 0
     username: Name | None = None
@@ -219,6 +220,6 @@ def _endpoint(item: Any) -> str:
     if isinstance(item, dict) and item.keys() == {"host", "port"}:
         item = f"{item['host']}:{item['port']}"
     host, _, port = str(item).strip().rpartition(":")
-    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+    if not host or "@" in host or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise ValueError("must be a list of 'host:port'")
     return f"{host}:{port}"

@@ -26,6 +26,7 @@ from tracker_store_async.brokers.envelope import (
 from tracker_store_async.brokers.pika_limit import SizeLimit
 from tracker_store_async.brokers.pika_tls import Files, key_password, tls_of
 from tracker_store_async.brokers.tls import client_context
+from tracker_store_async.options import check_host
 from tracker_store_async.redaction import get_logger
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class PikaEventBroker(ConnectedBroker[_Link, _Prepared]):
         port = port or (5671 if self._use_ssl else 5672)
         super().__init__(
             "RabbitMQ",
-            f"{host}:{port}",
+            f"{check_host(host)}:{port}",
             timeout_seconds,
             connection_attempts,
             retry_delay_in_seconds,

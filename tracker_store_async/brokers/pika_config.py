@@ -13,6 +13,7 @@ from tracker_store_async.brokers.config import (
     split_url,
 )
 from tracker_store_async.settings import (
+    HostName,
     Name,
     Port,
     RequiredDriver,
@@ -58,7 +59,7 @@ class PikaConfig(ConnectedBrokerConfig):
 
     aliases: ClassVar = {"url": "host"}
 
-    host: Name = "localhost"
+    host: HostName = "localhost"
     port: Port | None = None
     username: Name = "guest"
     password: Secret | None = None

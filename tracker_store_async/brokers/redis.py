@@ -19,6 +19,7 @@ from tracker_store_async.brokers.connected import (
     explain_connection_error,
 )
 from tracker_store_async.brokers.envelope import encode_body, headers_of
+from tracker_store_async.options import check_host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +171,7 @@ class RedisEventBroker(ConnectedBroker[_Link, list[Any]]):
     ) -> None:
         super().__init__(
             "Redis",
-            f"{host}:{port}",
+            f"{check_host(host)}:{port}",
             timeout_seconds,
             connection_attempts,
             retry_delay_in_seconds,

@@ -11,6 +11,7 @@ from tracker_store_async.brokers.broker_config import BrokerConfig
 from tracker_store_async.brokers.config import split_url
 from tracker_store_async.settings import (
     Count,
+    HostName,
     Name,
     Port,
     RequiredDriver,
@@ -46,7 +47,7 @@ class RedisBrokerConfig(BrokerConfig):
 
     aliases: ClassVar = {"url": "host"}
 
-    host: Name = "localhost"
+    host: HostName = "localhost"
     port: Port = 6379
     db: DatabaseNumber = 0
     username: Name | None = None

@@ -160,5 +160,6 @@ def place(host: str, db: str, *, is_own: bool = False) -> str:
     """Return what to call a server in an error: no credentials, no options."""
     if is_own:
         return f"mongodb at the address of `client`/{db}"
-    address = mask_url(host).replace("***@", "").partition("://")[2] or host
+    shown = mask_url(host).replace("***@", "")
+    address = shown.partition("://")[2] or shown
     return f"mongodb at {address.partition('/')[0].partition('?')[0]}/{db}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tracker_store_async.errors import ConfigurationError
+from tracker_store_async.options import check_host
 
 if TYPE_CHECKING:
     from redis.credentials import CredentialProvider
@@ -71,7 +72,9 @@ class ConnectionOptions:
             raise ConfigurationError(
                 "`credential_provider` brings username and password: keep one of them"
             )
+        check_host(self.host)
         for endpoint in self.endpoints:
+            check_host(endpoint)
             split(endpoint)
 
 

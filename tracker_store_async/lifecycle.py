@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import abstractmethod
 from dataclasses import replace
 from functools import partial
@@ -37,6 +38,7 @@ class Lifecycle(Protocol):
     _is_wrapped: bool = False  # then the broker is the wrapper's to open and close
     _publisher: Publisher | None
     _loop: asyncio.AbstractEventLoop | None
+    _pid: int = 0  # of the process that has opened it
     _closed: bool
     _opening: LoopLock
     _reopens: int = 0  # how many wait to open it again
@@ -85,7 +87,7 @@ class Lifecycle(Protocol):
                     await connecting
                 else:
                     await observed(cast("TrackerStore", self), "open", connecting)
-                self._loop = loop
+                self._loop, self._pid = loop, os.getpid()
                 self._tell("opened")
 
     async def _connect(self, *, awaits_broker: bool) -> None:
@@ -132,6 +134,8 @@ class Lifecycle(Protocol):
     async def close(self) -> None:
         """Disconnect and release everything; closing twice does nothing.
 
+        Neither does closing in a forked process: the connections are its parent's.
+
         What `best_effort` still holds for the broker is sent, or counted as lost in
         the log. The broker is closed if the store owns it. A cancellation waits, for
         10 seconds at most, until the connections are released.
@@ -139,6 +143,8 @@ class Lifecycle(Protocol):
         Raises:
             WrongLoopError: The store is open on another event loop, which runs.
         """
+        if self._loop is not None and self._pid != os.getpid():
+            return  # the connections are the parent's: to close them here breaks them
         if self._is_open_elsewhere():
             raise self._wrong_loop()
         self._closed = True

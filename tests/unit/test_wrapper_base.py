@@ -71,7 +71,7 @@ OWN = {
     # what each store object has for itself
     *("open", "_ensure_open", "_connect", "_wrong_loop", "close"),
     *("_is_open_elsewhere", "_close_to_the_end", "_loop", "_closed", "_opening"),
-    *("_is_closed_error", "_reopens"),
+    *("_is_closed_error", "_reopens", "_pid"),
     *("_tell", "_with_publishing", "_close_publishing", "_broker_handle"),
     *("_loop_turns", "_loader", "_saver", "_relay"),
     # taken over: the outermost store opens and closes the broker

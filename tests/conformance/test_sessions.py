@@ -172,7 +172,7 @@ async def test_a_full_tracker_that_starts_a_session(store: TrackerStore) -> None
     assert state(window) == state(await has(store))
 
 
-@pytest.mark.parametrize("metadata", ["odd", [], 5])
+@pytest.mark.parametrize("metadata", ["odd", [1], 5])
 async def test_a_session_starts_whatever_its_rows_hold_besides(
     store: TrackerStore, metadata: object
 ) -> None:

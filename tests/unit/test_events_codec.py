@@ -173,7 +173,7 @@ def test_a_row_that_no_class_fits_is_kept_as_it_is(row: dict[str, Any]):
         {"event": "agent", "timestamp": 1, "text": [], "data": 1},
         {"event": "session_started", "timestamp": {"a": 1}},
         {"event": "session_started", "timestamp": 1, "metadata": "odd"},
-        {"event": "session_started", "timestamp": 1, "metadata": []},
+        {"event": "session_started", "timestamp": 1, "metadata": [1]},
         {
             "event": "user",
             "timestamp": 1,

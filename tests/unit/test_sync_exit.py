@@ -249,10 +249,12 @@ class TestInterrupt:
             "print(store.health().reachable); store.close()"
         )
         assert (code, err) == (0, "")
-        # The call ends in another thread: who is first says nothing.
+        # The call ends in another thread, and before the store is closed.
         said = out.split()
-        assert sorted(said[:2]) == ["cancelled", "interrupted"]
-        assert said[2:] == ["True", "store", "closed"]
+        assert [word for word in said if word != "cancelled"] == [
+            *("interrupted", "True", "store", "closed")
+        ]
+        assert "cancelled" in said[:3]
 
     def test_ctrl_c_that_nobody_catches(self):
         code, out, err = self.interrupt(

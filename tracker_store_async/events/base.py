@@ -329,10 +329,10 @@ def _builder(cls: type[Event]) -> Callable[[dict[str, Any]], Event]:
         # Rasa's rule: metadata that is null, or an empty or false value, is `{}`; a
         # timestamp that is missing, null or 0 is the time of loading.
         if type(metadata) is not dict:
-            if metadata is not None and target._keeps_odd_metadata:
-                row["metadata"] = metadata
-            elif metadata:
+            if metadata and not target._keeps_odd_metadata:
                 raise MisfitError("the metadata is not an object")
+            if metadata:
+                row["metadata"] = metadata
             metadata = {}
         attributes["timestamp"] = row.pop("timestamp", None) or time.time()
         attributes["metadata"] = metadata

@@ -105,6 +105,20 @@ async def test_any_number_of_rows(store: SQLTrackerStore, count: int) -> None:
     assert ids(found) == [f"id-{number}" for number in range(count + 2)]
 
 
+@pytest.mark.parametrize("bounds", [{}, {"last": 2}, {"limit": 2}], ids=str)
+async def test_a_read_without_ids_leaves_out_nothing_else(
+    store: SQLTrackerStore, bounds: dict[str, int]
+) -> None:
+    await store._append(append(0, 3, user_id="u", snapshot='{"a":1}'))
+    whole = await store._read(read(**bounds))
+    found = await store._read(read(ids=False, **bounds))
+    assert whole is not None
+    assert found is not None
+    assert {row[0] for row in found.rows} <= {None, *ids(whole)}
+    assert [row[1] for row in found.rows] == [row[1] for row in whole.rows]
+    assert (found.version, found.snapshot, found.user_id) == (3, '{"a":1}', "u")
+
+
 async def test_header_is_what_the_last_append_said(store: SQLTrackerStore) -> None:
     await store._append(append(0, 2, user_id="u", expires_at=NOW + 9))
     await store._append(

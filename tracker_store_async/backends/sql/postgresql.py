@@ -34,14 +34,18 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tracker_store_async.backends.sql.schema import Tables
-    from tracker_store_async.rows import Append, Read
+    from tracker_store_async.rows import Append, Read, StoredRow
 
 T = TypeVar("T")
 
 _READ_ONLY = "25006"
 
-_row_of = itemgetter(0, 1)
-_text_of = itemgetter(1)
+_row_of = itemgetter(2, 0)
+_text_of = itemgetter(0)
+
+
+def _row_without_id(raw: Any) -> StoredRow:
+    return None, raw[0]
 
 
 class PostgresqlOperations(CoreOperations):
@@ -134,7 +138,7 @@ class AsyncpgOperations(PostgresqlOperations):
         found = await self._fetch(*self._statements.read(read))
         if not found:
             return None
-        if found[0][2] is None:
+        if found[0][1] is None:
             return await super().read(read)  # its first row is missing: say which
         return _conversation_of(read, found)
 
@@ -224,10 +228,10 @@ def _is_sound(driver: Any, error: Exception) -> bool:
 
 
 def _conversation_of(read: Read, found: Sequence[Any]) -> StoredConversation:
-    header = found[0][2]
+    header = found[0][1]
     version, first = header[0], header[7]
     # Without events there is one row, for the header.
     raw = found if first < version else []
-    rows = RawRows(raw, _row_of, _text_of)
+    rows = RawRows(raw, _row_of if read.ids else _row_without_id, _text_of)
     check_whole(read.sender_id, first, page_end(read, first, version), len(rows))
     return StoredConversation(*(*header[:7], first, rows))
